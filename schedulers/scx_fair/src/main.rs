@@ -1,0 +1,2 @@
+//! schedulers/scx_fair
+fn main() {}
