@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The host: the one scheduler that the kernel sees. It is attached once and stays. Each op reads the slot from the
+ * control word and tail-calls the policy's program there; where the policy has none the tail call falls through and
+ * the host does what the kernel does for a scheduler that lacks the op (Linux v7.3 kernel/sched/ext/ext.c, the places
+ * named at each op; the same since v6.16).
+ *
+ * Left out on purpose: core_sched_before (its argument order differs between kernels, and defining it costs each
+ * dispatch), cpu_acquire and cpu_release (deprecated, and defining them adds calls), sub_* (would change which
+ * scheduler an unassociated program talks to).
+ */
+#include <scx_upgrade/records.bpf.h>
+
+char _license[] SEC("license") = "GPL";
+
+/* User space's books on the host: see sdk/src/registry.rs. One update is one transaction. */
+struct registry { u8 bytes[128 * 1024]; };
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct registry);
+} scx_registry SEC(".maps");
+
+/*
+ * An update of a map of maps from user space returns after an RCU grace period (kernel/bpf/syscall.c,
+ * maybe_wait_bpf_programs()): this is how a swap waits until no op of the old policy is in flight.
+ */
+struct settle_inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} scx_settle_inner SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct settle_inner);
+} scx_settle SEC(".maps") = { .values = { &scx_settle_inner } };
+
+/* One array per op: the kernel wants equal prototypes in an array. `op_` is how user space finds them. */
+#define OP_ARRAY(op)								\
+	struct {								\
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);				\
+		__uint(max_entries, SCX_UPGRADE_NR_SLOTS);			\
+		__type(key, u32);						\
+		__type(value, u32);						\
+	} op_##op SEC(".maps")
+
+/* Constant indices keep each call a patched direct jump; a variable one would be an indirect jump. */
+#define CALL_POLICY(op)								\
+do {										\
+	u8 slot = scx_host.active.slot;						\
+										\
+	if (slot & 2) {								\
+		if (slot & 1)							\
+			bpf_tail_call_static(ctx, &op_##op, 3);			\
+		else								\
+			bpf_tail_call_static(ctx, &op_##op, 2);			\
+	} else {								\
+		if (slot & 1)							\
+			bpf_tail_call_static(ctx, &op_##op, 1);			\
+		else								\
+			bpf_tail_call_static(ctx, &op_##op, 0);			\
+	}									\
+} while (0)
+
+#define HOST_OP(ret, op)							\
+	OP_ARRAY(op);								\
+	SEC("struct_ops/host_" #op)						\
+	ret host_##op(unsigned long long *ctx)
+
+/* An op without which the kernel does nothing. */
+#define HOST_OP_VOID(op)	HOST_OP(void, op) { CALL_POLICY(op); }
+#define HOST_OP_ZERO(op)	HOST_OP(s32, op) { CALL_POLICY(op); return 0; }
+
+/* scx_select_cpu_dfl() and a direct dispatch where it found an idle CPU: do_select_task_rq_scx(). */
+HOST_OP(s32, select_cpu)
+{
+	struct task_struct *p;
+	bool is_idle = false;
+	s32 cpu;
+
+	CALL_POLICY(select_cpu);
+
+	p = (struct task_struct *)ctx[0];
+	cpu = scx_bpf_select_cpu_dfl(p, ctx[1], ctx[2], &is_idle);
+	if (is_idle)
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, 0);
+	return cpu;
+}
+
+/*
+ * The host sets SCX_OPS_ENQ_EXITING and SCX_OPS_ENQ_MIGRATION_DISABLED, so these tasks come here. For a policy without
+ * the flag they go where the kernel would have put them (do_enqueue_task()): on the local DSQ.
+ */
+static __always_inline bool goes_local(struct task_struct *p)
+{
+	u32 exiting = p->flags & PF_EXITING;
+	u32 pinned = p->migration_disabled;
+	u8 lacks;
+
+	if (likely(!(exiting | pinned)))
+		return false;
+	lacks = scx_host.lacks[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)];
+	if (exiting && (lacks & SCX_UPGRADE_LACKS_ENQ_EXITING))
+		return true;
+	return (lacks & SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED) && is_migration_disabled(p);
+}
+
+/* Otherwise the global DSQ, with the default slice. */
+HOST_OP(void, enqueue)
+{
+	struct task_struct *p = (struct task_struct *)ctx[0];
+
+	if (unlikely(goes_local(p))) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, ctx[1]);
+		return;
+	}
+	CALL_POLICY(enqueue);
+
+	scx_bpf_dsq_insert((struct task_struct *)ctx[0], SCX_DSQ_GLOBAL, SCX_SLICE_DFL, ctx[1]);
+}
+
+HOST_OP_VOID(dequeue)
+HOST_OP_VOID(dispatch)
+HOST_OP_VOID(tick)
+HOST_OP_VOID(runnable)
+HOST_OP_VOID(running)
+HOST_OP_VOID(stopping)
+HOST_OP_VOID(quiescent)
+
+/* A plain yield gives up the slice; yielding to someone is refused: yield_task_scx(), yield_to_task_scx(). */
+HOST_OP(bool, yield)
+{
+	CALL_POLICY(yield);
+
+	if (!ctx[1])
+		scx_bpf_task_set_slice((struct task_struct *)ctx[0], 0);
+	return false;
+}
+
+HOST_OP_VOID(set_weight)
+HOST_OP_VOID(set_cpumask)
+HOST_OP_VOID(update_idle)
+
+/* Without these two the kernel would take the scheduler off at every hotplug: handle_hotplug(). */
+HOST_OP_VOID(cpu_online)
+HOST_OP_VOID(cpu_offline)
+
+/* Every task has its record before the policy hears of it. Failing here fails the fork or the attach. */
+HOST_OP(s32, init_task)
+{
+	if (!scx_task_record((struct task_struct *)ctx[0]))
+		return -ENOMEM;
+	CALL_POLICY(init_task);
+	return 0;
+}
+
+HOST_OP_VOID(exit_task)
+
+/*
+ * A task that was between init_task and enable when a plan was committed is on no list that the sweep walks. It passes
+ * here before any other op.
+ */
+HOST_OP(void, enable)
+{
+	scx_task_record((struct task_struct *)ctx[0]);
+	CALL_POLICY(enable);
+}
+
+HOST_OP_VOID(disable)
+HOST_OP_VOID(dump)
+HOST_OP_VOID(dump_cpu)
+HOST_OP_VOID(dump_task)
+HOST_OP_ZERO(cgroup_init)
+HOST_OP_VOID(cgroup_exit)
+HOST_OP_ZERO(cgroup_prep_move)
+HOST_OP_VOID(cgroup_move)
+HOST_OP_VOID(cgroup_cancel_move)
+HOST_OP_VOID(cgroup_set_weight)
+HOST_OP_VOID(cgroup_set_bandwidth)
+HOST_OP_VOID(cgroup_set_idle)
+
+/* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
+s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
+{
+	s32 i, ret;
+
+	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
+		u64 id = scx_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
+
+		if (!id)
+			break;
+		ret = scx_bpf_create_dsq(id, -1);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
+{
+	scx_record_exit(ei);
+}
+
+extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, unsigned int flags) __ksym __weak;
+extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
+extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
+
+/*
+ * The sweep: bring the record of every thread up to date. Idempotent, so a sweep that was cut off is simply run again.
+ * Threads that are born meanwhile start from the new image.
+ */
+SEC("syscall")
+int sweep_tasks(struct scx_sweep_args *args)
+{
+	u64 visited = 0, applied = 0, missing = 0;
+	struct task_struct *p;
+
+	bpf_rcu_read_lock();
+	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
+		struct scx_task_record *rec;
+
+		if (p->flags & PF_IDLE)
+			continue;
+		visited++;
+		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!rec) {
+			missing++;
+			continue;
+		}
+		if (*(volatile u32 *)&rec->stamp != scx_host.active.epoch) {
+			scx_bring_up(rec);
+			applied++;
+		}
+	}
+	bpf_rcu_read_unlock();
+
+	args->visited = visited;
+	args->applied = applied;
+	args->missing = missing;
+	return 0;
+}
+
+/* DSQs can be made only where a program may sleep: here and in init. Returns the kernel's error. */
+SEC("syscall")
+int create_queue(struct scx_queue_args *args)
+{
+	return scx_bpf_create_dsq(args->id, -1);
+}
+
+/* Must be empty: the kernel ejects the scheduler otherwise. */
+SEC("syscall")
+int destroy_queue(struct scx_queue_args *args)
+{
+	args->queued = scx_bpf_dsq_nr_queued(args->id);
+	if (args->queued > 0)
+		return -EBUSY;
+	if (args->queued == 0)
+		scx_bpf_destroy_dsq(args->id);
+	return 0;
+}
+
+/*
+ * Hand over the tasks on a DSQ that the running policy does not name. Where the kernel can (v7.1), they pass through
+ * the running policy's enqueue again, asynchronously; else they go to the global DSQ, which the kernel itself serves
+ * before it asks the policy.
+ */
+SEC("syscall")
+int drain_queue(struct scx_queue_args *args)
+{
+	struct task_struct *p;
+	u64 moved = 0;
+
+	if (bpf_ksym_exists(scx_bpf_dsq_reenq___compat)) {
+		args->queued = scx_bpf_dsq_nr_queued(args->id);
+		if (args->queued > 0)
+			scx_bpf_dsq_reenq___compat(args->id, 0);
+		return 0;
+	}
+
+	bpf_rcu_read_lock();
+	bpf_for_each(scx_dsq, p, args->id, 0)
+		moved += scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+	bpf_rcu_read_unlock();
+
+	args->moved = moved;
+	args->queued = scx_bpf_dsq_nr_queued(args->id);
+	return 0;
+}
+
+#define OP(op)	.op = (void *)host_##op
+
+SEC(".struct_ops.link")
+struct sched_ext_ops host_ops = {
+	OP(select_cpu), OP(enqueue), OP(dequeue), OP(dispatch), OP(tick), OP(runnable), OP(running), OP(stopping),
+	OP(quiescent), OP(yield), OP(set_weight), OP(set_cpumask), OP(update_idle), OP(cpu_online), OP(cpu_offline),
+	OP(init_task), OP(exit_task), OP(enable), OP(disable), OP(dump), OP(dump_cpu), OP(dump_task),
+	OP(cgroup_init), OP(cgroup_exit), OP(cgroup_prep_move), OP(cgroup_move), OP(cgroup_cancel_move),
+	OP(cgroup_set_weight), OP(cgroup_set_bandwidth), OP(cgroup_set_idle), OP(init), OP(exit),
+	/* Overflowing it is fatal, and the largest of all policies decides. */
+	.dispatch_max_batch = 64,
+	/* The most that the kernel takes: a policy that stalls takes the host along. */
+	.timeout_ms = 30000,
+	.name = "scx_upgrade",
+};

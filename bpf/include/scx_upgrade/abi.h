@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the host, the policies and user space agree on, byte for byte. `sdk/src/abi.rs` mirrors this file; a test
+ * compares the two. Any change to a number or a struct here changes SCX_UPGRADE_ABI, and a policy built for one
+ * number is refused by a host of another.
+ */
+#ifndef __SCX_UPGRADE_ABI_H
+#define __SCX_UPGRADE_ABI_H
+
+#define SCX_UPGRADE_ABI		1
+
+/* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
+#define SCX_UPGRADE_NR_SLOTS	4
+
+/* Bytes of state behind a record's header. The task record's must be a power of two, see scx_store(). */
+#define SCX_UPGRADE_TASK_DATA	256
+#define SCX_UPGRADE_GLOBAL_SIZE	4096
+
+/* Stores that one plan may ask for per record, and how many of the latest plans are kept for stragglers. */
+#define SCX_UPGRADE_MAX_STEPS	64
+#define SCX_UPGRADE_NR_PLANS	8
+
+/* DSQs that the host's init creates before the first task is enqueued. */
+#define SCX_UPGRADE_MAX_QUEUES	16
+
+#define SCX_UPGRADE_EXIT_REASON	128
+#define SCX_UPGRADE_EXIT_MSG	1024
+
+/*
+ * The control word. User space writes all eight bytes with one aligned store: that store is the commit. Ops read
+ * the slot as a byte and the epoch as a word, never both in one decision.
+ */
+struct scx_active {
+	u32	slot : 8;		/* which entry of the program arrays runs */
+	u32	generation : 24;	/* counts up with every commit */
+	u32	epoch;			/* the latest plan that every record must have seen; 0 is no record's */
+} __attribute__((aligned(8)));
+
+/* One exact-size store of a plan. `offset` counts from the first byte behind the record's header. */
+struct scx_step {
+	u16	offset;
+	u16	size;			/* 1, 2, 4 or 8 */
+	u32	reserved;
+	u64	value;
+};
+
+struct scx_plan {
+	u32	nr_steps;
+	u32	reserved;
+	struct scx_step steps[SCX_UPGRADE_MAX_STEPS];
+};
+
+/* Why the kernel last took the host off, written by its exit op. `kind` is enum scx_exit_kind, 0 while it runs. */
+struct scx_exit_record {
+	u64	kind;
+	s64	code;
+	char	reason[SCX_UPGRADE_EXIT_REASON];
+	char	msg[SCX_UPGRADE_EXIT_MSG];
+};
+
+/* A flag of struct sched_ext_ops that the host sets and a policy lacks, bit by slot. See host_enqueue(). */
+#define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
+#define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
+
+/* Everything that user space and BPF share about the host. The first cache line is what each op reads. */
+struct scx_host {
+	struct scx_active active;
+	u8	lacks[SCX_UPGRADE_NR_SLOTS];
+	u32	abi;
+	u64	reserved[6];
+	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
+	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];	/* what a new task record starts as */
+	struct scx_plan plans[SCX_UPGRADE_NR_PLANS];	/* plan of epoch e at e % NR_PLANS */
+	struct scx_exit_record exit;
+} __attribute__((aligned(64)));
+
+/* Arguments of the host's SYSCALL programs. */
+struct scx_sweep_args {
+	u64	visited;		/* out: threads seen */
+	u64	applied;		/* out: records brought up to date */
+	u64	missing;		/* out: threads for which no record could be made */
+};
+
+struct scx_queue_args {
+	u64	id;
+	s64	queued;			/* out: tasks still on it */
+	u64	moved;			/* out: tasks handed over */
+};
+
+/* Set by the SDK before a policy is loaded. */
+struct scx_sdk {
+	u32	abi;
+	u32	reserved;
+	u64	direct_queues[SCX_UPGRADE_MAX_QUEUES];	/* for init when attached without the host, 0 ends the list */
+};
+
+#endif /* __SCX_UPGRADE_ABI_H */

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * For policy authors. Declare the state, the queues, the ops:
+ *
+ *	struct policy_task {
+ *		u64	vtime;
+ *		u32	burst __default(20);
+ *	} __policy_state;
+ *
+ *	POLICY_QUEUE_VTIME(shared);
+ *
+ *	void BPF_STRUCT_OPS(my_enqueue, struct task_struct *p, u64 enq_flags) { ... }
+ *
+ *	POLICY_DEFINE("my_policy", .enqueue = (void *)my_enqueue, ...);
+ *
+ * The fields are columns: what the next version names with the same name and type it finds with the value that this
+ * version left. Ops are never sleepable. init_task and enable run for tasks that are born under the policy, not for
+ * those it takes over: what every task must start with is a default of its column.
+ */
+#ifndef __SCX_UPGRADE_POLICY_BPF_H
+#define __SCX_UPGRADE_POLICY_BPF_H
+
+#include <scx_upgrade/records.bpf.h>
+
+char _license[] SEC("license") = "GPL";
+
+/* Marks a state struct. Its fields are found by name when the policy is loaded, not by offset. */
+#define __policy_state		__attribute__((preserve_access_index))
+
+/* The value of a column that no earlier policy left: an integer literal, zero if there is none. */
+#define __default(value)	__attribute__((btf_decl_tag("scx:default=" #value)))
+
+/*
+ * A dispatch queue. @name holds its id. The same name and order in the next version is the same queue, with the tasks
+ * that wait on it. An order is for ever: the kernel ejects a scheduler that mixes both on one queue.
+ */
+#define POLICY_QUEUE(name, order)									\
+	const volatile u64 name __attribute__((btf_decl_tag("scx:queue=" order)))			\
+		SEC(".rodata.scx_q")
+#define POLICY_QUEUE_FIFO(name)		POLICY_QUEUE(name, "fifo")
+#define POLICY_QUEUE_VTIME(name)	POLICY_QUEUE(name, "vtime")
+
+const volatile struct scx_sdk scx_sdk SEC(".rodata.scx_sdk") = { .abi = SCX_UPGRADE_ABI };
+
+struct policy_task;
+struct policy_global;
+
+/* State of @p, or NULL when there is no memory for it. */
+static __always_inline struct policy_task *task_state(struct task_struct *p)
+{
+	return (struct policy_task *)scx_task_record(p);
+}
+
+/* The policy's one global record. */
+static __always_inline struct policy_global *global_state(void)
+{
+	return (struct policy_global *)scx_global_record;
+}
+
+/*
+ * init and exit of a policy that is attached directly, without the host. The host has its own and never calls these,
+ * so they alone may be sleepable.
+ */
+s32 BPF_STRUCT_OPS_SLEEPABLE(policy_direct_init)
+{
+	s32 i, ret;
+
+	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
+		u64 id = scx_sdk.direct_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
+
+		if (!id)
+			break;
+		ret = scx_bpf_create_dsq(id, -1);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+void BPF_STRUCT_OPS(policy_direct_exit, struct scx_exit_info *ei)
+{
+	scx_record_exit(ei);
+}
+
+#define POLICY_DEFINE(policy_name, ...)									\
+	SCX_OPS_DEFINE(policy_ops,									\
+		       .init = (void *)policy_direct_init,						\
+		       .exit = (void *)policy_direct_exit,						\
+		       .name = policy_name,								\
+		       __VA_ARGS__)
+
+#endif /* __SCX_UPGRADE_POLICY_BPF_H */

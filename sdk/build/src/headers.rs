@@ -1,0 +1,27 @@
+//! The headers for policy authors, carried inside this crate so that a policy needs nothing else on disk.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use anyhow::Result;
+
+const HEADERS: [(&str, &str); 3] = [
+    ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
+    ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
+    ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
+];
+
+/// Write the headers below `$OUT_DIR` and return the folder for the include path.
+pub(crate) fn install() -> Result<String> {
+    let root = PathBuf::from(env::var("OUT_DIR").context("OUT_DIR is not set: call this from build.rs")?)
+        .join("scx_upgrade-include");
+    let dir = root.join("scx_upgrade");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    for (name, text) in HEADERS {
+        let path = dir.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    root.into_os_string().into_string().ok().context("OUT_DIR is not UTF-8")
+}
