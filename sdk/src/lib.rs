@@ -1,1 +1,51 @@
-//! sdk
+//! Write a sched_ext scheduler that can be replaced while it runs.
+//!
+//! A *policy* is a scheduler as a Rust crate with its BPF half. A resident *host*, attached once, tail-calls into the
+//! policy that is active; replacing it is one store, and every field of state that both versions name is carried
+//! over. See the repository's README for the whole picture, and `schedulers/` for policies.
+//!
+//! A policy's `main.rs`:
+//!
+//! ```ignore
+//! #[derive(clap::Parser)]
+//! struct Options {
+//!     #[command(flatten)]
+//!     run: scx_upgrade_sdk::RunArgs,
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let options = Options::parse();
+//!     scx_upgrade_sdk::policy_object!("my_policy").run(&options.run, |_| {})
+//! }
+//! ```
+//!
+//! Reading order for the curious: [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
+
+pub mod abi;
+mod bpf;
+pub mod direct;
+pub mod error;
+mod global_record;
+pub mod host;
+pub mod host_data;
+pub mod kernel;
+mod kernel_btf;
+mod libbpf_log;
+pub mod load;
+pub mod ops;
+pub mod pins;
+pub mod policy;
+pub mod recover;
+pub mod registry;
+pub mod report;
+pub mod run;
+pub mod status;
+pub mod stop;
+pub mod swap;
+mod variables;
+
+pub use error::Error;
+pub use error::Result;
+pub use policy::Policy;
+pub use run::RunArgs;
+pub use run::Running;

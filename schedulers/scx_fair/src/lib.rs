@@ -1,0 +1,29 @@
+//! scx_fair: weighted virtual-time fairness on one queue. What both versions' programs share.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::RunArgs;
+
+/// Weighted virtual-time fairness on one queue
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(flatten)]
+    run: RunArgs,
+
+    /// Longest time on the CPU before the next task has its turn, microseconds
+    #[arg(long, default_value_t = 5000, value_name = "US", value_parser = clap::value_parser!(u64).range(100..=100_000))]
+    slice_us: u64,
+}
+
+/// `main` of a version, whose BPF half is in `policy`.
+pub fn main(mut policy: Policy, version: &'static str) -> ExitCode {
+    let options = Options::parse();
+    policy.set_version(version).set("slice_ns", options.slice_us * 1000);
+    policy.run(&options.run, |running| {
+        let count = |name| running.read::<u64>(name).unwrap_or(0);
+        println!("direct {} queued {}", count("nr_direct"), count("nr_queued"));
+    })
+}

@@ -1,2 +1,0 @@
-//! schedulers/scx_fair
-fn main() {}

@@ -1,0 +1,169 @@
+//! What the host, the policies and user space agree on, byte for byte: the mirror of
+//! `bpf/include/scx_upgrade/abi.h`. A test compares the two through the host's own BTF.
+
+use plain::Plain;
+
+/// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
+pub const ABI: u32 = 1;
+/// Slots in each of the host's program arrays.
+pub const NR_SLOTS: usize = 4;
+/// Bytes of a task record, header included.
+pub const TASK_RECORD: u32 = 8 + TASK_DATA as u32;
+/// Bytes of a task record behind its header.
+pub const TASK_DATA: usize = 256;
+/// Bytes of the global record, header included.
+pub const GLOBAL_RECORD: u32 = 4096;
+/// Stores that one plan may ask for per record.
+pub const MAX_STEPS: usize = 64;
+/// Plans that the host keeps for records that missed some.
+pub const NR_PLANS: usize = 8;
+/// DSQs of one policy.
+pub const MAX_QUEUES: usize = 16;
+/// `SCX_UPGRADE_LACKS_ENQ_EXITING`
+pub const LACKS_ENQ_EXITING: u8 = 1 << 0;
+/// `SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED`
+pub const LACKS_ENQ_MIGRATION_DISABLED: u8 = 1 << 1;
+
+/// One exact-size store of a plan; `offset` counts from the first byte behind the record's header.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Bytes from the first byte behind the header.
+    pub offset: u16,
+    /// 1, 2, 4 or 8.
+    pub size: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// What to store, in the low `size` bytes.
+    pub value: u64,
+}
+
+/// A plan as the host applies it to task records.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// How many of `steps` count.
+    pub nr_steps: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The stores.
+    pub steps: [Step; MAX_STEPS],
+}
+
+/// Why the kernel last took the host off.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct ExitRecord {
+    /// `enum scx_exit_kind`, 0 while the host runs.
+    pub kind: u64,
+    /// The exit code that came with it.
+    pub code: i64,
+    /// NUL-terminated.
+    pub reason: [u8; 128],
+    /// NUL-terminated.
+    pub msg: [u8; 1024],
+}
+
+/// `struct scx_host`. Never formed as a reference over the shared mapping; see `host_data`.
+#[repr(C, align(64))]
+#[derive(Debug, Clone, Copy)]
+pub struct HostData {
+    /// The control word, see [`Active`].
+    pub active: u64,
+    /// `LACKS_*` of the policy in each slot.
+    pub lacks: [u8; NR_SLOTS],
+    /// [`ABI`] of the host that runs.
+    pub abi: u32,
+    /// Fills the first cache line.
+    pub reserved: [u64; 6],
+    /// DSQs that the host's init creates; 0 ends the list.
+    pub boot_queues: [u64; MAX_QUEUES],
+    /// What a new task record starts as, header left out.
+    pub task_image: [u8; TASK_DATA],
+    /// The plan of epoch e stands at `e % NR_PLANS`.
+    pub plans: [Plan; NR_PLANS],
+    /// Why the kernel last took the host off.
+    pub exit: ExitRecord,
+}
+
+/// `struct scx_sdk`, the read-only data that a policy gets before it is loaded.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SdkData {
+    /// [`ABI`] that the policy was built for.
+    pub abi: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// DSQs for init when attached without the host; 0 ends the list.
+    pub direct_queues: [u64; MAX_QUEUES],
+}
+
+/// Arguments of the host's `sweep_tasks`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SweepArgs {
+    /// Threads seen.
+    pub visited: u64,
+    /// Records brought up to date.
+    pub applied: u64,
+    /// Threads for which no record could be made.
+    pub missing: u64,
+}
+
+/// Arguments of the host's programs on one DSQ.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QueueArgs {
+    /// The DSQ.
+    pub id: u64,
+    /// Tasks still on it.
+    pub queued: i64,
+    /// Tasks handed over.
+    pub moved: u64,
+}
+
+// SAFETY: each is repr(C), has no padding, and any bit pattern is a value.
+unsafe impl Plain for SweepArgs {}
+// SAFETY: as above.
+unsafe impl Plain for QueueArgs {}
+// SAFETY: as above.
+unsafe impl Plain for SdkData {}
+// SAFETY: as above; its padding at the end is never read as a field.
+unsafe impl Plain for HostData {}
+
+/// The control word, taken apart. The whole of it changes with one aligned store: the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    /// Which entry of the program arrays runs.
+    pub slot: u8,
+    /// Counts up with every commit, modulo 2^24.
+    pub generation: u32,
+    /// The latest plan that every record must have seen.
+    pub epoch: u32,
+}
+
+impl Active {
+    /// As the bytes that BPF reads (bit-fields from the low end: the ABI is little-endian only).
+    pub fn to_word(self) -> u64 {
+        u64::from(self.slot) | u64::from(self.generation & 0xff_ffff) << 8 | u64::from(self.epoch) << 32
+    }
+
+    /// The inverse of [`Active::to_word`].
+    pub fn from_word(word: u64) -> Self {
+        Active { slot: word as u8, generation: (word >> 8) as u32 & 0xff_ffff, epoch: (word >> 32) as u32 }
+    }
+}
+
+const _: () = assert!(cfg!(target_endian = "little"), "the control word is laid out for little-endian machines");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_word_survives_a_round_trip() {
+        let active = Active { slot: 3, generation: 0xff_fffe, epoch: u32::MAX };
+        assert_eq!(Active::from_word(active.to_word()), active);
+        assert_eq!(Active { slot: 1, generation: 2, epoch: 3 }.to_word(), 0x0000_0003_0000_0201);
+    }
+}

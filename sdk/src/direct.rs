@@ -1,0 +1,105 @@
+//! A policy attached by itself, without the host: the kernel's own way, and the baseline for every comparison. Nothing
+//! is carried to or from it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use libbpf_rs::Link;
+use libbpf_rs::MapCore;
+use libbpf_rs::MapType;
+use state_migrate::Scope;
+
+use crate::abi;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host::HOST_MAP;
+use crate::host_data::Mapped;
+use crate::kernel;
+use crate::kernel_btf::KernelBtf;
+use crate::load;
+use crate::load::Loaded;
+use crate::policy::Policy;
+use crate::registry::Registry;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A policy loaded to be attached directly, and perhaps attached.
+#[derive(Debug)]
+pub struct Direct {
+    loaded: Loaded,
+    data: Mapped,
+    link: Option<Link>,
+}
+
+impl Direct {
+    /// Load and verify, without attaching.
+    ///
+    /// # Errors
+    /// As for a swap.
+    pub fn load(policy: &Policy) -> Result<Direct> {
+        kernel::check_btf()?;
+        let kernel = KernelBtf::read()?;
+        let inspected = policy.inspect()?;
+        let mut books = Registry::new();
+        let plan = state_migrate::plan(&books.layout, None, &inspected.schema, 0)?;
+        let (queues, _) = books.claim_queues(&inspected.schema, 0);
+        debug_assert_eq!(plan.layout.image(Scope::Task).len(), abi::TASK_RECORD as usize);
+        let loaded = load::load_direct(policy, &inspected, &kernel, &plan.layout, &queues)?;
+        let map = loaded.object.maps().find(|m| m.name() == HOST_MAP);
+        let map = map.ok_or_else(|| Error::NotAPolicy { why: format!("it has no map {HOST_MAP}") })?;
+        let data = Mapped::new(&map)?;
+        Ok(Direct { loaded, data, link: None })
+    }
+
+    /// Attach; how long it took until the kernel said `enabled`, ns.
+    ///
+    /// # Errors
+    /// [`Error::OtherScheduler`], or the kernel does not enable it.
+    pub fn attach(&mut self) -> Result<u64> {
+        if kernel::state() != "disabled" {
+            return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
+        }
+        let name = self.loaded.ops.name.clone();
+        let begin = Instant::now();
+        let mut ops = self
+            .loaded
+            .object
+            .maps_mut()
+            .find(|m| m.map_type() == MapType::StructOps)
+            .ok_or_else(|| Error::NotAPolicy { why: "it has no struct_ops map".to_string() })?;
+        self.link = Some(ops.attach_struct_ops().trying(format!("cannot attach {name}"))?);
+        if !kernel::wait_for_state("enabled", TIMEOUT) {
+            let reason = self.data.exit_reason().unwrap_or_default();
+            return Err(Error::NotEnabled { what: name, state: kernel::state(), reason });
+        }
+        Ok(begin.elapsed().as_nanos() as u64)
+    }
+
+    /// Detach; how long it took until the kernel said `disabled`, ns.
+    ///
+    /// # Errors
+    /// The kernel does not let go.
+    pub fn detach(&mut self) -> Result<u64> {
+        let begin = Instant::now();
+        drop(self.link.take());
+        if !kernel::wait_for_state("disabled", TIMEOUT) {
+            return Err(Error::NotEnabled {
+                what: "the default scheduler again".to_string(),
+                state: kernel::state(),
+                reason: String::new(),
+            });
+        }
+        Ok(begin.elapsed().as_nanos() as u64)
+    }
+
+    /// Why the kernel took it off, if it did.
+    pub fn exit_reason(&self) -> Option<String> {
+        self.data.exit_reason()
+    }
+
+    /// The policy as loaded.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+}

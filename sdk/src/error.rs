@@ -1,0 +1,217 @@
+//! What can go wrong, in words for the person who has to act on it.
+
+use std::io;
+use std::path::PathBuf;
+
+use state_migrate::augment::AugmentError;
+use state_migrate::btf::BtfError;
+use state_migrate::plan::PlanError;
+use state_migrate::schema::SchemaError;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that a swap, or a command around it, can fail with. Unless the variant says otherwise, the scheduler
+/// that ran before still runs, untouched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not root.
+    #[error("changing the scheduler needs root: run this with sudo")]
+    NotRoot,
+    /// No sched_ext in the kernel.
+    #[error(
+        "this kernel has no sched_ext (/sys/kernel/sched_ext is missing): boot one built with \
+         CONFIG_SCHED_CLASS_EXT=y, version 6.16 or newer"
+    )]
+    NoSchedExt,
+    /// The BTF of this kernel is broken.
+    #[error(
+        "this kernel's BTF is broken, no sched_ext scheduler can be loaded: {} lack their `_impl` twin. It was built \
+         with a pahole older than 1.26; boot another build",
+        kfuncs.join(", ")
+    )]
+    BrokenBtf {
+        /// The kfuncs with an implicit argument that BTF shows.
+        kfuncs: Vec<String>,
+    },
+    /// No BPF file system.
+    #[error("{} is not a BPF file system: mount -t bpf bpf /sys/fs/bpf", path.display())]
+    NoBpffs {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// A scheduler not of this project runs.
+    #[error(
+        "another sched_ext scheduler is running ({ops}, state {state}) that scx-upgrade did not start: stop it first"
+    )]
+    OtherScheduler {
+        /// Its name.
+        ops: String,
+        /// The kernel's `state`.
+        state: String,
+    },
+    /// No host.
+    #[error("no scheduler is running under scx-upgrade: start one with `scx-upgrade run`")]
+    NothingRunning,
+    /// Someone else holds the lock.
+    #[error("another swap is under way (lock held on {}): wait for it and try again", path.display())]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+    },
+    /// The object is not a policy.
+    #[error("not a policy: {why}")]
+    NotAPolicy {
+        /// What is missing.
+        why: String,
+    },
+    /// Policy and host were built for different ABIs.
+    #[error(
+        "the policy was built for host version {policy}, the host that runs is version {host}: rebuild the policy \
+         with a matching SDK, or `scx-upgrade stop` and run it anew"
+    )]
+    AbiMismatch {
+        /// The policy's.
+        policy: u32,
+        /// The host's.
+        host: u32,
+    },
+    /// The policy asks for what a swap in place cannot give.
+    #[error("{policy} cannot be swapped in: {why}")]
+    NeedsReattach {
+        /// Its name.
+        policy: String,
+        /// What differs.
+        why: String,
+    },
+    /// An op of the policy may sleep.
+    #[error(
+        "{policy}: the op {op} is sleepable (program {program}); the host's are not, and a kernel up to 6.19 would \
+         run it where it must not sleep. Define it with BPF_STRUCT_OPS, not BPF_STRUCT_OPS_SLEEPABLE"
+    )]
+    Sleepable {
+        /// Policy's name.
+        policy: String,
+        /// Member of sched_ext_ops.
+        op: String,
+        /// Program's name.
+        program: String,
+    },
+    /// The state is not what the layout engine takes.
+    #[error("state of the policy: {0}")]
+    Schema(#[from] SchemaError),
+    /// The state does not fit what is resident.
+    #[error("the state cannot be carried: {0}")]
+    Plan(#[from] PlanError),
+    /// The augmented BTF.
+    #[error("cannot lay out the state: {0}")]
+    Augment(#[from] AugmentError),
+    /// BTF that cannot be read.
+    #[error("cannot read BTF: {0}")]
+    Btf(#[from] BtfError),
+    /// libbpf or the verifier refused the policy.
+    #[error("{policy} does not load, the kernel or libbpf refused it: {source}\n{log}")]
+    Load {
+        /// Policy's name.
+        policy: String,
+        /// libbpf's error.
+        source: libbpf_rs::Error,
+        /// What libbpf and the verifier said.
+        log: String,
+    },
+    /// Attached, but the kernel did not keep it.
+    #[error("the kernel did not enable {what}: state is {state}{}", exit_suffix(reason))]
+    NotEnabled {
+        /// What was attached.
+        what: String,
+        /// `/sys/kernel/sched_ext/state`
+        state: String,
+        /// From the exit record, may be empty.
+        reason: String,
+    },
+    /// The kernel took the host off earlier.
+    #[error("the host was taken off by the kernel{}: tasks are on the default scheduler", exit_suffix(reason))]
+    Ejected {
+        /// From the exit record.
+        reason: String,
+    },
+    /// No generation to go back to.
+    #[error("nothing to roll back to: {why}")]
+    NoRollback {
+        /// Why.
+        why: String,
+    },
+    /// Tasks were still on a queue that the running policy does not name.
+    #[error("{queued} tasks are still on the queue {queue} of an earlier policy")]
+    Stranded {
+        /// Queue's name.
+        queue: String,
+        /// Tasks on it.
+        queued: i64,
+    },
+    /// The pinned books are damaged.
+    #[error("the host's registry is damaged ({why}): `scx-upgrade stop` and start again")]
+    Registry {
+        /// How.
+        why: String,
+    },
+    /// A BPF system call.
+    #[error("{what}: {source}")]
+    Bpf {
+        /// What was tried.
+        what: String,
+        /// The kernel's or libbpf's word.
+        source: libbpf_rs::Error,
+    },
+    /// A system call.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// A setting that the policy does not have, or of another type.
+    #[error("the policy has no setting `{name}` of {size} bytes in its read-only data")]
+    NoSetting {
+        /// Variable's name.
+        name: String,
+        /// Size of the value given.
+        size: usize,
+    },
+}
+
+fn exit_suffix(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+}
+
+impl Error {
+    /// The process's exit code for it: 1 failed and the predecessor still runs, 3 nothing is running, 4 incompatible
+    /// state, 5 failed and on the default scheduler.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::NothingRunning => 3,
+            Error::Plan(_) | Error::Schema(_) => 4,
+            Error::Ejected { .. } | Error::NotEnabled { .. } => 5,
+            _ => 1,
+        }
+    }
+}
+
+/// Adds what was tried to an error.
+pub(crate) trait Trying<T> {
+    fn trying(self, what: impl Into<String>) -> Result<T>;
+}
+
+impl<T> Trying<T> for std::result::Result<T, libbpf_rs::Error> {
+    fn trying(self, what: impl Into<String>) -> Result<T> {
+        self.map_err(|source| Error::Bpf { what: what.into(), source })
+    }
+}
+
+impl<T> Trying<T> for io::Result<T> {
+    fn trying(self, what: impl Into<String>) -> Result<T> {
+        self.map_err(|source| Error::Io { what: what.into(), source })
+    }
+}

@@ -1,0 +1,258 @@
+//! The host that is running: found through its pins, driven through its maps and SYSCALL programs.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use libbpf_rs::MapCore;
+use libbpf_rs::MapFlags;
+use libbpf_rs::MapHandle;
+use libbpf_rs::MapType;
+use libbpf_rs::Object;
+use state_migrate::Scope;
+use state_migrate::Step;
+
+use crate::abi;
+use crate::abi::QueueArgs;
+use crate::abi::SweepArgs;
+use crate::bpf;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::global_record::GlobalRecord;
+use crate::host_data::Mapped;
+use crate::kernel;
+use crate::load::Loaded;
+use crate::pins::Pins;
+use crate::registry::QueueInfo;
+use crate::registry::Registry;
+
+/// Name that the kernel knows the host by.
+pub const NAME: &str = "scx_upgrade";
+/// Map of the shared memory.
+pub(crate) const HOST_MAP: &str = ".data.scx_host";
+/// Map of the task records.
+pub(crate) const TASK_MAP: &str = "scx_task_records";
+/// Map of the global record.
+pub(crate) const GLOBAL_MAP: &str = ".data.scx_global";
+const REGISTRY_MAP: &str = "scx_registry";
+const SETTLE_MAP: &str = "scx_settle";
+const SETTLE_INNER: &str = "scx_settle_inner";
+const OP_PREFIX: &str = "op_";
+const SWEEP: &str = "sweep_tasks";
+const CREATE_QUEUE: &str = "create_queue";
+const DESTROY_QUEUE: &str = "destroy_queue";
+const DRAIN_QUEUE: &str = "drain_queue";
+const PROGRAMS: [&str; 4] = [SWEEP, CREATE_QUEUE, DESTROY_QUEUE, DRAIN_QUEUE];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Host {
+    /// Its pins.
+    pub pins: Pins,
+    /// Its shared memory.
+    pub data: Mapped,
+    /// Its books, as last read or written by this process.
+    pub registry: Registry,
+    registry_map: MapHandle,
+    host_map: MapHandle,
+    task_map: MapHandle,
+    global_map: MapHandle,
+    global: GlobalRecord,
+    arrays: Vec<(String, MapHandle)>,
+}
+
+impl Host {
+    /// The host that runs, or [`Error::NothingRunning`].
+    ///
+    /// # Errors
+    /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead, or
+    /// its pins or books cannot be read.
+    pub fn running(pins: &Pins) -> Result<Host> {
+        if !pins.link().exists() {
+            return Err(match kernel::state().as_str() {
+                "disabled" => Error::NothingRunning,
+                state => Error::OtherScheduler { ops: kernel::ops(), state: state.to_string() },
+            });
+        }
+        let host = Host::pinned(pins)?;
+        let state = kernel::state();
+        if state != "enabled" || !kernel::ops().starts_with(NAME) {
+            return Err(Error::Ejected { reason: host.data.exit_reason().unwrap_or_default() });
+        }
+        let theirs = host.data.abi();
+        if theirs != abi::ABI {
+            return Err(Error::AbiMismatch { policy: abi::ABI, host: theirs });
+        }
+        Ok(host)
+    }
+
+    /// What is pinned, whether the kernel runs it or not.
+    pub(crate) fn pinned(pins: &Pins) -> Result<Host> {
+        let host_map = pins.map(HOST_MAP)?;
+        let global_map = pins.map(GLOBAL_MAP)?;
+        let registry_map = pins.map(REGISTRY_MAP)?;
+        Ok(Host {
+            data: Mapped::new(&host_map)?,
+            registry: Registry::load(&registry_map)?,
+            global: GlobalRecord::new(&global_map)?,
+            registry_map,
+            host_map,
+            task_map: pins.map(TASK_MAP)?,
+            global_map,
+            arrays: arrays(pins)?,
+            pins: pins.clone(),
+        })
+    }
+
+    /// Pin everything that must outlive this process, out of the host's freshly loaded object.
+    pub(crate) fn pin(pins: &Pins, object: &mut Object) -> Result<Host> {
+        for mut map in object.maps_mut() {
+            let name = map.name().to_string_lossy().into_owned();
+            let wanted = [HOST_MAP, TASK_MAP, GLOBAL_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER];
+            if wanted.contains(&name.as_str()) || map.map_type() == MapType::ProgArray {
+                map.pin(pins.map_path(&name)).trying(format!("cannot pin the host's map {name}"))?;
+            }
+        }
+        for mut program in object.progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            if PROGRAMS.contains(&name.as_str()) {
+                program.pin(pins.program_path(&name)).trying(format!("cannot pin the host's program {name}"))?;
+            }
+        }
+        Registry::new().save(&pins.map(REGISTRY_MAP)?)?;
+        let host = Host::pinned(pins)?;
+        host.data.set_abi(abi::ABI);
+        Ok(host)
+    }
+
+    /// The maps that a policy shares with the host.
+    pub(crate) fn shared(&self) -> [(&'static str, &MapHandle); 3] {
+        [(HOST_MAP, &self.host_map), (TASK_MAP, &self.task_map), (GLOBAL_MAP, &self.global_map)]
+    }
+
+    /// The map of task records: task storage of `abi::TASK_RECORD` bytes each.
+    pub fn task_records(&self) -> &MapHandle {
+        &self.task_map
+    }
+
+    /// Write the books.
+    pub(crate) fn save(&self) -> Result<()> {
+        self.registry.save(&self.registry_map)
+    }
+
+    /// Fill an idle slot with a policy's programs, and empty it for the ops that the policy lacks.
+    pub(crate) fn fill(&self, slot: u8, loaded: &Loaded) -> Result<()> {
+        debug_assert_ne!(self.data.active().slot, slot, "the live slot is never filled");
+        for (op, array) in &self.arrays {
+            let program = loaded.program(op);
+            bpf::set_slot(array, slot, program.as_ref().map(|p| p as &dyn bpf::AsFdDyn))?;
+        }
+        self.data.set_lacks(slot, loaded.lacks);
+        Ok(())
+    }
+
+    /// Empty a slot: its programs are freed once no op is in them.
+    pub(crate) fn empty(&self, slot: u8) -> Result<()> {
+        self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))
+    }
+
+    /// Write the values of new global columns. Before the commit: nothing reads these bytes yet.
+    pub(crate) fn write_global(&self, steps: &[Step]) {
+        self.global.apply(steps);
+    }
+
+    /// Wait until no op that began before the call is still in flight.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let outer = self.pins.map(SETTLE_MAP)?;
+        let inner = self.pins.map(SETTLE_INNER)?;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&inner.as_fd()) as u32;
+        outer
+            .update(&0u32.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
+            .trying("cannot wait for a grace period")
+    }
+
+    /// Bring the record of every thread up to date.
+    pub(crate) fn sweep(&self) -> Result<SweepArgs> {
+        let mut args = SweepArgs::default();
+        bpf::run(&self.program(SWEEP)?, SWEEP, &mut args)?;
+        Ok(args)
+    }
+
+    /// Create DSQs.
+    pub(crate) fn create_queues(&self, ids: &[u64]) -> Result<()> {
+        let program = self.program(CREATE_QUEUE)?;
+        for id in ids {
+            let ret = bpf::run(&program, CREATE_QUEUE, &mut QueueArgs { id: *id, ..Default::default() })?;
+            // What a killed swap created stands already.
+            if ret < 0 && ret != -libc::EEXIST {
+                let what = format!("the kernel does not create the queue {id:#x}");
+                return Err(std::io::Error::from_raw_os_error(-ret)).trying(what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hand the tasks on a DSQ over to the policy that runs, until none is left; how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Stranded`] when some remain after many tries.
+    pub(crate) fn drain_queue(&self, queue: &QueueInfo) -> Result<u64> {
+        let program = self.program(DRAIN_QUEUE)?;
+        let mut handed = 0;
+        let mut args = QueueArgs::default();
+        // Where the kernel re-enqueues it does so a moment later, from an interrupt: look again.
+        for _ in 0..200 {
+            args = QueueArgs { id: queue.id, ..Default::default() };
+            bpf::run(&program, DRAIN_QUEUE, &mut args)?;
+            if args.queued <= 0 {
+                return Ok(handed + args.moved);
+            }
+            handed += args.moved.max(args.queued as u64);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err(Error::Stranded { queue: queue.name.clone(), queued: args.queued })
+    }
+
+    /// Destroy a DSQ that no policy names any more.
+    pub(crate) fn destroy_queue(&self, queue: &QueueInfo) -> Result<()> {
+        let program = self.program(DESTROY_QUEUE)?;
+        let mut args = QueueArgs { id: queue.id, ..Default::default() };
+        if bpf::run(&program, DESTROY_QUEUE, &mut args)? < 0 {
+            return Err(Error::Stranded { queue: queue.name.clone(), queued: args.queued });
+        }
+        Ok(())
+    }
+
+    fn program(&self, name: &str) -> Result<OwnedFd> {
+        self.pins.program(name)
+    }
+}
+
+/// The program arrays, one per op that this kernel knows.
+fn arrays(pins: &Pins) -> Result<Vec<(String, MapHandle)>> {
+    let prefix = format!("map_{OP_PREFIX}");
+    let mut arrays = Vec::new();
+    for entry in std::fs::read_dir(pins.dir()).trying("cannot read the pins")? {
+        let name = entry.trying("cannot read the pins")?.file_name().to_string_lossy().into_owned();
+        if let Some(op) = name.strip_prefix(&prefix) {
+            arrays.push((op.to_string(), pins.map(&format!("{OP_PREFIX}{op}"))?));
+        }
+    }
+    Ok(arrays)
+}
+
+/// The steps of a plan for task records, as the host wants them.
+pub(crate) fn task_plan(plan: &state_migrate::Plan) -> abi::Plan {
+    let mut out = abi::Plan { nr_steps: 0, reserved: 0, steps: [abi::Step::default(); abi::MAX_STEPS] };
+    for (to, from) in out.steps.iter_mut().zip(plan.steps.get(&Scope::Task).into_iter().flatten()) {
+        *to = abi::Step {
+            offset: (from.offset - state_migrate::HEADER) as u16,
+            size: from.size as u16,
+            reserved: 0,
+            value: from.value,
+        };
+        out.nr_steps += 1;
+    }
+    out
+}

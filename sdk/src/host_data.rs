@@ -1,0 +1,127 @@
+//! The host's shared memory, `struct scx_host`, mapped. The control word in it is the product's one critical store.
+
+use std::mem::offset_of;
+use std::mem::size_of;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use memmap2::MmapOptions;
+use memmap2::MmapRaw;
+
+use crate::abi::Active;
+use crate::abi::ExitRecord;
+use crate::abi::HostData;
+use crate::abi::MAX_QUEUES;
+use crate::abi::NR_PLANS;
+use crate::abi::NR_SLOTS;
+use crate::abi::Plan;
+use crate::abi::TASK_DATA;
+use crate::error::Result;
+use crate::error::Trying;
+
+/// A writable mapping of the map behind `.data.scx_host`. BPF programs on other CPUs read and write the same memory,
+/// so nothing here ever forms a reference to it.
+#[derive(Debug)]
+pub struct Mapped {
+    map: MmapRaw,
+}
+
+impl Mapped {
+    /// Map it.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn new(map: &impl AsFd) -> Result<Mapped> {
+        let map = MmapOptions::new()
+            .len(size_of::<HostData>())
+            .map_raw(map.as_fd().as_raw_fd())
+            .trying("cannot map the host's shared memory")?;
+        Ok(Mapped { map })
+    }
+
+    fn at<T>(&self, offset: usize) -> *mut T {
+        debug_assert!(offset + size_of::<T>() <= size_of::<HostData>());
+        // SAFETY: all callers pass an offset of a field of HostData, so it stays inside the mapping.
+        unsafe { self.map.as_mut_ptr().add(offset).cast() }
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: 8 bytes, aligned to 8 at the start of a page, alive as long as self; every other user accesses it
+        // atomically too (BPF loads parts of an aligned word).
+        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, active))) }
+    }
+
+    /// What runs.
+    pub fn active(&self) -> Active {
+        Active::from_word(self.word().load(Ordering::Acquire))
+    }
+
+    /// **The commit**: one aligned store. From here every op that begins runs in `active.slot`.
+    pub fn commit(&self, active: Active) {
+        self.word().store(active.to_word(), Ordering::SeqCst);
+    }
+
+    /// ABI of the host that made this mapping's map.
+    pub fn abi(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`; written once, before the host was attached.
+        unsafe { self.at::<u32>(offset_of!(HostData, abi)).read_volatile() }
+    }
+
+    /// Set the ABI. Before attach.
+    pub fn set_abi(&self, abi: u32) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, abi)).write_volatile(abi) }
+    }
+
+    /// What the policy in `slot` lacks, see `LACKS_*`. Before it is committed.
+    pub fn set_lacks(&self, slot: u8, lacks: u8) {
+        let offset = offset_of!(HostData, lacks) + usize::from(slot) % NR_SLOTS;
+        // SAFETY: an element of a field of HostData, see `at`.
+        unsafe { self.at::<u8>(offset).write_volatile(lacks) }
+    }
+
+    /// The DSQs that the host's init creates. Before attach.
+    pub fn set_boot_queues(&self, ids: &[u64]) {
+        let mut queues = [0u64; MAX_QUEUES];
+        for (to, from) in queues.iter_mut().zip(ids) {
+            *to = *from;
+        }
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<[u64; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+    }
+
+    /// What a new task record starts as, header left out. Before the commit of the plan that it belongs to: a record
+    /// made from a half-written image has the older stamp, and gets the plan later.
+    pub fn set_task_image(&self, image: &[u8; TASK_DATA]) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<[u8; TASK_DATA]>(offset_of!(HostData, task_image)).write_volatile(*image) }
+    }
+
+    /// The plan of `epoch`. Before that epoch is committed: no record looks at it earlier.
+    pub fn set_plan(&self, epoch: u32, plan: &Plan) {
+        let offset = offset_of!(HostData, plans) + (epoch as usize % NR_PLANS) * size_of::<Plan>();
+        // SAFETY: an element of a field of HostData, see `at`.
+        unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
+    }
+
+    /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
+    pub fn exit_reason(&self) -> Option<String> {
+        // SAFETY: a field of HostData, see `at`; any bytes are a value.
+        let exit = unsafe { self.at::<ExitRecord>(offset_of!(HostData, exit)).read_volatile() };
+        (exit.kind != 0).then(|| describe(&exit))
+    }
+}
+
+/// `EXIT: reason (message)` in one line.
+pub(crate) fn describe(exit: &ExitRecord) -> String {
+    let text = |bytes: &[u8]| {
+        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).trim().to_string()
+    };
+    match (text(&exit.reason), text(&exit.msg)) {
+        (reason, msg) if msg.is_empty() => reason,
+        (reason, msg) => format!("{reason}: {msg}"),
+    }
+}

@@ -1,0 +1,252 @@
+//! Open a policy's object and load it, verified, with its state where a layout puts it. Nothing of what runs is
+//! touched here.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::FromRawFd;
+
+use libbpf_rs::AsRawLibbpf;
+use libbpf_rs::MapHandle;
+use libbpf_rs::Object;
+use libbpf_rs::ObjectBuilder;
+use libbpf_rs::OpenObject;
+use libbpf_rs::libbpf_sys;
+use state_migrate::Layout;
+use state_migrate::Scope;
+
+use crate::abi;
+use crate::abi::Active;
+use crate::abi::HostData;
+use crate::abi::SdkData;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::kernel_btf::KernelBtf;
+use crate::libbpf_log;
+use crate::ops::Ops;
+use crate::policy::Inspected;
+use crate::policy::Policy;
+use crate::variables;
+
+/// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
+const SCX_PROBE: &str = "scx_lib_init_probe";
+/// Ops that only a scheduler attached by itself has.
+const DIRECT_OPS: [&str; 2] = ["init", "exit"];
+/// Flags that the host sets always; a policy without one is emulated. See `host_enqueue()`.
+const EMULATED: [(&str, u8); 2] = [
+    ("SCX_OPS_ENQ_EXITING", abi::LACKS_ENQ_EXITING),
+    ("SCX_OPS_ENQ_MIGRATION_DISABLED", abi::LACKS_ENQ_MIGRATION_DISABLED),
+];
+/// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
+const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
+
+/// A policy in the kernel, verified, not running.
+#[derive(Debug)]
+pub struct Loaded {
+    pub(crate) object: Object,
+    pub(crate) ops: Ops,
+    pub(crate) lacks: u8,
+}
+
+impl Loaded {
+    /// Descriptor of the program behind an op.
+    pub(crate) fn program(&self, op: &str) -> Option<BorrowedFd<'_>> {
+        let name = self.ops.programs.get(op)?;
+        let program = self.object.progs().find(|p| p.name().to_string_lossy() == name.as_str())?;
+        // SAFETY: the descriptor belongs to `self.object`, which the result borrows.
+        Some(unsafe { BorrowedFd::borrow_raw(program.as_fd().as_raw_fd()) })
+    }
+}
+
+/// The flags that the host asks the kernel for.
+pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
+    EMULATED.iter().map(|(name, _)| name).chain([&KEEP_BUILTIN_IDLE]).fold(0, |flags, name| flags | kernel.scx(name))
+}
+
+/// Open the host's own object and make it ready to be loaded: constants filled in, ops that this kernel does not know
+/// taken out.
+pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf) -> Result<OpenObject> {
+    let host = Policy::new(object, env!("CARGO_PKG_VERSION"));
+    let mut open = open_object(&host, None)?;
+    kernel.fill_enums(&mut open, &variables::Variables::of(object)?)?;
+    let mut ops = Ops::read(&open, &host.btf()?)?;
+    for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
+        ops.clear(&mut open, &op);
+    }
+    ops.set_flags(&mut open, host_flags(kernel));
+    Ok(open)
+}
+
+/// Load a policy for the host: its maps of records and shared memory become the host's (`shared`: name and map).
+/// `queues` are the DSQ ids in the schema's order.
+pub(crate) fn load_for_host(
+    policy: &Policy,
+    inspected: &Inspected,
+    kernel: &KernelBtf,
+    layout: &Layout,
+    slot: u8,
+    queues: &[u64],
+    shared: &[(&str, &MapHandle)],
+) -> Result<Loaded> {
+    let btf = augmented_btf(inspected, kernel, layout, slot)?;
+    let mut open = open_policy(policy, inspected, kernel, &btf, queues)?;
+    let mut ops = Ops::read(&open, &policy.btf()?)?;
+    for op in DIRECT_OPS {
+        ops.clear(&mut open, op);
+    }
+    refuse_sleepable(&open, &ops)?;
+    drop_unknown_ops(&mut open, &mut ops, kernel);
+    let lacks = compare_flags(&ops, kernel)?;
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if let Some((_, host)) = shared.iter().find(|(n, _)| *n == name) {
+            map.reuse_fd(host.as_fd()).trying(format!("cannot share the host's map {name}"))?;
+        }
+    }
+    load(open, ops, lacks)
+}
+
+/// Load a policy to be attached by itself, with records and queues of its own.
+pub(crate) fn load_direct(
+    policy: &Policy,
+    inspected: &Inspected,
+    kernel: &KernelBtf,
+    layout: &Layout,
+    queues: &[u64],
+) -> Result<Loaded> {
+    let btf = augmented_btf(inspected, kernel, layout, 0)?;
+    let mut open = open_policy(policy, inspected, kernel, &btf, queues)?;
+    let mut ops = Ops::read(&open, &policy.btf()?)?;
+    drop_unknown_ops(&mut open, &mut ops, kernel);
+
+    let image = layout.image(Scope::Task);
+    let active = Active { slot: 0, generation: 1, epoch: 1 }.to_word().to_ne_bytes();
+    let host = std::mem::offset_of!(HostData, task_image);
+    patch(&mut open, ".data.scx_host", std::mem::offset_of!(HostData, active), &active)?;
+    patch(&mut open, ".data.scx_host", host, &image[state_migrate::HEADER as usize..])?;
+    patch(&mut open, ".data.scx_global", 0, &layout.image(Scope::Global))?;
+    for (i, id) in queues.iter().enumerate() {
+        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<u64>();
+        patch(&mut open, ".rodata.scx_sdk", offset, &id.to_ne_bytes())?;
+    }
+    load(open, ops, 0)
+}
+
+fn patch(open: &mut OpenObject, section: &str, offset: usize, bytes: &[u8]) -> Result<()> {
+    let place = variables::Variable { section: section.to_string(), offset, size: bytes.len() };
+    variables::write(open, &place, bytes)
+        .ok_or_else(|| Error::NotAPolicy { why: format!("its section {section} is missing or too small") })
+}
+
+/// Enough of a file for libbpf, which takes BTF by path only: anonymous memory, seen through /proc.
+struct BtfFile(File);
+
+impl BtfFile {
+    fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
+}
+
+fn augmented_btf(inspected: &Inspected, kernel: &KernelBtf, layout: &Layout, slot: u8) -> Result<BtfFile> {
+    let bytes = state_migrate::augment(kernel.raw(), &inspected.schema, layout, u32::from(slot))?;
+    // SAFETY: the name is NUL-terminated; the call has no other requirement.
+    let fd = unsafe { libc::memfd_create(c"scx-upgrade-btf".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error()).trying("cannot make a memory file for the BTF");
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    let mut file = unsafe { File::from_raw_fd(fd) };
+    file.write_all(&bytes).trying("cannot write the BTF to memory")?;
+    Ok(BtfFile(file))
+}
+
+fn open_object(policy: &Policy, btf: Option<&BtfFile>) -> Result<OpenObject> {
+    let mut builder = ObjectBuilder::default();
+    // Names the object's maps in the kernel, for bpftool.
+    builder.name("scx_policy").trying("cannot name the object")?;
+    if let Some(btf) = btf {
+        builder.btf_custom_path(btf.path()).trying("cannot name the BTF")?;
+    }
+    let (open, log) = libbpf_log::captured(|| builder.open_memory(policy.object()));
+    open.map_err(|e| Error::NotAPolicy { why: format!("libbpf cannot open its BPF half: {e}\n{log}") })
+}
+
+fn open_policy(
+    policy: &Policy,
+    inspected: &Inspected,
+    kernel: &KernelBtf,
+    btf: &BtfFile,
+    queues: &[u64],
+) -> Result<OpenObject> {
+    let mut open = open_object(policy, Some(btf))?;
+    kernel.fill_enums(&mut open, &inspected.variables)?;
+    for (name, value) in policy.settings() {
+        inspected.variables.set(&mut open, name, value)?;
+    }
+    for (queue, id) in inspected.schema.queues.iter().zip(queues) {
+        inspected.variables.set(&mut open, &queue.name, &id.to_ne_bytes())?;
+    }
+    Ok(open)
+}
+
+/// A kernel up to 6.19 takes a sleepable program into a non-sleepable array and then runs it where it must not sleep.
+fn refuse_sleepable(open: &OpenObject, ops: &Ops) -> Result<()> {
+    for program in open.progs() {
+        let name = program.name().to_string_lossy().into_owned();
+        let Some((op, _)) = ops.programs.iter().find(|(_, p)| **p == name) else { continue };
+        // SAFETY: the pointer is the open program's own.
+        let flags = unsafe { libbpf_sys::bpf_program__flags(program.as_libbpf_object().as_ptr()) };
+        let by_section = program.section().to_string_lossy().starts_with("struct_ops.s");
+        if by_section || flags & libbpf_sys::BPF_F_SLEEPABLE != 0 {
+            return Err(Error::Sleepable { policy: ops.name.clone(), op: op.clone(), program: name });
+        }
+    }
+    Ok(())
+}
+
+/// An op that this kernel does not know would never be called, and libbpf would refuse the object for it.
+fn drop_unknown_ops(open: &mut OpenObject, ops: &mut Ops, kernel: &KernelBtf) {
+    for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
+        log::warn!("{}: this kernel has no op {op}, it will not be called", ops.name);
+        ops.clear(open, &op);
+    }
+}
+
+/// What of the host's flags the policy lacks; an error for one that the host cannot give it.
+fn compare_flags(ops: &Ops, kernel: &KernelBtf) -> Result<u8> {
+    let foreign = ops.flags & !host_flags(kernel);
+    if foreign != 0 {
+        return Err(Error::NeedsReattach {
+            policy: ops.name.clone(),
+            why: format!(
+                "it asks for the ops flags {foreign:#x}, which the kernel reads once, when a scheduler is attached, \
+                 and the host does not set. Leave them out, or run it with --direct"
+            ),
+        });
+    }
+    let lacks = |(name, bit): &(&str, u8)| if ops.flags & kernel.scx(name) == 0 { *bit } else { 0 };
+    Ok(EMULATED.iter().map(lacks).fold(0, |all, bit| all | bit))
+}
+
+fn load(mut open: OpenObject, ops: Ops, lacks: u8) -> Result<Loaded> {
+    for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
+        program.set_autoload(false);
+    }
+    let (object, log) = libbpf_log::captured(|| open.load());
+    match object {
+        Ok(object) => Ok(Loaded { object, ops, lacks }),
+        Err(source) => Err(Error::Load { policy: ops.name, source, log }),
+    }
+}
+
+/// Load the host's object.
+pub(crate) fn load_host(mut open: OpenObject) -> Result<Object> {
+    for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
+        program.set_autoload(false);
+    }
+    let (object, log) = libbpf_log::captured(|| open.load());
+    object.map_err(|source| Error::Load { policy: "the host".to_string(), source, log })
+}

@@ -1,0 +1,137 @@
+//! Where the host lives in bpffs. What is pinned here survives every process and dies with the boot, as the scheduler
+//! does. A program array in particular is wiped by the kernel when its last user-space reference goes.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use libbpf_rs::MapHandle;
+use libbpf_rs::Program;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+
+const BPFFS: &str = "/sys/fs/bpf";
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The folder of the host's pins.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    dir: PathBuf,
+}
+
+impl Pins {
+    /// Make sure that the folder is there, mode 0700.
+    ///
+    /// # Errors
+    /// [`Error::NoBpffs`], or the folder cannot be made.
+    pub fn open() -> Result<Pins> {
+        if !is_bpffs(Path::new(BPFFS)) {
+            return Err(Error::NoBpffs { path: BPFFS.into() });
+        }
+        let dir = Path::new(BPFFS).join("scx-upgrade");
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.trying(format!("cannot make {}", dir.display()))?,
+        }
+        Ok(Pins { dir })
+    }
+
+    /// The folder itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the struct_ops link is pinned: the host is attached while this exists and the kernel has not ejected it.
+    pub fn link(&self) -> PathBuf {
+        self.dir.join("link")
+    }
+
+    /// Path of a map's pin. bpffs takes no dots in names.
+    pub fn map_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("map_{}", name.trim_start_matches('.').replace('.', "_")))
+    }
+
+    /// Path of a program's pin.
+    pub fn program_path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("prog_{name}"))
+    }
+
+    /// A pinned map.
+    ///
+    /// # Errors
+    /// It is not pinned, or not readable.
+    pub fn map(&self, name: &str) -> Result<MapHandle> {
+        let path = self.map_path(name);
+        MapHandle::from_pinned_path(&path).trying(format!("cannot open the pin {}", path.display()))
+    }
+
+    /// A pinned program.
+    ///
+    /// # Errors
+    /// It is not pinned, or not readable.
+    pub fn program(&self, name: &str) -> Result<OwnedFd> {
+        let path = self.program_path(name);
+        Program::fd_from_pinned_path(&path).trying(format!("cannot open the pin {}", path.display()))
+    }
+
+    /// Remove every pin; the folder stays, because it is what commands lock. The link goes first: with it the
+    /// scheduler ends, and nothing that it uses may go earlier.
+    ///
+    /// # Errors
+    /// A pin that cannot be removed.
+    pub fn remove_all(&self) -> Result<()> {
+        match fs::remove_file(self.link()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.trying("cannot unpin the host's link")?,
+        }
+        for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
+            let path = entry.trying("cannot read the pins")?.path();
+            fs::remove_file(&path).trying(format!("cannot unpin {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Is anything pinned?
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.dir).map(|mut d| d.next().is_none()).unwrap_or(true)
+    }
+
+    /// Lock the folder for one command that changes something. Held until the result is dropped; the kernel drops it
+    /// with the process.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when someone else has it.
+    pub fn lock(&self) -> Result<Lock> {
+        let file = fs::File::open(&self.dir).trying(format!("cannot open {}", self.dir.display()))?;
+        // SAFETY: the descriptor is open for the whole call.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            return Ok(Lock { _file: file });
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return Err(Error::Locked { path: self.dir.clone() });
+        }
+        Err(error).trying(format!("cannot lock {}", self.dir.display()))
+    }
+}
+
+/// One swap at a time.
+#[derive(Debug)]
+pub struct Lock {
+    _file: fs::File,
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut buf = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `path` is NUL-terminated and `buf` is large enough; zeroed is a value of statfs.
+    unsafe { libc::statfs(path.as_ptr(), buf.as_mut_ptr()) == 0 && buf.assume_init().f_type as i64 == BPF_FS_MAGIC }
+}

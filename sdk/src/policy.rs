@@ -1,0 +1,127 @@
+//! A policy as its author's program hands it over: the BPF object, who it is, what its settings are.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use plain::Plain;
+use state_migrate::Btf;
+use state_migrate::Schema;
+use state_migrate::object as elf;
+
+use crate::abi;
+use crate::abi::SdkData;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::variables::Variables;
+
+/// Section of a policy's binary that holds its BPF object, so that tools can read the policy without running it.
+pub const SECTION: &str = ".scx.policy";
+
+/// See the module. Make one with [`policy_object!`](crate::policy_object).
+#[derive(Debug, Clone)]
+pub struct Policy {
+    object: Cow<'static, [u8]>,
+    version: String,
+    settings: Vec<(String, Vec<u8>)>,
+}
+
+/// What can be known of a policy without a kernel.
+#[derive(Debug, Clone)]
+pub(crate) struct Inspected {
+    pub schema: Schema,
+    pub variables: Variables,
+}
+
+impl Policy {
+    /// A policy from its compiled BPF object and the version of its crate.
+    pub fn new(object: &'static [u8], version: &str) -> Policy {
+        Policy { object: Cow::Borrowed(object), version: version.to_string(), settings: Vec::new() }
+    }
+
+    /// The policy inside a policy's binary, to look at it: its settings are those it was compiled with.
+    ///
+    /// # Errors
+    /// The file cannot be read, or [`Error::NotAPolicy`].
+    pub fn from_binary(path: &Path) -> Result<Policy> {
+        let bytes = std::fs::read(path).trying(format!("cannot read {}", path.display()))?;
+        let object = elf::section(&bytes, SECTION)
+            .ok()
+            .flatten()
+            .ok_or_else(|| Error::NotAPolicy {
+                why: format!("{} is no binary built with the scx-upgrade SDK (it has no section {SECTION})", path.display()),
+            })?
+            .to_vec();
+        Ok(Policy { object: Cow::Owned(object), version: String::new(), settings: Vec::new() })
+    }
+
+    /// Set a `const volatile` global of the BPF half. It takes effect when the policy is loaded.
+    pub fn set<T: Plain>(&mut self, name: &str, value: T) -> &mut Policy {
+        // SAFETY: Plain types take any bytes and have no padding.
+        let bytes = unsafe { plain::as_bytes(&value) }.to_vec();
+        self.settings.push((name.to_string(), bytes));
+        self
+    }
+
+    /// Give the policy another version than its crate's: for a crate that builds more than one.
+    pub fn set_version(&mut self, version: &str) -> &mut Policy {
+        self.version = version.to_string();
+        self
+    }
+
+    /// The BPF object.
+    pub fn object(&self) -> &[u8] {
+        &self.object
+    }
+
+    /// Version of the policy's crate.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    pub(crate) fn settings(&self) -> &[(String, Vec<u8>)] {
+        &self.settings
+    }
+
+    /// Its state and queues.
+    ///
+    /// # Errors
+    /// As for a swap: not a policy, or state that no layout can take.
+    pub fn schema(&self) -> Result<Schema> {
+        Ok(self.inspect()?.schema)
+    }
+
+    pub(crate) fn btf(&self) -> Result<Btf<'_>> {
+        let raw = elf::btf_section(&self.object).map_err(|e| Error::NotAPolicy { why: e.to_string() })?;
+        Ok(Btf::parse(raw)?)
+    }
+
+    pub(crate) fn inspect(&self) -> Result<Inspected> {
+        let sdk = elf::section(&self.object, ".rodata.scx_sdk")
+            .map_err(|e| Error::NotAPolicy { why: e.to_string() })?
+            .and_then(|bytes| plain::from_bytes::<SdkData>(bytes).ok())
+            .ok_or_else(|| Error::NotAPolicy {
+                why: "its BPF half does not include <scx_upgrade/policy.bpf.h>".to_string(),
+            })?;
+        if sdk.abi != abi::ABI {
+            return Err(Error::AbiMismatch { policy: sdk.abi, host: abi::ABI });
+        }
+        let schema = Schema::from_btf(&self.btf()?)?;
+        Ok(Inspected { schema, variables: Variables::of(&self.object)? })
+    }
+}
+
+/// The policy compiled by `scx_upgrade_build::policy(name, …)` in this crate's `build.rs`.
+///
+/// Expands to an expression of type [`Policy`](crate::Policy). The object goes into a section of its own, where tools
+/// find it.
+#[macro_export]
+macro_rules! policy_object {
+    ($name:literal) => {{
+        const BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o"));
+        #[used]
+        #[unsafe(link_section = ".scx.policy")]
+        static OBJECT: [u8; BYTES.len()] = *include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o"));
+        $crate::Policy::new(&OBJECT, env!("CARGO_PKG_VERSION"))
+    }};
+}

@@ -1,0 +1,38 @@
+//! Finish or undo what a killed command left, told apart by the control word: if it holds the pending generation the
+//! commit happened.
+
+use crate::error::Result;
+use crate::host::Host;
+use crate::swap;
+
+/// Bring a host whose last command was killed back to one without a pending swap. Idempotent.
+///
+/// # Errors
+/// The host's maps cannot be changed.
+pub fn recover(host: &mut Host) -> Result<()> {
+    let Some(pending) = host.registry.pending.clone() else { return Ok(()) };
+    let active = host.data.active();
+    if active.slot == pending.generation.slot && active.generation == pending.generation.number {
+        log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
+        host.settle()?;
+        host.sweep()?;
+        swap::hand_over(host)?;
+        return swap::close_books(host);
+    }
+    log::warn!("undoing the preparation of generation {} that was cut off", pending.generation.number);
+    if pending.generation.kind == crate::registry::Kind::Rollback {
+        // A rollback prepares nothing: its policy was and stays loaded.
+        host.registry.pending = None;
+        return host.save();
+    }
+    abandon(host, pending.generation.slot)
+}
+
+/// Undo the preparation of `slot`, which is not active.
+pub(crate) fn abandon(host: &mut Host, slot: u8) -> Result<()> {
+    host.empty(slot)?;
+    host.registry.evict(slot);
+    swap::hand_over(host)?;
+    host.registry.pending = None;
+    host.save()
+}

@@ -1,0 +1,91 @@
+//! What a swap did and how long each step of it took.
+
+use serde::Deserialize;
+use serde::Serialize;
+use state_migrate::Fate;
+
+use crate::registry::Generation;
+use crate::registry::Kind;
+
+/// Nanoseconds of each step, in the order of the swap.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Timings {
+    /// Read the policy's object.
+    pub open_ns: u64,
+    /// Plan against the resident layout.
+    pub plan_ns: u64,
+    /// Augmented BTF, libbpf, verifier.
+    pub load_ns: u64,
+    /// Queues, new global columns, program arrays.
+    pub prepare_ns: u64,
+    /// The store.
+    pub commit_ns: u64,
+    /// The grace period after it.
+    pub settle_ns: u64,
+    /// The walk over all tasks; 0 if the plan has nothing to apply.
+    pub sweep_ns: u64,
+    /// Handing over the tasks on queues that the new policy does not name.
+    pub hand_over_ns: u64,
+    /// Attach, where the host was started.
+    pub attach_ns: u64,
+    /// From the first step to the last.
+    pub total_ns: u64,
+}
+
+/// One column and what became of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ColumnReport {
+    /// `task`, `global`, …
+    pub scope: String,
+    /// Its name.
+    pub column: String,
+    /// Its type, as C would have it.
+    pub ty: String,
+    /// `carried`, `defaulted`, `dropped`
+    pub fate: Fate,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// How the generation came to be.
+    pub kind: Kind,
+    /// Its number.
+    pub generation: u32,
+    /// Slot that it runs in.
+    pub slot: u8,
+    /// The policy that ran before, as `name version`.
+    pub from: Option<String>,
+    /// The policy that runs now.
+    pub to: String,
+    /// Columns of either policy.
+    pub columns: Vec<ColumnReport>,
+    /// Threads that the sweep saw.
+    pub tasks_visited: u64,
+    /// Records that it brought up to date; the others had been by an op.
+    pub tasks_applied: u64,
+    /// Threads for which there was no memory for a record.
+    pub tasks_missing: u64,
+    /// Tasks handed over from queues that the new policy does not name.
+    pub tasks_handed_over: u64,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+impl Report {
+    pub(crate) fn new(generation: &Generation, from: Option<String>) -> Report {
+        Report {
+            kind: generation.kind,
+            generation: generation.number,
+            slot: generation.slot,
+            from,
+            to: format!("{} {}", generation.policy, generation.version),
+            columns: Vec::new(),
+            tasks_visited: 0,
+            tasks_applied: 0,
+            tasks_missing: 0,
+            tasks_handed_over: 0,
+            timings: Timings::default(),
+        }
+    }
+}

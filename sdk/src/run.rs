@@ -1,0 +1,177 @@
+//! The user-space half of a policy: takes over, then lives on for statistics until it is superseded.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use plain::Plain;
+
+use crate::direct::Direct;
+use crate::error::Error;
+use crate::error::Result;
+use crate::host::Host;
+use crate::kernel;
+use crate::load::Loaded;
+use crate::pins::Pins;
+use crate::policy::Policy;
+use crate::report::Report;
+use crate::swap;
+
+/// Environment variable by which `scx-upgrade` tells a policy's process the descriptor to report on: one line of
+/// JSON, an [`Outcome`], when it took over or could not.
+pub const REPORT_FD: &str = "SCX_UPGRADE_REPORT_FD";
+
+/// Options that every policy's binary has. Flatten them into its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Attach directly, without the host: nothing is carried, and Ctrl-C ends the scheduler
+    #[arg(long)]
+    pub direct: bool,
+
+    /// Seconds between lines of statistics; 0 for none
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub stats: u64,
+}
+
+/// What a policy's process tells who started it.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It took over.
+    Done(Box<Report>),
+    /// It did not; what ran before still runs unless `exit_code` is 5.
+    Failed {
+        /// [`Error::exit_code`]
+        exit_code: u8,
+        /// The error in words.
+        message: String,
+    },
+}
+
+/// A policy that runs, seen from its user-space half.
+#[derive(Debug)]
+pub struct Running<'a> {
+    policy: &'a Policy,
+    loaded: &'a Loaded,
+}
+
+impl Running<'_> {
+    /// The value of a global variable of the BPF half, if it has one of that name and size.
+    pub fn read<T: Plain + Copy + Default>(&self, name: &str) -> Option<T> {
+        use libbpf_rs::MapCore;
+        let place = self.policy.inspect().ok()?.variables.get(name)?.clone();
+        let maps = self.loaded.object.maps();
+        let map = { maps }.find(|m| crate::variables::is_section(&m.name().to_string_lossy(), &place.section))?;
+        let value = map.lookup(&0u32.to_ne_bytes(), libbpf_rs::MapFlags::ANY).ok()??;
+        let bytes = value.get(place.offset..place.offset + size_of::<T>())?;
+        let mut out = T::default();
+        plain::copy_from_bytes(&mut out, bytes).ok()?;
+        Some(out)
+    }
+}
+
+impl Policy {
+    /// Take over, or start the host, and stay until superseded or interrupted. `statistics` is called every
+    /// `--stats` seconds.
+    ///
+    /// The exit code is 0 unless taking over failed; then what ran before still runs (see [`Error::exit_code`]).
+    pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> ExitCode {
+        let result = if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("error: {e}");
+                ExitCode::from(e.exit_code())
+            }
+        }
+    }
+
+    fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
+        let taken = kernel::check().and_then(|()| Pins::open()).and_then(|pins| swap::take_over(&pins, self));
+        tell_parent(taken.as_ref().map(|(_, _, report)| report));
+        let (host, loaded, report) = taken?;
+        println!("{}: generation {} is running", report.to, report.generation);
+        let mine = host.registry.slot(report.slot).map(|s| s.load);
+        let superseded = || Self::superseded(&host, mine);
+        self.stand_by(args, &loaded, statistics, superseded)
+    }
+
+    /// Say what runs instead, once it does.
+    fn superseded(host: &Host, mine: Option<u64>) -> Option<String> {
+        if let Some(reason) = host.data.exit_reason() {
+            return Some(format!("the kernel took the host off: {reason}"));
+        }
+        let now = match Host::running(&host.pins) {
+            Ok(now) => now,
+            Err(e) => return Some(e.to_string()),
+        };
+        let active = now.data.active();
+        let info = now.registry.slot(active.slot)?;
+        (Some(info.load) != mine)
+            .then(|| format!("superseded by {} {} in generation {}", info.policy, info.version, active.generation))
+    }
+
+    fn run_direct(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
+        kernel::check()?;
+        let mut direct = Direct::load(self)?;
+        direct.attach()?;
+        println!("{}: attached directly", direct.loaded().ops.name);
+        self.stand_by(args, direct.loaded(), statistics, || direct.exit_reason())?;
+        direct.detach()?;
+        match direct.exit_reason() {
+            // SCX_EXIT_UNREG and friends have no message; an error has.
+            Some(reason) if reason.contains(':') => Err(Error::Ejected { reason }),
+            _ => Ok(()),
+        }
+    }
+
+    fn stand_by(
+        &self,
+        args: &RunArgs,
+        loaded: &Loaded,
+        mut statistics: impl FnMut(&Running<'_>),
+        ended: impl Fn() -> Option<String>,
+    ) -> Result<()> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = interrupted.clone();
+        if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
+            log::warn!("cannot handle Ctrl-C: {e}");
+        }
+        let running = Running { policy: self, loaded };
+        let tick = Duration::from_millis(100);
+        for ticks in 1u64.. {
+            std::thread::sleep(tick);
+            if interrupted.load(Ordering::Relaxed) {
+                break;
+            }
+            if ticks % 10 == 0
+                && let Some(why) = ended()
+            {
+                println!("{why}");
+                break;
+            }
+            if args.stats > 0 && ticks % (args.stats * 10) == 0 {
+                statistics(&running);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Write the outcome to the descriptor that the parent named, if it did.
+fn tell_parent(taken: std::result::Result<&Report, &Error>) {
+    let Some(fd) = std::env::var(REPORT_FD).ok().and_then(|v| v.parse().ok()) else { return };
+    let outcome = match taken {
+        Ok(report) => Outcome::Done(Box::new(report.clone())),
+        Err(e) => Outcome::Failed { exit_code: e.exit_code(), message: e.to_string() },
+    };
+    // SAFETY: the parent opened this descriptor for us alone, and it is closed here, once.
+    let mut pipe = unsafe { File::from_raw_fd(fd) };
+    // A parent that is gone does not want to know.
+    let _ = serde_json::to_string(&outcome).map(|json| writeln!(pipe, "{json}"));
+}

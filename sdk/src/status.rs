@@ -1,0 +1,134 @@
+//! What runs, read from the kernel and the pins; it changes nothing and needs no lock.
+
+use serde::Deserialize;
+use serde::Serialize;
+use state_migrate::Scope;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::host::Host;
+use crate::kernel;
+use crate::pins::Pins;
+use crate::registry::Generation;
+
+/// A slot and the policy in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// Index.
+    pub slot: u8,
+    /// Policy's name.
+    pub policy: String,
+    /// Policy's version.
+    pub version: String,
+    /// Does it run?
+    pub active: bool,
+    /// Would a rollback go to it?
+    pub rollback: bool,
+    /// The process that loaded it, and whether it is alive.
+    pub pid: u32,
+    /// Whether that process is alive.
+    pub alive: bool,
+    /// Names of its columns, as `scope.column: type`.
+    pub columns: Vec<String>,
+}
+
+/// A DSQ.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Name.
+    pub name: String,
+    /// The kernel's id.
+    pub id: u64,
+    /// Slots that name it.
+    pub slots: Vec<u32>,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// The kernel's `state`.
+    pub state: String,
+    /// The kernel's name of what runs, empty if nothing does.
+    pub ops: String,
+    /// The kernel's `enable_seq`.
+    pub enable_seq: u64,
+    /// Is it the host?
+    pub running: bool,
+    /// The running generation.
+    pub generation: u32,
+    /// The latest plan that records must have seen.
+    pub epoch: u32,
+    /// Was a swap cut off? The next command that changes something finishes or undoes it.
+    pub pending: Option<u32>,
+    /// Why the kernel took the host off, if it did.
+    pub ejected: Option<String>,
+    /// What is loaded.
+    pub slots: Vec<SlotStatus>,
+    /// The DSQs.
+    pub queues: Vec<QueueStatus>,
+    /// The latest commits, oldest first.
+    pub generations: Vec<Generation>,
+    /// Bytes of a task record that no column takes.
+    pub task_bytes_free: u32,
+}
+
+/// Read it.
+///
+/// # Errors
+/// The pins or the books cannot be read. That nothing runs is not an error here.
+pub fn status(pins: &Pins) -> Result<Status> {
+    let mut status = Status {
+        state: kernel::state(),
+        ops: kernel::ops(),
+        enable_seq: kernel::enable_seq(),
+        running: false,
+        generation: 0,
+        epoch: 0,
+        pending: None,
+        ejected: None,
+        slots: Vec::new(),
+        queues: Vec::new(),
+        generations: Vec::new(),
+        task_bytes_free: 0,
+    };
+    let host = match Host::running(pins) {
+        Ok(host) => host,
+        Err(Error::Ejected { reason }) => {
+            status.ejected = Some(reason);
+            return Ok(status);
+        }
+        Err(Error::NothingRunning | Error::OtherScheduler { .. }) => return Ok(status),
+        Err(other) => return Err(other),
+    };
+    let active = host.data.active();
+    let back = host.registry.rollback_target(active.slot).map(|g| g.slot);
+    status.running = true;
+    status.generation = active.generation;
+    status.epoch = active.epoch;
+    status.pending = host.registry.pending.as_ref().map(|p| p.generation.number);
+    for slot in 0..crate::abi::NR_SLOTS as u8 {
+        let Some(info) = host.registry.slot(slot) else { continue };
+        let columns = info.schema.scopes.iter().flat_map(|(scope, columns)| {
+            columns.iter().map(move |c| format!("{scope}.{}: {}", c.name, c.ty)).collect::<Vec<_>>()
+        });
+        status.slots.push(SlotStatus {
+            slot,
+            policy: info.policy.clone(),
+            version: info.version.clone(),
+            active: slot == active.slot,
+            rollback: Some(slot) == back,
+            pid: info.pid,
+            alive: std::path::Path::new(&format!("/proc/{}", info.pid)).exists(),
+            columns: columns.collect(),
+        });
+    }
+    status.queues = host
+        .registry
+        .queues
+        .iter()
+        .map(|q| QueueStatus { name: q.name.clone(), id: q.id, slots: q.slots.iter().copied().collect() })
+        .collect();
+    status.task_bytes_free = host.registry.layout.free_bytes(Scope::Task);
+    status.generations = host.registry.generations.clone();
+    Ok(status)
+}

@@ -1,0 +1,48 @@
+//! End the host: tasks go back to the kernel's default scheduler, the records are gone.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::host::Host;
+use crate::kernel;
+use crate::pins::Pins;
+
+/// The kernel walks every task twice; busy ones by the ten thousand take it seconds.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What stopping did.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Stopped {
+    /// The policy that ran, as `name version`; none when only leftovers were removed.
+    pub policy: Option<String>,
+    /// From the removal of the link to the kernel's `disabled`, ns.
+    pub detach_ns: u64,
+}
+
+/// Stop the host and remove its pins. Also removes what an ejected or half-started host left.
+///
+/// # Errors
+/// [`Error::NothingRunning`] when there is nothing to stop, or the kernel does not let go of it.
+pub fn stop(pins: &Pins) -> Result<Stopped> {
+    let _lock = pins.lock()?;
+    if pins.is_empty() {
+        return Err(Error::NothingRunning);
+    }
+    let policy = Host::running(pins).ok().and_then(|host| {
+        let slot = host.data.active().slot;
+        host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version))
+    });
+    let ours = policy.is_some();
+    let begin = Instant::now();
+    pins.remove_all()?;
+    if ours && !kernel::wait_for_state("disabled", TIMEOUT) {
+        return Err(Error::NotEnabled {
+            what: "the default scheduler again".to_string(),
+            state: kernel::state(),
+            reason: "the pins are gone, but someone still holds the host's link open".to_string(),
+        });
+    }
+    Ok(Stopped { policy, detach_ns: begin.elapsed().as_nanos() as u64 })
+}

@@ -1,0 +1,387 @@
+//! The swap, step by step, in the order and with the names of the design:
+//!
+//! 1. **open** the policy's object: schema, queues;
+//! 2. **plan** against the resident layout;
+//! 3. **load**: augmented BTF, shared maps, verifier;
+//! 4. **prepare**: queues, new global columns, image and plan for the records, program arrays of the idle slot;
+//! 5. **commit**: one store;
+//! 6. **settle**: a grace period, after which no op of the old policy is in flight;
+//! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
+//!
+//! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
+//! that it happened, and `pending` what to finish. See `recover.rs`.
+
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use libbpf_rs::MapCore;
+use libbpf_rs::MapType;
+use state_migrate::Plan;
+use state_migrate::Scope;
+
+use crate::abi;
+use crate::abi::Active;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host;
+use crate::host::Host;
+use crate::kernel;
+use crate::kernel_btf::KernelBtf;
+use crate::load;
+use crate::load::Loaded;
+use crate::pins::Pins;
+use crate::policy::Inspected;
+use crate::policy::Policy;
+use crate::recover;
+use crate::registry::Generation;
+use crate::registry::Kind;
+use crate::registry::Pending;
+use crate::registry::Registry;
+use crate::registry::SlotInfo;
+use crate::report::ColumnReport;
+use crate::report::Report;
+
+/// The host, compiled.
+const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
+/// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
+const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Put `policy` in charge: swap it in where a host runs, else start a host with it.
+///
+/// # Errors
+/// Any [`Error`]; what ran before still runs, unless the error says otherwise.
+pub fn take_over(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
+    let _lock = pins.lock()?;
+    match Host::running(pins) {
+        Ok(mut host) => {
+            recover::recover(&mut host)?;
+            let (loaded, report) = swap(&mut host, policy)?;
+            Ok((host, loaded, report))
+        }
+        Err(Error::NothingRunning) => start(pins, policy),
+        Err(Error::Ejected { reason }) => {
+            log::warn!("an earlier host was taken off by the kernel ({reason}); starting a new one");
+            start(pins, policy)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+/// Swap `policy` in for the one that runs.
+///
+/// # Errors
+/// As [`take_over`].
+pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
+    let mut clock = Clock::start();
+    let before = host.data.active();
+    let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
+
+    let kernel = KernelBtf::read()?;
+    let inspected = policy.inspect()?;
+    let open_ns = clock.lap();
+
+    let slot = host.registry.choose_slot(before.slot);
+    let mut books = host.registry.clone();
+    books.evict(slot);
+    let plan = plan(&mut books, &inspected, Some(before.slot), slot)?;
+    let (queues, new_queues) = books.claim_queues(&inspected.schema, slot);
+    let plan_ns = clock.lap();
+
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())?;
+    let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
+    let load_ns = clock.lap();
+
+    // A swap that changes no record needs no new epoch, and so no sweep.
+    let sweeps = plan.steps.get(&Scope::Task).is_some_and(|s| !s.is_empty());
+    let after = Active { slot, generation: generation.number, epoch: before.epoch + u32::from(sweeps) };
+    prepare(host, books, &plan, &loaded, &generation, after, &new_queues)?;
+    let mut report = Report::new(&generation, from);
+    report.timings.prepare_ns = clock.lap();
+
+    commit(host, after);
+    report.timings.commit_ns = clock.lap();
+
+    finish(host, &mut report, sweeps, &mut clock)?;
+    report.columns = columns(&plan);
+    report.timings.open_ns = open_ns;
+    report.timings.plan_ns = plan_ns;
+    report.timings.load_ns = load_ns;
+    report.timings.total_ns = clock.total();
+    Ok((loaded, report))
+}
+
+/// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
+/// init_task, so there is nothing to settle or to sweep.
+fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
+    let mut clock = Clock::start();
+    if kernel::state() != "disabled" {
+        return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
+    }
+    kernel::check_btf()?;
+    // What a killed start or an ejected host left.
+    pins.remove_all()?;
+
+    let kernel = KernelBtf::read()?;
+    let inspected = policy.inspect()?;
+    let open_ns = clock.lap();
+
+    let slot = 0;
+    let mut books = Registry::new();
+    let plan = plan(&mut books, &inspected, None, slot)?;
+    let (queues, _) = books.claim_queues(&inspected.schema, slot);
+    let plan_ns = clock.lap();
+
+    let mut object = load::load_host(load::open_host(HOST_OBJECT, &kernel)?)?;
+    let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
+    // The host's empty slots must not count as live while they are filled.
+    host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())
+        .inspect_err(|_| undo(pins))?;
+    let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
+    let load_ns = clock.lap();
+
+    host.data.set_boot_queues(&queues);
+    let after = Active { slot, generation: generation.number, epoch: 1 };
+    prepare(&mut host, books, &plan, &loaded, &generation, after, &[]).inspect_err(|_| undo(pins))?;
+    let mut report = Report::new(&generation, None);
+    report.timings.prepare_ns = clock.lap();
+
+    commit(&host, after);
+    report.timings.commit_ns = clock.lap();
+
+    attach(pins, &mut object, &host).inspect_err(|_| undo(pins))?;
+    report.timings.attach_ns = clock.lap();
+
+    close_books(&mut host)?;
+    report.columns = columns(&plan);
+    report.timings.open_ns = open_ns;
+    report.timings.plan_ns = plan_ns;
+    report.timings.load_ns = load_ns;
+    report.timings.total_ns = clock.total();
+    Ok((host, loaded, report))
+}
+
+/// Make the generation before the running one's policy active again. It is still loaded: no verifier, no process.
+///
+/// # Errors
+/// [`Error::NoRollback`] when no other policy is loaded.
+pub fn rollback(pins: &Pins) -> Result<Report> {
+    let _lock = pins.lock()?;
+    let mut host = Host::running(pins)?;
+    recover::recover(&mut host)?;
+
+    let mut clock = Clock::start();
+    let before = host.data.active();
+    let target = host.registry.rollback_target(before.slot).cloned().ok_or_else(|| Error::NoRollback {
+        why: "no earlier policy is loaded (this is the first since the host was started)".to_string(),
+    })?;
+    let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
+    let generation =
+        Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
+    // Its columns are retained and every record made since holds them, so its plan is empty.
+    let after = Active { slot: generation.slot, generation: generation.number, epoch: before.epoch };
+    host.registry.pending = Some(Pending { generation: generation.clone(), epoch: after.epoch });
+    host.save()?;
+    let mut report = Report::new(&generation, from);
+    report.timings.prepare_ns = clock.lap();
+
+    commit(&host, after);
+    report.timings.commit_ns = clock.lap();
+
+    finish(&mut host, &mut report, false, &mut clock)?;
+    report.timings.total_ns = clock.total();
+    Ok(report)
+}
+
+/// Plan, and take the plan's layout into the books.
+fn plan(books: &mut Registry, inspected: &Inspected, running: Option<u8>, slot: u8) -> Result<Plan> {
+    let plan = state_migrate::plan(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
+    books.layout = plan.layout.clone();
+    Ok(plan)
+}
+
+/// Enter the loaded policy and the generation to come into the books.
+fn settle_books(
+    books: &mut Registry,
+    policy: &Policy,
+    inspected: &Inspected,
+    loaded: &Loaded,
+    kind: Kind,
+    slot: u8,
+    number: u32,
+) -> Generation {
+    books.loads += 1;
+    let load = books.loads;
+    books.slots[usize::from(slot)] = Some(SlotInfo {
+        policy: loaded.ops.name.clone(),
+        version: policy.version().to_string(),
+        load,
+        schema: inspected.schema.clone(),
+        ops: loaded.ops.programs.keys().cloned().collect(),
+        lacks: loaded.lacks,
+        pid: std::process::id(),
+        args: std::env::args().collect(),
+    });
+    Generation {
+        number,
+        kind,
+        slot,
+        load,
+        policy: loaded.ops.name.clone(),
+        version: policy.version().to_string(),
+        unix_time: unix_time(),
+    }
+}
+
+/// Step 4. All that the new policy needs is in place after it, and nothing that the old one uses has changed.
+fn prepare(
+    host: &mut Host,
+    mut books: Registry,
+    plan: &Plan,
+    loaded: &Loaded,
+    generation: &Generation,
+    after: Active,
+    new_queues: &[u64],
+) -> Result<()> {
+    books.pending = Some(Pending { generation: generation.clone(), epoch: after.epoch });
+    host.registry = books;
+    host.save()?;
+    let prepared = fill(host, plan, loaded, after, new_queues);
+    if prepared.is_err() {
+        recover::abandon(host, after.slot)?;
+    }
+    prepared
+}
+
+fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[u64]) -> Result<()> {
+    host.create_queues(new_queues)?;
+    host.fill(after.slot, loaded)?;
+    host.write_global(plan.steps.get(&Scope::Global).map_or(&[], Vec::as_slice));
+    // The plan before the image: a record made meanwhile has the older stamp and gets the plan all the same.
+    host.data.set_plan(after.epoch, &host::task_plan(plan));
+    host.data.set_task_image(&task_image(plan));
+    Ok(())
+}
+
+fn task_image(plan: &Plan) -> [u8; abi::TASK_DATA] {
+    let mut image = [0; abi::TASK_DATA];
+    let record = plan.layout.image(Scope::Task);
+    for (to, from) in image.iter_mut().zip(record.iter().skip(state_migrate::HEADER as usize)) {
+        *to = *from;
+    }
+    image
+}
+
+/// Step 5.
+fn commit(host: &Host, after: Active) {
+    host.data.commit(after);
+}
+
+/// Steps 6 and 7, and the books closed.
+fn finish(host: &mut Host, report: &mut Report, sweeps: bool, clock: &mut Clock) -> Result<()> {
+    host.settle()?;
+    report.timings.settle_ns = clock.lap();
+    if sweeps {
+        let swept = host.sweep()?;
+        report.tasks_visited = swept.visited;
+        report.tasks_applied = swept.applied;
+        report.tasks_missing = swept.missing;
+        report.timings.sweep_ns = clock.lap();
+    }
+    report.tasks_handed_over = hand_over(host)?;
+    report.timings.hand_over_ns = clock.lap();
+    close_books(host)
+}
+
+/// Hand over the tasks that sit on queues which the running policy does not name, and destroy the queues that nobody
+/// names. No op of an earlier policy is in flight any more, so nothing is added to them.
+pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
+    let active = u32::from(host.data.active().slot);
+    let mut handed = 0;
+    let mut kept = Vec::new();
+    for queue in std::mem::take(&mut host.registry.queues) {
+        if !queue.slots.contains(&active) {
+            handed += host.drain_queue(&queue)?;
+        }
+        if queue.slots.is_empty() {
+            host.destroy_queue(&queue)?;
+        } else {
+            kept.push(queue);
+        }
+    }
+    host.registry.queues = kept;
+    Ok(handed)
+}
+
+/// The commit is done and nothing is left to finish.
+pub(crate) fn close_books(host: &mut Host) -> Result<()> {
+    if let Some(pending) = host.registry.pending.take() {
+        host.registry.record(pending.generation);
+    }
+    host.save()
+}
+
+fn attach(pins: &Pins, object: &mut libbpf_rs::Object, host: &Host) -> Result<()> {
+    let refused = |reason: String| Error::NotEnabled { what: "the host".to_string(), state: kernel::state(), reason };
+    let mut ops = object
+        .maps_mut()
+        .find(|m| m.map_type() == MapType::StructOps)
+        .ok_or_else(|| refused("its object has no struct_ops map".to_string()))?;
+    let mut link = ops.attach_struct_ops().trying("cannot attach the host")?;
+    // At once, so that the scheduler outlives this process from here on.
+    link.pin(pins.link()).trying("cannot pin the host's link")?;
+    // From here the pin alone keeps it: `stop` removes the pin.
+    drop(link);
+    // Attach succeeds even where the kernel then disables the scheduler: read what it says.
+    if kernel::wait_for_state("enabled", ENABLE_TIMEOUT) && kernel::ops().starts_with(host::NAME) {
+        return Ok(());
+    }
+    Err(refused(host.data.exit_reason().unwrap_or_default()))
+}
+
+/// A start failed: leave nothing behind.
+fn undo(pins: &Pins) {
+    if let Err(e) = pins.remove_all() {
+        log::warn!("{e}");
+    }
+}
+
+fn columns(plan: &Plan) -> Vec<ColumnReport> {
+    let row = |c: &state_migrate::ColumnPlan| ColumnReport {
+        scope: c.scope.to_string(),
+        column: c.column.clone(),
+        ty: c.ty.to_string(),
+        fate: c.fate,
+    };
+    plan.columns.iter().map(row).collect()
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Laps of a monotonic clock, in ns.
+pub(crate) struct Clock {
+    begin: Instant,
+    last: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Clock {
+        let now = Instant::now();
+        Clock { begin: now, last: now }
+    }
+
+    pub fn lap(&mut self) -> u64 {
+        let now = Instant::now();
+        let lap = now - self.last;
+        self.last = now;
+        lap.as_nanos() as u64
+    }
+
+    pub fn total(&self) -> u64 {
+        self.begin.elapsed().as_nanos() as u64
+    }
+}
