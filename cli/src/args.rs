@@ -1,0 +1,48 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use clap::Subcommand;
+
+/// Replace the running sched_ext scheduler in place, with every task's state, and take it back
+///
+/// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
+/// cannot be carried; 5 failed, and tasks are on the kernel's default scheduler.
+#[derive(Debug, Parser)]
+#[command(name = "scx-upgrade", version)]
+pub struct Args {
+    /// Print JSON instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Start a policy where none is running
+    Run(PolicyArgs),
+    /// Replace the running policy, in place
+    #[command(alias = "switch")]
+    Swap(PolicyArgs),
+    /// Make the policy before it run again; it is still loaded
+    #[command(alias = "undo")]
+    Rollback,
+    /// Show what runs and what a rollback would go to
+    Status,
+    /// End the scheduler: tasks go back to the kernel's default, state is forgotten
+    Stop,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PolicyArgs {
+    /// The policy's binary
+    pub binary: PathBuf,
+
+    /// Its arguments
+    #[arg(last = true)]
+    pub args: Vec<String>,
+}

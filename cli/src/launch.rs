@@ -1,0 +1,109 @@
+//! Start a policy's process, detached, and wait for its word on whether it took over.
+
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::io;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use anyhow::Context;
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::run::Outcome;
+use scx_upgrade_sdk::run::REPORT_FD;
+
+use crate::args::PolicyArgs;
+use crate::failure::Failure;
+
+/// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
+const LOGS: &str = "/run/scx-upgrade";
+
+/// Start it; its report when it took over. It goes on in the background.
+pub fn launch(policy: &PolicyArgs) -> Result<Report, Failure> {
+    // Before anything is started: is this a policy, and one for this host?
+    Policy::from_binary(&policy.binary)?.schema()?;
+
+    let binary = policy.binary.canonicalize().with_context(|| format!("no such file: {}", policy.binary.display()))?;
+    let log = log_file(&binary)?;
+    let (read, write) = pipe().context("cannot make a pipe")?;
+    let mut child = spawn(&binary, &policy.args, &log, &write)?;
+    drop(write);
+
+    let mut line = String::new();
+    BufReader::new(File::from(read)).read_line(&mut line).context("cannot read the policy's report")?;
+    if line.is_empty() {
+        return Err(died(&mut child, &binary, &log));
+    }
+    match serde_json::from_str(&line).context("the policy's report makes no sense")? {
+        Outcome::Done(report) => Ok(*report),
+        Outcome::Failed { exit_code, message } => {
+            // It is on its way out; do not leave a zombie to a caller that lives on.
+            let _ = child.wait();
+            Err(Failure { exit_code, message })
+        }
+    }
+}
+
+fn log_file(binary: &Path) -> Result<PathBuf, Failure> {
+    let made = DirBuilder::new().mode(0o700).create(LOGS);
+    if let Err(e) = made
+        && e.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(anyhow::Error::new(e).context(format!("cannot make {LOGS}")).into());
+    }
+    let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Path::new(LOGS).join(format!("{name}.log")))
+}
+
+fn spawn(binary: &Path, args: &[String], log: &Path, report: &OwnedFd) -> Result<Child, Failure> {
+    let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let errors = output.try_clone().context("cannot duplicate a descriptor")?;
+    let fd = report.as_raw_fd();
+    let mut command = Command::new(binary);
+    command.args(args).env(REPORT_FD, fd.to_string()).stdin(Stdio::null()).stdout(output).stderr(errors);
+    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid and fcntl.
+    unsafe {
+        command.pre_exec(move || {
+            // Of its own, so that it outlives this terminal.
+            libc::setsid();
+            inherit(fd)
+        });
+    }
+    Ok(command.spawn().with_context(|| format!("cannot start {}", binary.display()))?)
+}
+
+fn inherit(fd: RawFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is involved.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` has room for the two descriptors.
+    if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us both, and nobody else has them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+fn died(child: &mut Child, binary: &Path, log: &Path) -> Failure {
+    let status = child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
+    let said = std::fs::read_to_string(log).unwrap_or_default();
+    let code = if status.ends_with(": 2") { 2 } else { 1 };
+    Failure::new(code, format!("{} ended before it took over ({status})\n{}", binary.display(), said.trim_end()))
+}

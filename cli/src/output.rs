@@ -1,0 +1,45 @@
+//! Printing: JSON, durations, the report of a swap.
+
+use scx_upgrade_sdk::report::Report;
+use serde::Serialize;
+
+/// One document on stdout.
+pub fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => println!("{text}"),
+        Err(e) => eprintln!("error: cannot write JSON: {e}"),
+    }
+}
+
+/// A duration in the unit that reads best.
+pub fn duration(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{ns} ns"),
+        10_000..10_000_000 => format!("{:.1} us", ns as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.1} s", ns as f64 / 1e9),
+    }
+}
+
+/// What a swap, a rollback or a start did.
+pub fn report(report: &Report) {
+    let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
+    println!("{} is running as generation {}{from}", report.to, report.generation);
+    for column in &report.columns {
+        println!("  {:<9}  {}.{}: {}", format!("{}", column.fate), column.scope, column.column, column.ty);
+    }
+    let t = &report.timings;
+    if t.attach_ns > 0 {
+        println!("  attach  {}", duration(t.attach_ns));
+    } else {
+        println!("  commit  {}", duration(t.commit_ns));
+    }
+    if t.sweep_ns > 0 {
+        let (visited, applied) = (report.tasks_visited, report.tasks_applied);
+        println!("  sweep   {} ({visited} tasks, {applied} brought up to date by it)", duration(t.sweep_ns));
+    }
+    if report.tasks_handed_over > 0 {
+        println!("  handed over {} waiting tasks", report.tasks_handed_over);
+    }
+    println!("  total   {} (load {}, settle {})", duration(t.total_ns), duration(t.load_ns), duration(t.settle_ns));
+}

@@ -1,0 +1,13 @@
+//! `scx-upgrade rollback`: make the policy before it run again.
+
+use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::swap;
+
+use crate::failure::Failure;
+use crate::output;
+
+pub fn rollback(pins: &Pins, json: bool) -> Result<(), Failure> {
+    let report = swap::rollback(pins)?;
+    if json { output::json(&report) } else { output::report(&report) }
+    Ok(())
+}
