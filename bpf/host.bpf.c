@@ -107,7 +107,10 @@ static __always_inline bool goes_local(struct task_struct *p)
 	lacks = scx_host.lacks[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)];
 	if (exiting && (lacks & SCX_UPGRADE_LACKS_ENQ_EXITING))
 		return true;
-	return (lacks & SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED) && is_migration_disabled(p);
+	if (!(lacks & SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED))
+		return false;
+	/* A task that is enqueued as it leaves the CPU is current: leave out what running this program added. */
+	return pinned > (p == bpf_get_current_task_btf() ? scx_host.prolog : 0);
 }
 
 /* Otherwise the global DSQ, with the default slice. */
@@ -150,9 +153,14 @@ HOST_OP_VOID(update_idle)
 HOST_OP_VOID(cpu_online)
 HOST_OP_VOID(cpu_offline)
 
-/* Every task has its record before the policy hears of it. Failing here fails the fork or the attach. */
+/*
+ * Every task has its record before the policy hears of it. Failing here fails the fork or the attach. Current is the
+ * process that forks or attaches, which can migrate: what it shows is what entering an op adds (up to v6.17 always
+ * one, since then none with CONFIG_PREEMPT_RCU).
+ */
 HOST_OP(s32, init_task)
 {
+	scx_host.prolog = bpf_get_current_task_btf()->migration_disabled;
 	if (!scx_task_record((struct task_struct *)ctx[0]))
 		return -ENOMEM;
 	CALL_POLICY(init_task);

@@ -74,8 +74,10 @@ pub struct HostData {
     pub lacks: [u8; NR_SLOTS],
     /// [`ABI`] of the host that runs.
     pub abi: u32,
+    /// What entering an op adds to `current->migration_disabled`.
+    pub prolog: u32,
     /// Fills the first cache line.
-    pub reserved: [u64; 6],
+    pub reserved: [u32; 11],
     /// DSQs that the host's init creates; 0 ends the list.
     pub boot_queues: [u64; MAX_QUEUES],
     /// What a new task record starts as, header left out.

@@ -67,7 +67,8 @@ struct scx_host {
 	struct scx_active active;
 	u8	lacks[SCX_UPGRADE_NR_SLOTS];
 	u32	abi;
-	u64	reserved[6];
+	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
+	u32	reserved[11];
 	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
 	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];	/* what a new task record starts as */
 	struct scx_plan plans[SCX_UPGRADE_NR_PLANS];	/* plan of epoch e at e % NR_PLANS */

@@ -1,0 +1,38 @@
+//! Sections of ELF files: a BPF object's BTF, and the object that is embedded in a policy's binary.
+
+use object::{File, Object, ObjectSection};
+
+/// Why a section could not be had from an ELF file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// Not an ELF file, or a damaged one.
+    #[error("not a readable ELF file ({reason}); give a BPF object or a policy's binary")]
+    NotElf {
+        /// What the reader of the file says.
+        reason: String,
+    },
+    /// The section is there but cannot be read.
+    #[error("section `{name}` cannot be read ({reason}); build the file anew")]
+    Unreadable {
+        /// The section's name.
+        name: String,
+        /// What the reader of the file says.
+        reason: String,
+    },
+    /// The BPF object has no BTF.
+    #[error("the BPF object has no `.BTF` section, so its state cannot be read; compile it with `-g`")]
+    NoBtf,
+}
+
+/// The `.BTF` section of a BPF object.
+pub fn btf_section(elf: &[u8]) -> Result<&[u8], ObjectError> {
+    section(elf, ".BTF")?.ok_or(ObjectError::NoBtf)
+}
+
+/// The bytes of a named section of any ELF file; `None` if it has no such section.
+pub fn section<'a>(elf: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, ObjectError> {
+    let file = File::parse(elf).map_err(|e| ObjectError::NotElf { reason: e.to_string() })?;
+    let Some(section) = file.section_by_name(name) else { return Ok(None) };
+    let data = section.data();
+    data.map(Some).map_err(|e| ObjectError::Unreadable { name: name.to_owned(), reason: e.to_string() })
+}

@@ -1,0 +1,163 @@
+//! The columns and queues that a policy declares, read from its own BTF.
+//!
+//! Each scope's columns are the fields of one struct with a fixed name ([`Scope::struct_name`]). A field's default is
+//! the declaration tag `scx:default=<integer>`, a queue is a global variable with the tag `scx:queue=fifo` or
+//! `scx:queue=vtime`.
+
+mod error;
+mod fields;
+mod tags;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::error::SchemaError;
+
+use self::fields::Reader;
+use self::tags::Tags;
+use crate::btf::{Btf, Kind};
+use crate::object::btf_section;
+use crate::types::Type;
+
+/// The most columns in one scope.
+pub const MAX_COLUMNS: usize = 64;
+/// The longest name of a column or queue, in bytes.
+pub const MAX_NAME: usize = 63;
+
+/// What a record belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// One record for each task.
+    Task,
+    /// One record for each cgroup.
+    Cgroup,
+    /// One record for each CPU.
+    Cpu,
+    /// One record.
+    Global,
+}
+
+impl Scope {
+    /// All scopes.
+    pub const ALL: [Scope; 4] = [Scope::Task, Scope::Cgroup, Scope::Cpu, Scope::Global];
+
+    /// The name of the struct that declares the scope's columns.
+    pub fn struct_name(self) -> &'static str {
+        match self {
+            Scope::Task => "policy_task",
+            Scope::Cgroup => "policy_cgroup",
+            Scope::Cpu => "policy_cpu",
+            Scope::Global => "policy_global",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Scope::Task => "task",
+            Scope::Cgroup => "cgroup",
+            Scope::Cpu => "cpu",
+            Scope::Global => "global",
+        })
+    }
+}
+
+/// A named, typed field of state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub ty: Type,
+    /// What it is, or each element of an array, in a new record; zero without one. It fits the type.
+    pub default: Option<i128>,
+}
+
+/// In which order a queue hands out its tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueOrder {
+    /// As they came.
+    Fifo,
+    /// By their vtime.
+    Vtime,
+}
+
+impl fmt::Display for QueueOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            QueueOrder::Fifo => "fifo",
+            QueueOrder::Vtime => "vtime",
+        })
+    }
+}
+
+/// A DSQ that a policy keeps tasks on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name: that of the variable that declares it.
+    pub name: String,
+    /// Its order.
+    pub order: QueueOrder,
+}
+
+/// What a policy declares.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// The columns of each scope that the policy has state in, in the order of the struct's fields.
+    pub scopes: BTreeMap<Scope, Vec<Column>>,
+    /// The queues, in the order of the BTF.
+    pub queues: Vec<Queue>,
+    /// The structs with a name that columns hold, by name. A policy may reach into one through a pointer to it, and
+    /// then CO-RE asks for it by name.
+    #[serde(default)]
+    pub structs: BTreeMap<String, Type>,
+}
+
+impl Schema {
+    /// Reads the schema from the BTF of a policy's object.
+    pub fn from_btf(btf: &Btf) -> Result<Schema, SchemaError> {
+        let mut tags = Tags::collect(btf);
+        let mut reader = Reader::new(btf);
+        let mut scopes = BTreeMap::new();
+        for scope in Scope::ALL {
+            let mut ids = btf.ids(Kind::Struct).filter(|&id| btf.name(id) == scope.struct_name());
+            let Some(id) = ids.next() else { continue };
+            if ids.next().is_some() {
+                return Err(SchemaError::DuplicateScope { scope });
+            }
+            scopes.insert(scope, columns(btf, &mut tags, &mut reader, scope, id)?);
+        }
+        let queues = tags.queues(btf)?;
+        tags.none_left(btf)?;
+        Ok(Schema { scopes, queues, structs: reader.structs })
+    }
+
+    /// Reads the schema from a policy's BPF object.
+    pub fn from_object(elf: &[u8]) -> Result<Schema, SchemaError> {
+        Schema::from_btf(&Btf::parse(btf_section(elf)?)?)
+    }
+}
+
+fn columns(
+    btf: &Btf,
+    tags: &mut Tags,
+    reader: &mut Reader,
+    scope: Scope,
+    id: u32,
+) -> Result<Vec<Column>, SchemaError> {
+    let count = btf.members(id).count();
+    if count > MAX_COLUMNS {
+        return Err(SchemaError::TooManyColumns { scope, count });
+    }
+    let mut columns = Vec::with_capacity(count);
+    for (i, field) in reader.scope_struct(scope, id)?.into_iter().enumerate() {
+        let default = tags.default(id, i, scope, &field)?;
+        columns.push(Column { name: field.name, ty: field.ty, default });
+    }
+    Ok(columns)
+}

@@ -1,0 +1,10 @@
+//! Tests of the whole crate through its public API. They need neither a compiler nor a kernel.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod augment;
+mod btf;
+mod builder;
+mod plan;
+mod properties;
+mod robustness;
+mod schema;

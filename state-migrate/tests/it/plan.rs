@@ -1,0 +1,166 @@
+//! Planning swaps.
+
+use std::collections::BTreeMap;
+
+use state_migrate::{
+    Column, Fate, HEADER, Layout, MAX_STEPS, Plan, PlanError, Schema, Scope, Step, StructField, Type, plan,
+};
+
+use crate::builder::{array, column, s, u};
+
+fn schema(scope: Scope, columns: Vec<Column>) -> Schema {
+    Schema { scopes: BTreeMap::from([(scope, columns)]), ..Schema::default() }
+}
+
+fn task(columns: Vec<Column>) -> Schema {
+    schema(Scope::Task, columns)
+}
+
+fn empty() -> Layout {
+    Layout::new(&[(Scope::Task, 64), (Scope::Global, 128)])
+}
+
+fn fates(plan: &Plan) -> Vec<(&str, Fate)> {
+    plan.columns.iter().map(|c| (c.column.as_str(), c.fate)).collect()
+}
+
+fn default(name: &str, ty: Type, value: i128) -> Column {
+    Column { default: Some(value), ..column(name, ty) }
+}
+
+#[test]
+fn carries_defaults_and_drops() {
+    let old = task(vec![default("vtime", u(64), 7), column("gone", u(32))]);
+    let first = plan(&empty(), None, &old, 0).unwrap();
+    assert_eq!(fates(&first), [("vtime", Fate::Defaulted), ("gone", Fate::Defaulted)]);
+    assert_eq!(first.layout.offset(Scope::Task, "vtime", &u(64)), Some(HEADER));
+
+    let new = task(vec![default("extra", s(16), -2), default("vtime", u(64), 9)]);
+    let second = plan(&first.layout, Some(0), &new, 1).unwrap();
+    assert_eq!(
+        fates(&second),
+        [("extra", Fate::Defaulted), ("vtime", Fate::Carried), ("gone", Fate::Dropped)]
+    );
+    let at = second.layout.offset(Scope::Task, "extra", &s(16)).unwrap();
+    assert_eq!(second.steps[&Scope::Task], [Step { offset: at, size: 2, value: 0xfffe }]);
+    let image = second.layout.image(Scope::Task);
+    assert_eq!(image.len(), 64);
+    assert_eq!(image[HEADER as usize..][..8], 9u64.to_le_bytes(), "the new default holds from now on");
+    assert_eq!(image[at as usize..][..2], (-2i16).to_le_bytes());
+    assert_eq!(second.columns[1].to_string(), "carried task.vtime: u64 at 8");
+
+    let mut layout = second.layout;
+    layout.evict(0);
+    let left: Vec<_> = layout.named_by(Scope::Task, 1).map(|c| c.name.as_str()).collect();
+    assert_eq!(left, ["vtime", "extra"], "the first policy goes, what it shared stays");
+    assert_eq!(layout.offset(Scope::Task, "gone", &u(32)), None);
+}
+
+#[test]
+fn a_retained_column_is_carried_though_the_running_policy_lacks_it() {
+    let with = task(vec![column("a", u(64))]);
+    let without = task(vec![column("b", u(64))]);
+    let first = plan(&empty(), None, &with, 0).unwrap();
+    let second = plan(&first.layout, Some(0), &without, 1).unwrap();
+    let third = plan(&second.layout, Some(1), &with, 2).unwrap();
+    assert_eq!(fates(&third), [("a", Fate::Carried), ("b", Fate::Dropped)]);
+    assert!(third.steps.is_empty(), "a swap that adds no column needs no sweep");
+}
+
+#[test]
+fn evicted_bytes_are_free_again() {
+    let a = task(vec![column("a", array(u(64), 7))]);
+    let mut layout = plan(&empty(), None, &a, 0).unwrap().layout;
+    assert_eq!(layout.free_bytes(Scope::Task), 0);
+    let b = task(vec![column("b", u(8))]);
+    let error = plan(&layout, None, &b, 1).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("`b`") && text.contains("1 bytes are missing"), "{text}");
+    assert!(text.contains("`a` (56 bytes, slot 0)"), "{text}");
+    layout.evict(0);
+    assert_eq!(layout, empty());
+    assert!(plan(&layout, None, &b, 1).is_ok());
+}
+
+#[test]
+fn a_full_record_names_only_columns_that_could_go() {
+    let layout = plan(&empty(), None, &task(vec![column("old", array(u(64), 3))]), 0).unwrap().layout;
+    let layout = plan(&layout, Some(0), &task(vec![column("run", array(u(64), 3))]), 1).unwrap().layout;
+    let new = task(vec![column("x", array(u(64), 2)), column("y", u(64))]);
+    let Err(PlanError::Full { missing, retained, unplaced, free, .. }) = plan(&layout, Some(1), &new, 2)
+    else {
+        panic!("it cannot fit");
+    };
+    assert_eq!((missing, free, unplaced), (16, 0, vec!["x".to_owned()]));
+    assert_eq!(retained.len(), 1);
+    assert_eq!(retained[0].column, "old");
+}
+
+#[test]
+fn a_changed_type_is_an_error_with_both_types() {
+    let layout = plan(&empty(), None, &task(vec![column("n", u(32))]), 0).unwrap().layout;
+    let new = task(vec![column("n", array(u(32), 2))]);
+    let text = plan(&layout, Some(0), &new, 1).unwrap_err().to_string();
+    assert!(text.contains("task.n") && text.contains("`u32`") && text.contains("`u32[2]`"), "{text}");
+    // The other scope's column of that name is another column.
+    assert!(plan(&layout, Some(0), &schema(Scope::Global, vec![column("n", u(8))]), 1).is_ok());
+    // Retained for a rollback only: both stand side by side.
+    let layout = plan(&layout, Some(0), &task(vec![column("m", u(8))]), 1).unwrap().layout;
+    let both = plan(&layout, Some(1), &new, 2).unwrap().layout;
+    assert_ne!(
+        both.offset(Scope::Task, "n", &u(32)).unwrap(),
+        both.offset(Scope::Task, "n", &array(u(32), 2)).unwrap()
+    );
+    // Going back to the old type from there is refused: it would bring back an outdated value unasked.
+    let back = plan(&both, Some(2), &task(vec![column("n", u(32))]), 3);
+    assert!(matches!(back, Err(PlanError::TypeChanged { .. })));
+}
+
+#[test]
+fn stores_are_as_large_as_alignment_allows() {
+    let fields = vec![
+        StructField { name: "a".into(), offset: 0, ty: u(8) },
+        StructField { name: "b".into(), offset: 8, ty: u(64) },
+    ];
+    let columns = vec![
+        default("w", u(64), -1i64 as u64 as i128),
+        column("st", Type::Struct { size: 16, align: 8, fields }),
+        default("arr", array(u(16), 3), 0x1234),
+        default("flag", Type::Bool, 1),
+    ];
+    let made = plan(&empty(), None, &task(columns), 0).unwrap();
+    let stores: Vec<_> = made.steps[&Scope::Task].iter().map(|s| (s.offset, s.size, s.value)).collect();
+    assert_eq!(
+        stores,
+        [
+            // The struct first: it is the largest of the most aligned.
+            (8, 8, 0),
+            (16, 8, 0),
+            (24, 8, u64::MAX),
+            (32, 4, 0x1234_1234),
+            (36, 2, 0x1234),
+            (38, 1, 1),
+        ]
+    );
+}
+
+#[test]
+fn too_many_steps_are_refused() {
+    let layout = Layout::new(&[(Scope::Global, 4096)]);
+    let ok = schema(Scope::Global, vec![column("hist", array(u(64), MAX_STEPS as u32))]);
+    assert_eq!(plan(&layout, None, &ok, 0).unwrap().steps[&Scope::Global].len(), MAX_STEPS);
+    let more = schema(Scope::Global, vec![column("hist", array(u(64), MAX_STEPS as u32 + 1))]);
+    let error = plan(&layout, None, &more, 0).unwrap_err();
+    assert_eq!(error, PlanError::TooManySteps { scope: Scope::Global, steps: MAX_STEPS + 1 });
+}
+
+#[test]
+fn refuses_slots_in_use_and_scopes_without_a_record() {
+    let a = task(vec![column("a", u(64))]);
+    let layout = plan(&empty(), None, &a, 0).unwrap().layout;
+    assert_eq!(plan(&layout, Some(1), &a, 0), Err(PlanError::SlotTaken { slot: 0 }));
+    assert_eq!(plan(&empty(), Some(1), &a, 1), Err(PlanError::SlotTaken { slot: 1 }));
+    let error = plan(&layout, Some(0), &schema(Scope::Cpu, vec![column("a", u(64))]), 1).unwrap_err();
+    assert_eq!(error, PlanError::NoRecord { scope: Scope::Cpu });
+    assert!(error.to_string().contains("struct policy_cpu"), "{error}");
+}

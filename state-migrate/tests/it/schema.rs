@@ -1,0 +1,264 @@
+//! Reading a policy's schema.
+
+use state_migrate::{Btf, Kind, ObjectError, QueueOrder, Schema, SchemaError, Scope, Type};
+
+use crate::builder::{BOOL, Builder, SIGNED, array, s, u};
+
+fn read(b: &Builder) -> Result<Schema, SchemaError> {
+    Schema::from_btf(&Btf::parse(&b.build()).unwrap())
+}
+
+/// The error for a `struct policy_task` whose field `f` has the type that `make` adds.
+fn refused(make: impl FnOnce(&mut Builder) -> u32) -> SchemaError {
+    let mut b = Builder::new();
+    let ty = make(&mut b);
+    b.structure("policy_task", 1 << 20, &[("f", ty, 0)]);
+    let error = read(&b).unwrap_err();
+    assert!(error.to_string().starts_with("task.f"), "{error}");
+    error
+}
+
+/// What comes of a field of type `ty` with this default.
+fn with_default(ty: &Type, text: &str) -> Result<Option<i128>, SchemaError> {
+    let mut b = Builder::new();
+    let id = b.ty(ty);
+    let st = b.structure("policy_cpu", 64, &[("f", id, 0)]);
+    b.tag(&format!("scx:default={text}"), st, 0);
+    read(&b).map(|schema| schema.scopes[&Scope::Cpu][0].default)
+}
+
+#[test]
+fn reads_columns_through_typedefs_and_qualifiers() {
+    let mut b = Builder::new();
+    let long = b.int("unsigned long", 8, 0);
+    let typedef = b.refer(Kind::Typedef, "u64", long);
+    let volatile = b.refer(Kind::Volatile, "", typedef);
+    let constant = b.refer(Kind::Const, "", volatile);
+    let flag = b.int("_Bool", 1, BOOL);
+    let ch = b.int("char", 1, SIGNED);
+    let comm = b.array(ch, 16);
+    let en = b.enumeration("mode", 4, false, &[("A", 0)]);
+    let inner = b.structure("inner", 16, &[("a", flag, 0), ("b", long, 8)]);
+    let pair = b.array(inner, 2);
+    b.structure(
+        "policy_task",
+        88,
+        &[("vtime", constant, 0), ("on", flag, 8), ("comm", comm, 9), ("mode", en, 28), ("pair", pair, 32)],
+    );
+    b.structure("policy_global", 8, &[("clock", typedef, 0)]);
+    let schema = read(&b).unwrap();
+    let shown: Vec<String> =
+        schema.scopes[&Scope::Task].iter().map(|c| format!("{}: {}", c.name, c.ty)).collect();
+    assert_eq!(
+        shown,
+        ["vtime: u64", "on: bool", "comm: s8[16]", "mode: enum32", "pair: struct{ a: bool, b: u64 }[2]"]
+    );
+    assert_eq!(schema.scopes[&Scope::Global].len(), 1);
+    assert_eq!(schema.structs.keys().collect::<Vec<_>>(), ["inner"]);
+    assert!(schema.queues.is_empty());
+}
+
+#[test]
+fn survives_json() {
+    let mut b = Builder::new();
+    let id = b.ty(&array(s(64), 2));
+    let st = b.structure("policy_task", 16, &[("f", id, 0)]);
+    b.tag("scx:default=-9223372036854775808", st, 0);
+    let schema = read(&b).unwrap();
+    let json = serde_json::to_string(&schema).unwrap();
+    assert_eq!(serde_json::from_str::<Schema>(&json).unwrap(), schema);
+}
+
+#[test]
+fn an_object_of_no_scheduler_has_an_empty_schema() {
+    let mut b = Builder::new();
+    b.refer(Kind::Fwd, "policy_task", 0);
+    assert_eq!(read(&b).unwrap(), Schema::default());
+}
+
+#[test]
+fn refuses_what_cannot_be_state() {
+    use SchemaError as E;
+    assert!(matches!(refused(|b| b.refer(Kind::Ptr, "", 0)), E::Pointer { .. }));
+    let kptr = |b: &mut Builder| {
+        let tagged = b.refer(Kind::TypeTag, "kptr", 0);
+        b.refer(Kind::Ptr, "", tagged)
+    };
+    assert!(matches!(refused(kptr), E::Pointer { .. }));
+    assert!(matches!(refused(|b| b.refer(Kind::Float, "double", 8)), E::Float { .. }));
+    assert!(matches!(refused(|b| b.refer(Kind::Fwd, "later", 0)), E::Forward { .. }));
+    assert!(matches!(refused(|b| b.int("__int128", 16, 0)), E::IntSize { size: 16, .. }));
+    assert!(matches!(refused(|_| 0), E::Malformed { .. }));
+    assert!(matches!(refused(|_| 4711), E::Malformed { .. }));
+    assert!(matches!(refused(|b| b.structure("empty", 0, &[])), E::EmptyStruct { .. }));
+    let lock = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.structure("bpf_spin_lock", 4, &[("val", int, 0)])
+    };
+    assert!(matches!(refused(lock), E::KernelStruct { name, .. } if name == "bpf_spin_lock"));
+    let union = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.union("", 4, &[("a", int)])
+    };
+    assert!(matches!(refused(union), E::Union { .. }));
+    let flexible = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.array(int, 0)
+    };
+    assert!(matches!(refused(flexible), E::ZeroArray { .. }));
+    let packed = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.structure("packed", 5, &[("a", int, 1)])
+    };
+    assert!(matches!(refused(packed), E::Packed { field, .. } if field == "f.a"));
+    let overlap = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.structure("overlap", 8, &[("a", int, 4), ("b", int, 4)])
+    };
+    assert!(matches!(refused(overlap), E::Malformed { field, .. } if field == "f.b"));
+    let huge = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.array(int, 1 << 30)
+    };
+    assert!(matches!(refused(huge), E::TooLarge { .. }));
+    let bits = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.bitfield("bits", int, 3)
+    };
+    assert!(matches!(refused(bits), E::Bitfield { field, .. } if field == "f.flags"));
+    // A typedef of itself, and an array of itself.
+    assert!(matches!(refused(|b| b.refer(Kind::Typedef, "t", 1)), E::Malformed { .. }));
+    assert!(matches!(refused(|b| b.array(1, 2)), E::TooDeep { .. }));
+    let anonymous = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.structure("", 4, &[("", int, 0)])
+    };
+    assert!(matches!(refused(anonymous), E::Anonymous { field, .. } if field == "f.<anonymous>"));
+}
+
+#[test]
+fn refuses_structs_that_are_no_scope() {
+    let mut b = Builder::new();
+    b.structure("policy_task", 0, &[]);
+    assert_eq!(read(&b), Err(SchemaError::EmptyScope { scope: Scope::Task }));
+
+    let mut b = Builder::new();
+    let byte = b.int("unsigned char", 1, 0);
+    let names: Vec<String> = (0..65).map(|i| format!("f{i}")).collect();
+    let mut members: Vec<_> = names.iter().enumerate().map(|(i, n)| (n.as_str(), byte, i as u32)).collect();
+    b.structure("policy_task", 65, &members);
+    assert_eq!(read(&b), Err(SchemaError::TooManyColumns { scope: Scope::Task, count: 65 }));
+
+    let mut b = Builder::new();
+    let byte = b.int("unsigned char", 1, 0);
+    members.pop();
+    b.structure("policy_task", 65, &members);
+    assert_eq!(read(&b).unwrap().scopes[&Scope::Task].len(), 64);
+    b.structure("policy_task", 1, &[("f", byte, 0)]);
+    assert_eq!(read(&b), Err(SchemaError::DuplicateScope { scope: Scope::Task }));
+
+    let mut b = Builder::new();
+    let byte = b.int("unsigned char", 1, 0);
+    b.structure("policy_task", 1, &[(&"n".repeat(64), byte, 0)]);
+    assert!(matches!(read(&b), Err(SchemaError::NameTooLong { .. })));
+
+    let mut b = Builder::new();
+    let byte = b.int("unsigned char", 1, 0);
+    b.structure("policy_task", 2, &[("f", byte, 0), ("f", byte, 1)]);
+    assert!(matches!(read(&b), Err(SchemaError::DuplicateField { .. })));
+}
+
+#[test]
+fn reads_defaults() {
+    assert_eq!(with_default(&u(32), "20"), Ok(Some(20)));
+    assert_eq!(with_default(&u(64), "0xffffffffffffffff"), Ok(Some(u64::MAX.into())));
+    assert_eq!(with_default(&s(8), "-128"), Ok(Some(-128)));
+    assert_eq!(with_default(&s(8), "-0x80"), Ok(Some(-128)));
+    assert_eq!(with_default(&Type::Bool, "true"), Ok(Some(1)));
+    assert_eq!(with_default(&Type::Bool, "0"), Ok(Some(0)));
+    assert_eq!(with_default(&Type::Enum { size: 4, signed: false }, "2"), Ok(Some(2)));
+    assert_eq!(with_default(&array(array(u(16), 2), 3), "65535"), Ok(Some(65535)));
+}
+
+#[test]
+fn refuses_wrong_defaults() {
+    use SchemaError as E;
+    for (ty, text) in [
+        (u(8), "256"),
+        (u(8), "-1"),
+        (s(8), "128"),
+        (s(8), "-129"),
+        (Type::Enum { size: 4, signed: true }, "0x80000000"),
+        (s(64), "9223372036854775808"),
+        (Type::Bool, "2"),
+        (array(u(8), 4), "256"),
+    ] {
+        assert!(matches!(with_default(&ty, text), Err(E::DefaultTooBig { .. })), "{ty} {text}");
+    }
+    let far = "9".repeat(60);
+    for text in ["", "x", "1 + 1", "20ULL", "--1", "+1", "0x", "0x-1", "0x+1", "-", "true", "ff", &far] {
+        assert!(matches!(with_default(&u(32), text), Err(E::DefaultNotInteger { .. })), "{text}");
+    }
+    let mut b = Builder::new();
+    let int = b.int("int", 4, SIGNED);
+    let inner = b.structure("inner", 4, &[("a", int, 0)]);
+    let st = b.structure("policy_task", 4, &[("f", inner, 0)]);
+    let mut twice = b.clone();
+    b.tag("scx:default=0", st, 0);
+    assert!(matches!(read(&b), Err(E::DefaultOnStruct { .. })));
+    twice.tag("scx:default=1", inner, 0);
+    let error = read(&twice).unwrap_err();
+    assert!(matches!(&error, E::MisplacedTag { place, .. } if place == "struct inner.a"), "{error}");
+
+    let mut b = Builder::new();
+    let int = b.int("int", 4, SIGNED);
+    let st = b.structure("policy_task", 4, &[("f", int, 0)]);
+    b.tag("scx:default=1", st, 0);
+    b.tag("scx:default=1", st, 0);
+    assert!(matches!(read(&b), Err(E::TwoDefaults { .. })));
+}
+
+#[test]
+fn unknown_tags_are_errors_and_those_of_others_are_not() {
+    let mut b = Builder::new();
+    let int = b.int("int", 4, SIGNED);
+    let st = b.structure("policy_task", 4, &[("f", int, 0)]);
+    b.tag("somebody else's", st, 0);
+    assert!(read(&b).is_ok());
+    let mut typo = b.clone();
+    typo.tag("scx:defualt=1", st, 0);
+    let error = read(&typo).unwrap_err().to_string();
+    assert!(error.contains("task.f") && error.contains("scx:defualt=1"), "{error}");
+    let mut on_struct = b.clone();
+    on_struct.tag("scx:default=1", st, -1);
+    assert!(matches!(read(&on_struct), Err(SchemaError::MisplacedTag { .. })));
+    let mut on_func = b;
+    let func = on_func.func("f", &[("p", int)]);
+    on_func.tag("scx:whatever", func, 0);
+    assert!(matches!(read(&on_func), Err(SchemaError::UnknownTag { .. })));
+}
+
+#[test]
+fn reads_queues() {
+    let mut b = Builder::new();
+    let int = b.int("unsigned long", 8, 0);
+    let (shared, other) = (b.var("shared", int), b.var("other", int));
+    b.tag("scx:queue=vtime", shared, -1);
+    b.tag("scx:queue=fifo", other, -1);
+    let queues: Vec<_> = read(&b).unwrap().queues.into_iter().map(|q| (q.name, q.order)).collect();
+    assert_eq!(queues, [("shared".into(), QueueOrder::Vtime), ("other".into(), QueueOrder::Fifo)]);
+    let mut twice = b.clone();
+    twice.tag("scx:queue=fifo", shared, -1);
+    assert!(matches!(read(&twice), Err(SchemaError::DuplicateQueue { .. })));
+    let third = b.var("third", int);
+    b.tag("scx:queue=lifo", third, -1);
+    assert!(matches!(read(&b), Err(SchemaError::QueueOrder { order, .. }) if order == "lifo"));
+}
+
+#[test]
+fn objects_without_btf_are_named() {
+    assert!(matches!(
+        Schema::from_object(b"#!/bin/sh"),
+        Err(SchemaError::Object(ObjectError::NotElf { .. }))
+    ));
+}

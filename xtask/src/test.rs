@@ -1,0 +1,198 @@
+//! `cargo xtask test`: style, host tests, documentation, and the end-to-end suites on each kernel of the matrix.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use lab::{
+    cache,
+    kernel::{self, Kernel},
+    protocol::Ended,
+    vm::{Job, Outcome},
+};
+
+use crate::{
+    artifacts::{Artifact, Kind},
+    build::{self, Programs},
+    cargo,
+    lab_run::{self, Machine},
+    setup,
+    stage::stage,
+    tally::Tally,
+};
+
+/// The kernels that the end-to-end suites run on: the newest, the last before the archive's broken ones, and the oldest
+/// that still is to work.
+const MATRIX: &[&str] = &["7.3+", "7.0", "6.18|6.16"];
+
+/// Options of the verb.
+#[derive(Args)]
+pub struct Options {
+    /// Run the end-to-end suites on this kernel instead of the matrix. May be given several times.
+    #[arg(long, value_name = "VERSION|IMAGE")]
+    kernel: Vec<String>,
+    /// Leave the end-to-end suites out: no virtual machine, no kernel.
+    #[arg(long, conflicts_with = "kernel")]
+    host_only: bool,
+    #[command(flatten)]
+    machine: Machine,
+    /// Run only tests whose names contain this.
+    filter: Option<String>,
+}
+
+/// What has been counted so far. A step that is no test program counts as one failure when it fails.
+#[derive(Default)]
+struct Score {
+    tally: Tally,
+    complaints: Vec<String>,
+}
+
+impl Score {
+    /// Runs a step that has no tests of its own.
+    fn step(&mut self, name: &str, step: impl FnOnce() -> Result<()>) {
+        if let Err(error) = stage(name, step) {
+            self.fail(&Tally::default(), &format!("{name}: {error:#}"));
+        }
+    }
+
+    /// Takes a failure down. One that shows in no failed test of `tally` (a crash, say) counts as one.
+    fn fail(&mut self, tally: &Tally, complaint: &str) {
+        eprintln!("test: {complaint}");
+        self.tally.failed += u64::from(tally.failed == 0);
+        // The list at the end is for finding the place; a console has been shown by then.
+        self.complaints.push(complaint.lines().next().unwrap_or_default().to_owned());
+    }
+}
+
+/// Runs the verb. The last line of standard output is `N passed, N failed`.
+///
+/// # Errors
+/// When packages are missing that cannot be installed; everything else counts as a failure.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    setup::packages(!options.host_only)?;
+    let mut score = Score::default();
+    score.step("format", || cargo::run(&["fmt", "--all", "--check"], &[]));
+    score.step("lint", || {
+        cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+    });
+    host_tests(&mut score, options.filter.as_deref());
+    score.step("documentation", || {
+        cargo::run(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+    });
+    if !options.host_only
+        && let Err(error) = guest_tests(&mut score, options)
+    {
+        score.fail(&Tally::default(), &format!("end-to-end suites: {error:#}"));
+    }
+
+    if !score.complaints.is_empty() {
+        println!("\nWhat failed:");
+        score.complaints.iter().for_each(|complaint| println!("- {complaint}"));
+    }
+    println!("\n{}", score.tally);
+    Ok(if score.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn host_tests(score: &mut Score, filter: Option<&str>) {
+    let mut arguments = vec!["test", "--workspace", "--exclude", "guest", "--no-fail-fast"];
+    arguments.extend(filter);
+    let mut tally = Tally::default();
+    let done = stage("host tests", || cargo::run_tests(&arguments, &mut tally));
+    score.tally.add(&tally);
+    if let Err(error) = done {
+        score.fail(&tally, &format!("host tests: {error:#}"));
+    }
+}
+
+fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
+    let wanted: Vec<&str> = if options.kernel.is_empty() {
+        MATRIX.to_vec()
+    } else {
+        options.kernel.iter().map(String::as_str).collect()
+    };
+    let (kernels, missing) = stage("kernels", || {
+        let (kernels, missing) = kernel::obtain_series(&cache::folder()?, &wanted);
+        if kernels.is_empty() {
+            let why: Vec<_> = missing.iter().map(|(wanted, error)| format!("{wanted}: {error:#}")).collect();
+            bail!("no kernel to test on. {}", why.join("; "));
+        }
+        let have: Vec<_> = kernels.iter().map(|kernel| kernel.version.as_str()).collect();
+        eprintln!("test: the suites run on {}", have.join(", "));
+        Ok((kernels, missing))
+    })?;
+    let programs = build::all()?;
+    let suites = stage("build of the suites", suites)?;
+    for kernel in kernels {
+        on_kernel(score, options, kernel, &programs, &suites);
+    }
+    for (wanted, error) in missing {
+        if options.kernel.is_empty() {
+            // The archive drops old kernels; that is no fault of the code under test, but nothing to keep quiet about.
+            println!("\nNOT RUN on kernel {wanted}: {error:#}");
+        } else {
+            score.fail(&Tally::default(), &format!("kernel {wanted}: {error:#}"));
+        }
+    }
+    Ok(())
+}
+
+/// Builds the test programs of the crate `guest`: its integration tests, and the tests inside its library.
+fn suites() -> Result<Vec<Artifact>> {
+    let mut built = cargo::executables(&["test", "--release", "--package", "guest", "--no-run"])?;
+    built.retain(|artifact| matches!(artifact.kind, Kind::IntegrationTest | Kind::LibraryTest));
+    if built.is_empty() {
+        bail!("the crate guest has no tests");
+    }
+    Ok(built)
+}
+
+fn on_kernel(score: &mut Score, options: &Options, kernel: Kernel, programs: &Programs, suites: &[Artifact]) {
+    let name = format!("end-to-end suites on {}", kernel.version);
+    let mut tally = Tally::default();
+    let done = stage(&name, || {
+        let job = job(programs, suites, options.filter.as_deref())?;
+        let vm = lab_run::machine(kernel, programs.init()?, &options.machine);
+        let outcome = lab_run::boot(&vm, &job, |bytes| tally.feed(bytes))?;
+        let complaints = judge(&outcome, &tally, suites);
+        if complaints.is_empty() { Ok(()) } else { bail!("{}", complaints.join("; ")) }
+    });
+    score.tally.add(&tally);
+    if let Err(error) = done {
+        score.fail(&tally, &format!("{name}: {error:#}"));
+    }
+}
+
+fn job(programs: &Programs, suites: &[Artifact], filter: Option<&str>) -> Result<Job> {
+    // A backtrace names the place in the code, not only the assertion.
+    let mut job = Job { env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())], ..Job::default() };
+    for program in programs.paths() {
+        job.bring(program)?;
+    }
+    for suite in suites {
+        // Not in /bin: a suite may well have the name of the program that it tests.
+        let guest = format!("/tests/{}", suite.name);
+        let mut command = vec![guest.clone(), "--test-threads=1".to_owned()];
+        command.extend(filter.map(str::to_owned));
+        job.files.push((suite.path.clone(), guest));
+        job.commands.push(command);
+    }
+    Ok(job)
+}
+
+/// What is wrong with a run whose guest did end in good health.
+fn judge(outcome: &Outcome, tally: &Tally, suites: &[Artifact]) -> Vec<String> {
+    let mut complaints: Vec<String> = suites
+        .iter()
+        .zip(&outcome.ended)
+        .filter_map(|(suite, ended)| match ended {
+            Ended::Exited(0) => None,
+            Ended::Exited(status) => Some(format!("{} failed (status {status})", suite.name)),
+            Ended::Signalled(signal) => Some(format!("{} was killed by signal {signal}", suite.name)),
+            Ended::NotStarted(why) => Some(why.clone()),
+        })
+        .collect();
+    if complaints.is_empty() && tally.programs != suites.len() {
+        complaints.push(format!("{} of {} suites gave a result", tally.programs, suites.len()));
+    }
+    complaints
+}
