@@ -1,0 +1,197 @@
+//! What the end-to-end tests share. They run as root inside the lab, one at a time, with the project's binaries in
+//! `/bin`; a failure here is a failure of the test, so these helpers panic with what they saw.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use guest::load::Load;
+use guest::load::LoadSpec;
+use libbpf_rs::query::LinkInfoIter;
+use libbpf_rs::query::MapInfoIter;
+use libbpf_rs::query::ProgInfoIter;
+use scx_upgrade_sdk::kernel;
+use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::status::Status;
+
+/// Where the host is pinned.
+pub const PINS: &str = "/sys/fs/bpf/scx-upgrade";
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code, -1 for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Run `scx-upgrade` with these arguments.
+pub fn cli(args: &[&str]) -> Ran {
+    command(Command::new("/bin/scx-upgrade").args(args))
+}
+
+/// Run `scx-upgrade` as an ordinary user.
+pub fn cli_as_nobody(args: &[&str]) -> Ran {
+    command(Command::new("/bin/scx-upgrade").args(args).uid(65534).gid(65534))
+}
+
+/// Run any command.
+pub fn command(command: &mut Command) -> Ran {
+    let out = command.stdin(Stdio::null()).output().expect("cannot start the command");
+    Ran {
+        code: out.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&out.stdout).into_owned(),
+        err: String::from_utf8_lossy(&out.stderr).into_owned(),
+    }
+}
+
+/// Run a verb that must succeed and gives a report.
+pub fn report(args: &[&str]) -> Report {
+    let ran = cli(&[&["--json"], args].concat());
+    assert_eq!(ran.code, 0, "scx-upgrade {args:?} failed: {} {}", ran.out, ran.err);
+    serde_json::from_str(&ran.out).expect("the report is no JSON")
+}
+
+/// `scx-upgrade status`.
+pub fn status() -> Status {
+    let ran = cli(&["--json", "status"]);
+    let first = ran.out.split("\n}\n").next().unwrap_or_default();
+    serde_json::from_str(&format!("{first}\n}}")).unwrap_or_else(|e| panic!("status is no JSON ({e}): {}", ran.out))
+}
+
+/// Begin a test from nothing: no scheduler, no pins, no process of an earlier test.
+pub fn fresh() {
+    let ran = cli(&["stop"]);
+    assert!(ran.code == 0 || ran.code == 3, "cannot stop what an earlier test left: {}", ran.err);
+    for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b"] {
+        for pid in pids(name) {
+            kill(pid, libc::SIGKILL);
+        }
+    }
+    assert!(kernel::wait_for_state("disabled", Duration::from_secs(60)), "state is {}", kernel::state());
+    assert_eq!(pins(), 0, "pins are left");
+}
+
+/// Processes whose binary has this name.
+pub fn pids(name: &str) -> Vec<i32> {
+    let Ok(dir) = std::fs::read_dir("/proc") else { return Vec::new() };
+    dir.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            exe.file_name().is_some_and(|n| n == name)
+        })
+        .collect()
+}
+
+/// Send a signal.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Start a policy's binary by hand and wait until it runs.
+pub fn start_by_hand(binary: &str, args: &[&str]) -> Child {
+    let child = Command::new(binary).args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("the policy runs", || kernel::state() == "enabled");
+    child
+}
+
+/// Wait, a long time if need be: nothing here may depend on how fast the machine is.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Entries pinned for the host.
+pub fn pins() -> usize {
+    std::fs::read_dir(PINS).map(Iterator::count).unwrap_or(0)
+}
+
+/// Is anything pinned there?
+pub fn link_is_pinned() -> bool {
+    Path::new(PINS).join("link").exists()
+}
+
+/// How many BPF objects the kernel holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub struct Objects {
+    /// Programs.
+    pub programs: usize,
+    /// Maps.
+    pub maps: usize,
+    /// Links.
+    pub links: usize,
+    /// Entries in the host's folder.
+    pub pins: usize,
+}
+
+/// Count them.
+pub fn objects() -> Objects {
+    Objects {
+        programs: ProgInfoIter::default().count(),
+        maps: MapInfoIter::default().count(),
+        links: LinkInfoIter::default().count(),
+        pins: pins(),
+    }
+}
+
+/// Watches, all the time, that the kernel's scheduler stays enabled.
+#[derive(Debug)]
+pub struct EnabledWatch {
+    stop: Arc<AtomicBool>,
+    looks: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Option<String>>>,
+    seq: u64,
+}
+
+impl EnabledWatch {
+    /// Begin.
+    pub fn start() -> EnabledWatch {
+        let (stop, looks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (flag, count) = (stop.clone(), looks.clone());
+        let thread = std::thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                let state = kernel::state();
+                if state != "enabled" {
+                    return Some(state);
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            None
+        });
+        EnabledWatch { stop, looks, thread: Some(thread), seq: kernel::enable_seq() }
+    }
+
+    /// End: fails if the scheduler was off at any look, or was off and on between two.
+    pub fn finish(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let seen = self.thread.take().unwrap().join().unwrap();
+        assert_eq!(seen, None, "the kernel's state left enabled");
+        assert_eq!(kernel::enable_seq(), self.seq, "the kernel enabled a scheduler anew");
+        assert!(self.looks.load(Ordering::Relaxed) > 0, "the watch never looked");
+    }
+}
+
+/// A load of `threads` threads of every kind.
+pub fn load(threads: usize) -> Load {
+    let mut spec = LoadSpec::mixed(threads);
+    spec.program = Some("/bin/load".into());
+    Load::start(spec).expect("the load does not start")
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The ledger: state with an invariant that holds whatever ran and however often. Each turn on the CPU adds one to
+ * `turns` and derives the rest from it, so a reader that knows nothing of schedulers can tell for every task, running
+ * or not, whether a swap lost, mixed or repeated a write: LEDGER_SEAL(pid, turns) must stand in `seal`, and `turns`
+ * never goes back. The two versions lay the columns out apart.
+ */
+#ifndef __LEDGER_BPF_H
+#define __LEDGER_BPF_H
+
+#define LEDGER_SEAL(pid, turns)	(((u64)(pid) << 40 | (turns)) * 0x9e3779b97f4a7c15ULL)
+
+POLICY_QUEUE_FIFO(ledger_queue);
+
+void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	scx_bpf_dsq_insert(p, ledger_queue, SCX_SLICE_DFL, enq_flags);
+}
+
+void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)
+{
+	scx_bpf_dsq_move_to_local(ledger_queue, 0);
+}
+
+void BPF_STRUCT_OPS(ledger_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+
+	if (!t)
+		return;
+	t->turns++;
+	t->turns_low = t->turns;
+	t->seal = LEDGER_SEAL(p->pid, t->turns);
+	ledger_turn(t);
+}
+
+#define LEDGER_OPS							\
+	.enqueue	= (void *)ledger_enqueue,			\
+	.dispatch	= (void *)ledger_dispatch,			\
+	.running	= (void *)ledger_running
+
+#endif /* __LEDGER_BPF_H */

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#include <scx_upgrade/policy.bpf.h>
+
+struct inner {
+	u32	count;
+	u8	bytes[3];
+};
+
+struct policy_task {
+	u8	flag __default(1);
+	u16	turns_low;
+	s32	only_b __default(-5);	/* takes one each turn under ledger_b */
+	u64	seal;
+	u8	marks[5] __default(0xaa);
+	struct inner inner;
+	u64	turns;
+} __policy_state;
+
+static void ledger_turn(struct policy_task *t)
+{
+	t->only_b--;
+	t->inner.count = -t->only_b - 5;
+}
+
+#include "ledger.bpf.h"
+
+POLICY_DEFINE("ledger_b", LEDGER_OPS);
