@@ -34,7 +34,8 @@ pub fn launch(policy: &PolicyArgs) -> Result<Report, Failure> {
     // Before anything is started: is this a policy, and one for this host?
     Policy::from_binary(&policy.binary)?.schema()?;
 
-    let binary = policy.binary.canonicalize().with_context(|| format!("no such file: {}", policy.binary.display()))?;
+    let binary =
+        policy.binary.canonicalize().with_context(|| format!("no such file: {}", policy.binary.display()))?;
     let log = log_file(&binary)?;
     let (read, write) = pipe().context("cannot make a pipe")?;
     let mut child = spawn(&binary, &policy.args, &log, &write)?;
@@ -105,5 +106,8 @@ fn died(child: &mut Child, binary: &Path, log: &Path) -> Failure {
     let status = child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
     let said = std::fs::read_to_string(log).unwrap_or_default();
     let code = if status.ends_with(": 2") { 2 } else { 1 };
-    Failure::new(code, format!("{} ended before it took over ({status})\n{}", binary.display(), said.trim_end()))
+    Failure::new(
+        code,
+        format!("{} ended before it took over ({status})\n{}", binary.display(), said.trim_end()),
+    )
 }

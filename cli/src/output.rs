@@ -41,5 +41,10 @@ pub fn report(report: &Report) {
     if report.tasks_handed_over > 0 {
         println!("  handed over {} waiting tasks", report.tasks_handed_over);
     }
-    println!("  total   {} (load {}, settle {})", duration(t.total_ns), duration(t.load_ns), duration(t.settle_ns));
+    println!(
+        "  total   {} (load {}, settle {})",
+        duration(t.total_ns),
+        duration(t.load_ns),
+        duration(t.settle_ns)
+    );
 }

@@ -156,7 +156,8 @@ impl Active {
     }
 }
 
-const _: () = assert!(cfg!(target_endian = "little"), "the control word is laid out for little-endian machines");
+const _: () =
+    assert!(cfg!(target_endian = "little"), "the control word is laid out for little-endian machines");
 
 #[cfg(test)]
 mod tests {

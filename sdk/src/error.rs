@@ -131,7 +131,10 @@ pub enum Error {
         reason: String,
     },
     /// The kernel took the host off earlier.
-    #[error("the host was taken off by the kernel{}: tasks are on the default scheduler", exit_suffix(reason))]
+    #[error(
+        "the host was taken off by the kernel{}: tasks are on the default scheduler",
+        exit_suffix(reason)
+    )]
     Ejected {
         /// From the exit record.
         reason: String,

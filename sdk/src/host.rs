@@ -117,7 +117,9 @@ impl Host {
         for mut program in object.progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
             if PROGRAMS.contains(&name.as_str()) {
-                program.pin(pins.program_path(&name)).trying(format!("cannot pin the host's program {name}"))?;
+                program
+                    .pin(pins.program_path(&name))
+                    .trying(format!("cannot pin the host's program {name}"))?;
             }
         }
         Registry::new().save(&pins.map(REGISTRY_MAP)?)?;

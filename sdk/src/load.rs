@@ -63,7 +63,11 @@ impl Loaded {
 
 /// The flags that the host asks the kernel for.
 pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
-    EMULATED.iter().map(|(name, _)| name).chain([&KEEP_BUILTIN_IDLE]).fold(0, |flags, name| flags | kernel.scx(name))
+    EMULATED
+        .iter()
+        .map(|(name, _)| name)
+        .chain([&KEEP_BUILTIN_IDLE])
+        .fold(0, |flags, name| flags | kernel.scx(name))
 }
 
 /// Open the host's own object and make it ready to be loaded: constants filled in, ops that this kernel does not know

@@ -48,7 +48,9 @@ impl Ops {
             .progs()
             .map(|p| (p.as_libbpf_object().as_ptr() as u64, p.name().to_string_lossy().into_owned()))
             .collect();
-        let word = |offset: usize| value.get(offset..offset + 8).and_then(|b| b.try_into().ok()).map(u64::from_ne_bytes);
+        let word = |offset: usize| {
+            value.get(offset..offset + 8).and_then(|b| b.try_into().ok()).map(u64::from_ne_bytes)
+        };
         let programs = members
             .iter()
             .filter_map(|(op, offset)| Some((op.clone(), by_pointer.get(&word(*offset)?)?.clone())))
@@ -86,7 +88,9 @@ impl Ops {
     }
 
     fn write(&self, object: &mut OpenObject, member: &str, bytes: &[u8]) {
-        let Some(offset) = self.members.get(member).filter(|o| **o + bytes.len() <= self.size) else { return };
+        let Some(offset) = self.members.get(member).filter(|o| **o + bytes.len() <= self.size) else {
+            return;
+        };
         let table = object.maps_mut().find(|m| m.map_type() == MapType::StructOps);
         if let Some(value) = table.and_then(|mut m| m.initial_value_mut().map(|v| v.as_mut_ptr())) {
             // SAFETY: `offset + len` lies inside the value, whose length was `size` when it was read and cannot

@@ -133,5 +133,5 @@ fn is_bpffs(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
     let mut buf = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: `path` is NUL-terminated and `buf` is large enough; zeroed is a value of statfs.
-    unsafe { libc::statfs(path.as_ptr(), buf.as_mut_ptr()) == 0 && buf.assume_init().f_type as i64 == BPF_FS_MAGIC }
+    unsafe { libc::statfs(path.as_ptr(), buf.as_mut_ptr()) == 0 && buf.assume_init().f_type == BPF_FS_MAGIC }
 }

@@ -49,7 +49,10 @@ impl Policy {
             .ok()
             .flatten()
             .ok_or_else(|| Error::NotAPolicy {
-                why: format!("{} is no binary built with the scx-upgrade SDK (it has no section {SECTION})", path.display()),
+                why: format!(
+                    "{} is no binary built with the scx-upgrade SDK (it has no section {SECTION})",
+                    path.display()
+                ),
             })?
             .to_vec();
         Ok(Policy { object: Cow::Owned(object), version: String::new(), settings: Vec::new() })

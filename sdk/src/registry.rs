@@ -183,7 +183,11 @@ impl Registry {
         let back = self.rollback_target(active).map(|g| g.slot);
         let last_commit = |slot: u8| {
             let load = self.slot(slot).map(|s| s.load);
-            self.generations.iter().rev().find(|g| g.slot == slot && Some(g.load) == load).map_or(0, |g| g.number)
+            self.generations
+                .iter()
+                .rev()
+                .find(|g| g.slot == slot && Some(g.load) == load)
+                .map_or(0, |g| g.number)
         };
         (0..abi::NR_SLOTS as u8)
             .filter(|slot| *slot != active && Some(*slot) != back)

@@ -66,7 +66,8 @@ impl Running<'_> {
         use libbpf_rs::MapCore;
         let place = self.policy.inspect().ok()?.variables.get(name)?.clone();
         let maps = self.loaded.object.maps();
-        let map = { maps }.find(|m| crate::variables::is_section(&m.name().to_string_lossy(), &place.section))?;
+        let map =
+            { maps }.find(|m| crate::variables::is_section(&m.name().to_string_lossy(), &place.section))?;
         let value = map.lookup(&0u32.to_ne_bytes(), libbpf_rs::MapFlags::ANY).ok()??;
         let bytes = value.get(place.offset..place.offset + size_of::<T>())?;
         let mut out = T::default();
@@ -81,7 +82,8 @@ impl Policy {
     ///
     /// The exit code is 0 unless taking over failed; then what ran before still runs (see [`Error::exit_code`]).
     pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> ExitCode {
-        let result = if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
+        let result =
+            if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
@@ -112,8 +114,9 @@ impl Policy {
         };
         let active = now.data.active();
         let info = now.registry.slot(active.slot)?;
-        (Some(info.load) != mine)
-            .then(|| format!("superseded by {} {} in generation {}", info.policy, info.version, active.generation))
+        (Some(info.load) != mine).then(|| {
+            format!("superseded by {} {} in generation {}", info.policy, info.version, active.generation)
+        })
     }
 
     fn run_direct(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {

@@ -44,7 +44,7 @@ use crate::report::ColumnReport;
 use crate::report::Report;
 
 /// The host, compiled.
-const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
+pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
 /// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
 const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -89,8 +89,10 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let (queues, new_queues) = books.claim_queues(&inspected.schema, slot);
     let plan_ns = clock.lap();
 
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())?;
-    let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
+    let loaded =
+        load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())?;
+    let generation =
+        settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
 
     // A swap that changes no record needs no new epoch, and so no sweep.
@@ -137,8 +139,9 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())
-        .inspect_err(|_| undo(pins))?;
+    let loaded =
+        load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())
+            .inspect_err(|_| undo(pins))?;
     let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
@@ -184,6 +187,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     let after = Active { slot: generation.slot, generation: generation.number, epoch: before.epoch };
     host.registry.pending = Some(Pending { generation: generation.clone(), epoch: after.epoch });
     host.save()?;
+    rehearse(&host);
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
@@ -197,7 +201,8 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
 
 /// Plan, and take the plan's layout into the books.
 fn plan(books: &mut Registry, inspected: &Inspected, running: Option<u8>, slot: u8) -> Result<Plan> {
-    let plan = state_migrate::plan(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
+    let plan =
+        state_migrate::plan(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
     books.layout = plan.layout.clone();
     Ok(plan)
 }
@@ -262,7 +267,14 @@ fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[
     // The plan before the image: a record made meanwhile has the older stamp and gets the plan all the same.
     host.data.set_plan(after.epoch, &host::task_plan(plan));
     host.data.set_task_image(&task_image(plan));
+    rehearse(host);
     Ok(())
+}
+
+/// Store the control word as it is. The page faults and cache misses of the first store from this process are taken
+/// here and not between the decision and the commit.
+fn rehearse(host: &Host) {
+    commit(host, host.data.active());
 }
 
 fn task_image(plan: &Plan) -> [u8; abi::TASK_DATA] {
@@ -275,6 +287,7 @@ fn task_image(plan: &Plan) -> [u8; abi::TASK_DATA] {
 }
 
 /// Step 5.
+#[inline(never)]
 fn commit(host: &Host, after: Active) {
     host.data.commit(after);
 }
@@ -324,7 +337,8 @@ pub(crate) fn close_books(host: &mut Host) -> Result<()> {
 }
 
 fn attach(pins: &Pins, object: &mut libbpf_rs::Object, host: &Host) -> Result<()> {
-    let refused = |reason: String| Error::NotEnabled { what: "the host".to_string(), state: kernel::state(), reason };
+    let refused =
+        |reason: String| Error::NotEnabled { what: "the host".to_string(), state: kernel::state(), reason };
     let mut ops = object
         .maps_mut()
         .find(|m| m.map_type() == MapType::StructOps)

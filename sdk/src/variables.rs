@@ -24,8 +24,8 @@ pub(crate) struct Variables(BTreeMap<String, Variable>);
 impl Variables {
     /// Read them from a BPF object.
     pub fn of(elf: &[u8]) -> Result<Variables> {
-        let file =
-            object::File::parse(elf).map_err(|e| Error::NotAPolicy { why: format!("not a BPF object: {e}") })?;
+        let file = object::File::parse(elf)
+            .map_err(|e| Error::NotAPolicy { why: format!("not a BPF object: {e}") })?;
         let mut variables = BTreeMap::new();
         for symbol in file.symbols().filter(|s| s.kind() == object::SymbolKind::Data) {
             let section = symbol.section_index().and_then(|i| file.section_by_index(i).ok());
@@ -47,7 +47,10 @@ impl Variables {
 
     /// Name and place of each that starts with `prefix`.
     pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Variable)> {
-        self.0.iter().map(|(name, place)| (name.as_str(), place)).filter(move |(name, _)| name.starts_with(prefix))
+        self.0
+            .iter()
+            .map(|(name, place)| (name.as_str(), place))
+            .filter(move |(name, _)| name.starts_with(prefix))
     }
 
     /// Set `name` to `value`, before the object is loaded.

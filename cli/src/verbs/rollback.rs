@@ -8,6 +8,10 @@ use crate::output;
 
 pub fn rollback(pins: &Pins, json: bool) -> Result<(), Failure> {
     let report = swap::rollback(pins)?;
-    if json { output::json(&report) } else { output::report(&report) }
+    if json {
+        output::json(&report)
+    } else {
+        output::report(&report)
+    }
     Ok(())
 }

@@ -12,10 +12,16 @@ use crate::output;
 pub fn run(pins: &Pins, policy: &PolicyArgs, json: bool) -> Result<(), Failure> {
     match Host::running(pins) {
         Err(Error::NothingRunning | Error::Ejected { .. }) => {}
-        Ok(_) => return Err(Failure::new(1, "a policy is running already: replace it with `scx-upgrade swap`")),
+        Ok(_) => {
+            return Err(Failure::new(1, "a policy is running already: replace it with `scx-upgrade swap`"));
+        }
         Err(other) => return Err(other.into()),
     }
     let report = launch::launch(policy)?;
-    if json { output::json(&report) } else { output::report(&report) }
+    if json {
+        output::json(&report)
+    } else {
+        output::report(&report)
+    }
     Ok(())
 }

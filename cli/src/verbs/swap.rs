@@ -12,6 +12,10 @@ pub fn swap(pins: &Pins, policy: &PolicyArgs, json: bool) -> Result<(), Failure>
     // Without one, taking over would mean starting a host, which is what `run` is for.
     Host::running(pins)?;
     let report = launch::launch(policy)?;
-    if json { output::json(&report) } else { output::report(&report) }
+    if json {
+        output::json(&report)
+    } else {
+        output::report(&report)
+    }
     Ok(())
 }

@@ -69,7 +69,8 @@ pub fn report(args: &[&str]) -> Report {
 pub fn status() -> Status {
     let ran = cli(&["--json", "status"]);
     let first = ran.out.split("\n}\n").next().unwrap_or_default();
-    serde_json::from_str(&format!("{first}\n}}")).unwrap_or_else(|e| panic!("status is no JSON ({e}): {}", ran.out))
+    serde_json::from_str(&format!("{first}\n}}"))
+        .unwrap_or_else(|e| panic!("status is no JSON ({e}): {}", ran.out))
 }
 
 /// Begin a test from nothing: no scheduler, no pins, no process of an earlier test.

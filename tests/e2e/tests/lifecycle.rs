@@ -64,7 +64,9 @@ fn run_swap_rollback_stop() {
     assert_eq!((status.generation, status.generations.len(), status.pending), (4, 4, None));
     assert_eq!(status.slots.iter().filter(|s| s.active).count(), 1);
     assert_eq!(status.queues.len(), 1, "both versions name the same queue");
-    wait_until("every kind of load advances under the policy", || load.progress().stuck_since(&before).is_empty());
+    wait_until("every kind of load advances under the policy", || {
+        load.progress().stuck_since(&before).is_empty()
+    });
     assert!(load.ops(Kind::Fork) > 0);
 
     watch.finish();
@@ -140,7 +142,8 @@ fn tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over() {
     let load = load(400);
     report(&["run", V1]);
     let watch = EnabledWatch::start();
-    for (binary, queue) in [("/bin/plain", "plain_queue"), (V2, "fair_queue"), ("/bin/plain", "plain_queue")] {
+    for (binary, queue) in [("/bin/plain", "plain_queue"), (V2, "fair_queue"), ("/bin/plain", "plain_queue")]
+    {
         report(&["swap", binary]);
         let now = status();
         let slot = now.slots.iter().find(|s| s.active).unwrap().slot;
@@ -154,7 +157,11 @@ fn tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over() {
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
     // Longer than a lost task may wait would be the watchdog's 30 s; the load tells sooner.
     std::thread::sleep(Duration::from_secs(2));
-    assert!(load.progress().overdue_ns() < 20_000_000_000, "a task waits for {} ns", load.progress().overdue_ns());
+    assert!(
+        load.progress().overdue_ns() < 20_000_000_000,
+        "a task waits for {} ns",
+        load.progress().overdue_ns()
+    );
     watch.finish();
     load.stop().unwrap();
     fresh();

@@ -1,0 +1,74 @@
+//! The Rust mirror of the ABI against the host's own BTF.
+
+use std::mem::align_of;
+use std::mem::offset_of;
+use std::mem::size_of;
+
+use scx_upgrade_sdk::abi;
+use scx_upgrade_sdk::swap::HOST_OBJECT;
+use state_migrate::Btf;
+use state_migrate::Kind;
+use state_migrate::object::btf_section;
+
+fn btf() -> Btf<'static> {
+    Btf::parse(btf_section(HOST_OBJECT).unwrap()).unwrap()
+}
+
+fn offsets(btf: &Btf<'_>, name: &str) -> (u32, Vec<(String, usize)>) {
+    let id = btf.find(Kind::Struct, name).unwrap_or_else(|| panic!("the host has no struct {name}"));
+    let members = btf.members(id).map(|m| (m.name.to_string(), m.bit_offset as usize / 8)).collect();
+    (btf.size(id).unwrap(), members)
+}
+
+/// `same!(btf, "struct scx_step", abi::Step, offset, size, reserved, value)`
+macro_rules! same {
+    ($btf:expr, $c:literal, $rust:ty, $($field:ident),+) => {{
+        let (size, members) = offsets($btf, $c);
+        assert_eq!(size as usize, size_of::<$rust>(), "size of struct {}", $c);
+        let mine = vec![$((stringify!($field).to_string(), offset_of!($rust, $field))),+];
+        assert_eq!(members, mine, "members of struct {}", $c);
+    }};
+}
+
+#[test]
+fn the_structs_are_the_same_in_c_and_in_rust() {
+    let btf = btf();
+    same!(&btf, "scx_step", abi::Step, offset, size, reserved, value);
+    same!(&btf, "scx_plan", abi::Plan, nr_steps, reserved, steps);
+    same!(&btf, "scx_exit_record", abi::ExitRecord, kind, code, reason, msg);
+    same!(
+        &btf,
+        "scx_host",
+        abi::HostData,
+        active,
+        lacks,
+        abi,
+        prolog,
+        reserved,
+        boot_queues,
+        task_image,
+        plans,
+        exit
+    );
+    same!(&btf, "scx_sweep_args", abi::SweepArgs, visited, applied, missing);
+    same!(&btf, "scx_queue_args", abi::QueueArgs, id, queued, moved);
+    assert_eq!(align_of::<abi::HostData>(), 64);
+}
+
+#[test]
+fn the_control_word_has_its_parts_where_ops_look_for_them() {
+    let btf = btf();
+    let id = btf.find(Kind::Struct, "scx_active").unwrap();
+    let parts: Vec<_> = btf.members(id).map(|m| (m.name, m.bit_offset, m.bitfield_size)).collect();
+    assert_eq!(parts, [("slot", 0, 8), ("generation", 8, 24), ("epoch", 32, 0)]);
+    assert_eq!(btf.size(id), Some(8));
+}
+
+#[test]
+fn a_record_is_its_header_and_the_data() {
+    let btf = btf();
+    let (size, members) = offsets(&btf, "scx_task_record");
+    assert_eq!(size, abi::TASK_RECORD);
+    assert_eq!(members.last().unwrap().1, state_migrate::HEADER as usize);
+    assert!(abi::TASK_DATA.is_power_of_two(), "the masks of scx_store() need it");
+}

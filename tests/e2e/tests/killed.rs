@@ -1,0 +1,78 @@
+//! A swap that is killed with SIGKILL, at moments spread over all of its length: the old or the new policy runs, never
+//! a mix, and the next command finishes or cleans up.
+
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use e2e::EnabledWatch;
+use e2e::cli;
+use e2e::fresh;
+use e2e::load;
+use e2e::objects;
+use e2e::pids;
+use e2e::report;
+use e2e::status;
+use e2e::wait_until;
+
+const V1: &str = "/bin/scx_fair_v1";
+const V2: &str = "/bin/scx_fair_v2";
+const PLAIN: &str = "/bin/plain";
+const KILLS: u32 = 40;
+
+#[test]
+fn a_killed_swap_is_finished_or_undone_by_the_next_command() {
+    fresh();
+    let load = load(300);
+    report(&["run", V1]);
+    // Fill every slot, so that each further swap evicts; and measure how long one takes here and now.
+    for binary in [V2, PLAIN, V1] {
+        report(&["swap", binary]);
+    }
+    let begin = Instant::now();
+    report(&["swap", V2]);
+    let length = begin.elapsed();
+    wait_until("superseded processes end", || pids("scx_fair_v1").len() + pids("plain").len() == 0);
+    let held = objects();
+    let watch = EnabledWatch::start();
+
+    let (mut before_commit, mut after_commit, mut cut_off) = (0, 0, 0);
+    for n in 0..KILLS {
+        let binary = [PLAIN, V1, V2][n as usize % 3];
+        let generation = status().generation;
+        let mut swap = Command::new(binary).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(length * n / KILLS + Duration::from_micros(u64::from(n) * 131 % 1000));
+        swap.kill().unwrap();
+        swap.wait().unwrap();
+
+        let now = status();
+        assert_eq!(now.state, "enabled");
+        match now.generation - generation {
+            0 => before_commit += 1,
+            1 => after_commit += 1,
+            n => panic!("{n} commits by one swap"),
+        }
+        cut_off += u32::from(now.pending.is_some());
+        let active: Vec<_> = now.slots.iter().filter(|s| s.active).collect();
+        assert_eq!(active.len(), 1, "exactly one policy runs");
+
+        // The next command repairs, whichever it is.
+        let next = if n % 2 == 0 { cli(&["rollback"]) } else { cli(&["swap", V2]) };
+        assert_eq!(next.code, 0, "{}{}", next.out, next.err);
+        assert_eq!(status().pending, None);
+    }
+    println!("killed before the commit: {before_commit}, after it: {after_commit}, found cut off: {cut_off}");
+
+    let progress = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&progress).is_empty());
+    watch.finish();
+    // The same four kinds of policies as before may now stand in other slots: bring the slots back to what they held.
+    for binary in [V1, V2, PLAIN, V1, V2] {
+        report(&["swap", binary]);
+    }
+    wait_until("superseded processes end", || pids("scx_fair_v1").len() + pids("plain").len() == 0);
+    wait_until("nothing piled up", || objects() <= held && objects().pins == held.pins);
+    load.stop().unwrap();
+    fresh();
+}
