@@ -1,5 +1,7 @@
 //! The Rust mirror of the ABI against the host's own BTF.
 
+#![allow(clippy::unwrap_used)]
+
 use std::mem::align_of;
 use std::mem::offset_of;
 use std::mem::size_of;

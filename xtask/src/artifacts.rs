@@ -22,9 +22,7 @@ pub enum Kind {
     Binary,
     /// An integration test: a file in `tests/`.
     IntegrationTest,
-    /// The tests inside a library.
-    LibraryTest,
-    /// Something else, such as the tests inside a binary.
+    /// Something else, such as the tests inside a library or a binary.
     Other,
 }
 
@@ -58,7 +56,6 @@ pub fn parse(line: &str) -> Option<Artifact> {
     let kind = match (target.kind.first().map(String::as_str), is_test) {
         (Some("bin"), false) => Kind::Binary,
         (Some("test"), true) => Kind::IntegrationTest,
-        (Some("lib"), true) => Kind::LibraryTest,
         _ => Kind::Other,
     };
     Some(Artifact { name: target.name, kind, path })
@@ -82,7 +79,7 @@ mod tests {
         assert_eq!(kind("bin", false), Kind::Binary);
         assert_eq!(kind("bin", true), Kind::Other);
         assert_eq!(kind("test", true), Kind::IntegrationTest);
-        assert_eq!(kind("lib", true), Kind::LibraryTest);
+        assert_eq!(kind("lib", true), Kind::Other);
     }
 
     #[test]

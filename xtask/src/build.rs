@@ -53,12 +53,12 @@ pub fn all() -> Result<Programs> {
     })
 }
 
-/// Builds the guest's PID 1 only, which needs no BPF.
+/// Builds the guest's PID 1 only.
 ///
 /// # Errors
 /// When cargo fails.
 pub fn init() -> Result<PathBuf> {
-    let built = Programs(programs(&["build", "--release", "--package", "guest", "--bin", INIT])?);
+    let built = Programs(programs(&["build", "--release", "--package", "lab", "--bin", INIT])?);
     built.init().map(Path::to_owned)
 }
 

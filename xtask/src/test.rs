@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn host_tests(score: &mut Score, filter: Option<&str>) {
-    let mut arguments = vec!["test", "--workspace", "--exclude", "guest", "--no-fail-fast"];
+    let mut arguments = vec!["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"];
     arguments.extend(filter);
     let mut tally = Tally::default();
     let done = stage("host tests", || cargo::run_tests(&arguments, &mut tally));
@@ -136,12 +136,12 @@ fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds the test programs of the crate `guest`: its integration tests, and the tests inside its library.
+/// Builds the test programs of the crate `e2e`.
 fn suites() -> Result<Vec<Artifact>> {
-    let mut built = cargo::executables(&["test", "--release", "--package", "guest", "--no-run"])?;
-    built.retain(|artifact| matches!(artifact.kind, Kind::IntegrationTest | Kind::LibraryTest));
+    let mut built = cargo::executables(&["test", "--release", "--package", "e2e", "--no-run"])?;
+    built.retain(|artifact| artifact.kind == Kind::IntegrationTest);
     if built.is_empty() {
-        bail!("the crate guest has no tests");
+        bail!("the crate e2e has no tests");
     }
     Ok(built)
 }

@@ -38,6 +38,18 @@ pub fn packages(cache: &Path, emulator: bool) -> Result<()> {
         eprintln!("setup: all packages are installed");
         return Ok(());
     }
+    if !is_root() && !has_sudo() {
+        let backports = if qemu_from_backports {
+            Some("qemu-system-x86 (10 or newer, from bookworm-backports)")
+        } else {
+            None
+        };
+        let all: Vec<&str> = missing.iter().copied().chain(backports).collect();
+        bail!(
+            "root's rights are needed to install packages, and there is no sudo. As root, install: {}",
+            all.join(", ")
+        );
+    }
     if !missing.is_empty() {
         eprintln!("setup: installing {}", missing.join(", "));
         install_from_system(&missing)?;
@@ -163,9 +175,6 @@ fn apt_get_as_root(options: &[String], arguments: &[&str]) -> Result<()> {
     let mut line: Vec<String> = line.into_iter().chain(options.iter().cloned()).collect();
     line.extend(arguments.iter().map(|&argument| argument.to_owned()));
     if !is_root() {
-        if !Path::new("/usr/bin/sudo").exists() {
-            bail!("root's rights are needed and there is no sudo. As root, run: {}", line.join(" "));
-        }
         line.insert(0, "sudo".to_owned());
     }
     let status = Command::new(&line[0])
@@ -176,6 +185,10 @@ fn apt_get_as_root(options: &[String], arguments: &[&str]) -> Result<()> {
         bail!("`{}` failed ({status})", line.join(" "));
     }
     Ok(())
+}
+
+fn has_sudo() -> bool {
+    Command::new("sudo").arg("--version").output().is_ok_and(|run| run.status.success())
 }
 
 fn is_root() -> bool {

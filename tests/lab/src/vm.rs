@@ -33,7 +33,7 @@ const MOUNT_POINTS: &[&str] = &["/bin", "/dev", "/out", "/proc", "/root", "/run"
 pub struct Vm {
     /// What it boots.
     pub kernel: Kernel,
-    /// The `lab-init` of the crate `guest`, built for this machine: the guest's PID 1.
+    /// This crate's `lab-init`, built for this machine: the guest's PID 1.
     pub init: PathBuf,
     /// Number of emulated CPUs. No use with `icount`, which takes one.
     pub cpus: u32,
@@ -181,7 +181,7 @@ impl Vm {
         MOUNT_POINTS.iter().for_each(|path| image.folder(path));
         image
             .file(&self.init, "/init")
-            .context("the guest's PID 1 (lab-init of the crate guest) is needed")?;
+            .context("the guest's PID 1 (this crate's lab-init) is needed")?;
         for (host, guest) in &job.files {
             image.file(host, guest)?;
             // Cargo compiles this path into integration tests (CARGO_BIN_EXE_…).

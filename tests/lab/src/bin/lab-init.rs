@@ -38,15 +38,9 @@ const MOUNTS: &[(&str, &str, bool)] = &[
     ("debugfs", "/sys/kernel/debug", false),
 ];
 
-/// Kernel settings for 40,000 threads and more. The first is tried before the others depend on it.
-const SETTINGS: &[(&str, &str)] = &[
-    ("kernel/pid_max", "4194304"),
-    ("kernel/threads-max", "200000"),
-    ("vm/max_map_count", "1000000"),
-    ("vm/overcommit_memory", "1"),
-    ("fs/nr_open", "1048576"),
-    ("fs/file-max", "4194304"),
-];
+/// Kernel settings for 40,000 threads and more.
+const SETTINGS: &[(&str, &str)] =
+    &[("kernel/pid_max", "4194304"), ("kernel/threads-max", "200000"), ("vm/max_map_count", "1000000")];
 
 fn main() {
     if std::process::id() != 1 {
