@@ -195,18 +195,7 @@ HOST_OP_VOID(cgroup_set_idle)
 /* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
-	s32 i, ret;
-
-	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
-		u64 id = scx_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
-
-		if (!id)
-			break;
-		ret = scx_bpf_create_dsq(id, -1);
-		if (ret)
-			return ret;
-	}
-	return 0;
+	return scx_create_queues(scx_host.boot_queues);
 }
 
 void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)

@@ -22,7 +22,10 @@ pub fn duration(ns: u64) -> String {
 }
 
 /// What a swap, a rollback or a start did.
-pub fn report(report: &Report) {
+pub fn report(report: &Report, as_json: bool) {
+    if as_json {
+        return json(report);
+    }
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
     println!("{} is running as generation {}{from}", report.to, report.generation);
     for column in &report.columns {

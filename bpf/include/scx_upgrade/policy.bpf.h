@@ -63,18 +63,7 @@ static __always_inline struct policy_global *global_state(void)
  */
 s32 BPF_STRUCT_OPS_SLEEPABLE(policy_direct_init)
 {
-	s32 i, ret;
-
-	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
-		u64 id = scx_sdk.direct_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
-
-		if (!id)
-			break;
-		ret = scx_bpf_create_dsq(id, -1);
-		if (ret)
-			return ret;
-	}
-	return 0;
+	return scx_create_queues(scx_sdk.direct_queues);
 }
 
 void BPF_STRUCT_OPS(policy_direct_exit, struct scx_exit_info *ei)

@@ -7,11 +7,6 @@ use crate::failure::Failure;
 use crate::output;
 
 pub fn rollback(pins: &Pins, json: bool) -> Result<(), Failure> {
-    let report = swap::rollback(pins)?;
-    if json {
-        output::json(&report)
-    } else {
-        output::report(&report)
-    }
+    output::report(&swap::rollback(pins)?, json);
     Ok(())
 }

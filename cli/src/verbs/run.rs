@@ -17,11 +17,6 @@ pub fn run(pins: &Pins, policy: &PolicyArgs, json: bool) -> Result<(), Failure> 
         }
         Err(other) => return Err(other.into()),
     }
-    let report = launch::launch(policy)?;
-    if json {
-        output::json(&report)
-    } else {
-        output::report(&report)
-    }
+    output::report(&launch::launch(policy)?, json);
     Ok(())
 }

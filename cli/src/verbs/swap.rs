@@ -11,11 +11,6 @@ use crate::output;
 pub fn swap(pins: &Pins, policy: &PolicyArgs, json: bool) -> Result<(), Failure> {
     // Without one, taking over would mean starting a host, which is what `run` is for.
     Host::running(pins)?;
-    let report = launch::launch(policy)?;
-    if json {
-        output::json(&report)
-    } else {
-        output::report(&report)
-    }
+    output::report(&launch::launch(policy)?, json);
     Ok(())
 }

@@ -3,12 +3,18 @@
 //!
 //! - [`load`]: tens of thousands of live threads that sleep, compute, talk, fork and spawn.
 //! - [`probe`]: how late a thread that asked to be woken is woken.
+//! - [`reader`]: every task's record, read by a BPF program that shares no code with host and policies.
+//! - [`verify`]: whether a swap carried those records.
+//! - [`demo`]: swap, rollback and the kernel's own way under load, in one run, with a report.
 //! - [`tasks`]: what `/proc` and `/sys/kernel/sched_ext` say.
 //!
 //! The machine is emulated, 10 to 30 times slower than hardware, and has two CPUs: whatever measures here must
 //! itself cost little.
 
 pub mod clock;
+pub mod demo;
 pub mod load;
 pub mod probe;
+pub mod reader;
 pub mod tasks;
+pub mod verify;

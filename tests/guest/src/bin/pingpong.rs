@@ -1,0 +1,82 @@
+//! Two threads hand a byte to and fro over two pipes: each round trip is two context switches and two wake-ups. Under
+//! `cargo xtask lab --icount` the guest's clock counts instructions, so the figure is instructions a round trip, and
+//! the same run gives the same figure.
+
+use std::io::Read;
+use std::io::Write;
+use std::io::pipe;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::ensure;
+use clap::Parser;
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::direct::Direct;
+
+/// Clock ticks per round trip of a byte between two threads, under each way to run a policy
+#[derive(Debug, Parser)]
+struct Options {
+    /// The policy
+    #[arg(long, default_value = "/bin/scx_fair_v1")]
+    policy: std::path::PathBuf,
+    /// Round trips of each measurement
+    #[arg(long, default_value_t = 5000)]
+    rounds: u32,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    println!("default scheduler   {:>7.0}", measure(options.rounds)?);
+
+    let mut direct = Direct::load(&Policy::from_binary(&options.policy)?)?;
+    direct.attach()?;
+    let alone = measure(options.rounds)?;
+    direct.detach()?;
+    println!("attached directly   {alone:>7.0}");
+
+    scx_upgrade(&["run", &options.policy.to_string_lossy()])?;
+    let hosted = measure(options.rounds)?;
+    println!("in the host         {hosted:>7.0}  {:+.2} %", (hosted / alone - 1.0) * 100.0);
+    scx_upgrade(&["stop"])
+}
+
+fn scx_upgrade(args: &[&str]) -> Result<()> {
+    let out = Command::new("/bin/scx-upgrade").args(args).output().context("cannot start scx-upgrade")?;
+    ensure!(out.status.success(), "scx-upgrade {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+/// The least of several goes: what else runs in the guest, most of all shortly after boot, only ever adds.
+fn measure(rounds: u32) -> Result<f64> {
+    let goes = (0..8).map(|_| one_go(rounds)).collect::<Result<Vec<_>>>()?;
+    Ok(goes.into_iter().fold(f64::INFINITY, f64::min))
+}
+
+/// Ticks (ns, or instructions) per round trip, the first tenth left out.
+fn one_go(rounds: u32) -> Result<f64> {
+    let (mut here_read, mut there_write) = pipe()?;
+    let (mut there_read, mut here_write) = pipe()?;
+    let total = rounds + rounds / 10;
+    let echo = std::thread::spawn(move || -> Result<()> {
+        let mut byte = [0];
+        for _ in 0..total {
+            there_read.read_exact(&mut byte)?;
+            there_write.write_all(&byte)?;
+        }
+        Ok(())
+    });
+    let mut begin = Instant::now();
+    let mut byte = [0];
+    for round in 0..total {
+        if round == rounds / 10 {
+            begin = Instant::now();
+        }
+        here_write.write_all(&byte)?;
+        here_read.read_exact(&mut byte)?;
+    }
+    let ticks = begin.elapsed().as_nanos() as f64 / f64::from(rounds);
+    echo.join().map_err(|_| anyhow::anyhow!("the echo thread panicked"))??;
+    Ok(ticks)
+}
