@@ -34,6 +34,7 @@ use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::policy::Inspected;
 use crate::policy::Policy;
+use crate::polite::politely;
 use crate::recover;
 use crate::registry::Generation;
 use crate::registry::Kind;
@@ -78,8 +79,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
 
-    let kernel = KernelBtf::read()?;
-    let inspected = policy.inspect()?;
+    let (kernel, inspected) = politely(|| Ok((KernelBtf::read()?, policy.inspect()?)))?;
     let open_ns = clock.lap();
 
     let slot = host.registry.choose_slot(before.slot);
