@@ -183,7 +183,16 @@ HOST_OP_VOID(disable)
 HOST_OP_VOID(dump)
 HOST_OP_VOID(dump_cpu)
 HOST_OP_VOID(dump_task)
-HOST_OP_ZERO(cgroup_init)
+
+/* As for tasks. */
+HOST_OP(s32, cgroup_init)
+{
+	if (!scx_cgroup_record((struct cgroup *)ctx[0]))
+		return -ENOMEM;
+	CALL_POLICY(cgroup_init);
+	return 0;
+}
+
 HOST_OP_VOID(cgroup_exit)
 HOST_OP_ZERO(cgroup_prep_move)
 HOST_OP_VOID(cgroup_move)
@@ -207,14 +216,26 @@ extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
+/* What one record adds to a sweep. */
+#define SWEEP(args, rec, scope)							\
+do {										\
+	(args)->visited++;							\
+	if (!(rec)) {								\
+		(args)->missing++;						\
+	} else if (scx_is_stale(rec)) {						\
+		scx_bring_up_##scope(rec);					\
+		(args)->applied++;						\
+	}									\
+} while (0)
+
 /*
- * The sweep: bring the record of every thread up to date. Idempotent, so a sweep that was cut off is simply run again.
- * Threads that are born meanwhile start from the new image.
+ * The sweep: bring every record up to date. Idempotent, so a sweep that was cut off is simply run again. What is born
+ * meanwhile starts from the new image.
  */
 SEC("syscall")
 int sweep_tasks(struct scx_sweep_args *args)
 {
-	u64 visited = 0, applied = 0, missing = 0;
+	struct scx_sweep_args swept = {};
 	struct task_struct *p;
 
 	bpf_rcu_read_lock();
@@ -223,22 +244,63 @@ int sweep_tasks(struct scx_sweep_args *args)
 
 		if (p->flags & PF_IDLE)
 			continue;
-		visited++;
 		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		if (!rec) {
-			missing++;
-			continue;
-		}
-		if (*(volatile u32 *)&rec->stamp != scx_host.active.epoch) {
-			scx_bring_up(rec);
-			applied++;
-		}
+		SWEEP(&swept, rec, task);
 	}
 	bpf_rcu_read_unlock();
+	*args = swept;
+	return 0;
+}
 
-	args->visited = visited;
-	args->applied = applied;
-	args->missing = missing;
+SEC("syscall")
+int sweep_cgroups(struct scx_sweep_args *args)
+{
+	struct scx_sweep_args swept = {};
+	struct cgroup_subsys_state *pos;
+	struct cgroup *root;
+
+	root = bpf_cgroup_from_id(1);
+	if (!root)
+		return -ENOENT;
+	bpf_rcu_read_lock();
+	bpf_for_each(css, pos, &root->self, BPF_CGROUP_ITER_DESCENDANTS_PRE) {
+		struct cgroup *cgrp = pos->cgroup;
+		struct scx_cgroup_record *rec;
+
+		if (!cgrp)
+			continue;
+		rec = bpf_cgrp_storage_get(&scx_cgroup_records, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		SWEEP(&swept, rec, cgroup);
+	}
+	bpf_rcu_read_unlock();
+	bpf_cgroup_release(root);
+	*args = swept;
+	return 0;
+}
+
+SEC("syscall")
+int sweep_cpus(struct scx_sweep_args *args)
+{
+	struct scx_sweep_args swept = {};
+	u32 cpu;
+
+	bpf_for(cpu, 0, scx_bpf_nr_cpu_ids()) {
+		struct scx_cpu_record *rec = bpf_map_lookup_elem(&scx_cpu_records, &cpu);
+
+		SWEEP(&swept, rec, cpu);
+	}
+	*args = swept;
+	return 0;
+}
+
+SEC("syscall")
+int sweep_global(struct scx_sweep_args *args)
+{
+	struct scx_sweep_args swept = {};
+	struct scx_global_record *rec = &scx_global_record;
+
+	SWEEP(&swept, rec, global);
+	*args = swept;
 	return 0;
 }
 

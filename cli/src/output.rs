@@ -38,8 +38,12 @@ pub fn report(report: &Report, as_json: bool) {
         println!("  commit  {}", duration(t.commit_ns));
     }
     if t.sweep_ns > 0 {
-        let (visited, applied) = (report.tasks_visited, report.tasks_applied);
-        println!("  sweep   {} ({visited} tasks, {applied} brought up to date by it)", duration(t.sweep_ns));
+        let scopes = report.swept.iter().map(|s| format!("{} of {} {}s", s.applied, s.visited, s.scope));
+        println!(
+            "  sweep   {} (brought {} up to date)",
+            duration(t.sweep_ns),
+            scopes.collect::<Vec<_>>().join(", ")
+        );
     }
     if report.tasks_handed_over > 0 {
         println!("  handed over {} waiting tasks", report.tasks_handed_over);

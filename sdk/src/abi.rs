@@ -7,12 +7,16 @@ use plain::Plain;
 pub const ABI: u32 = 1;
 /// Slots in each of the host's program arrays.
 pub const NR_SLOTS: usize = 4;
-/// Bytes of a task record, header included.
-pub const TASK_RECORD: u32 = 8 + TASK_DATA as u32;
+/// Scopes of state.
+pub const NR_SCOPES: usize = 4;
 /// Bytes of a task record behind its header.
 pub const TASK_DATA: usize = 256;
-/// Bytes of the global record, header included.
-pub const GLOBAL_RECORD: u32 = 4096;
+/// Bytes of a cgroup record behind its header.
+pub const CGROUP_DATA: usize = 256;
+/// Bytes of a CPU record behind its header.
+pub const CPU_DATA: usize = 512;
+/// Bytes of the global record behind its header.
+pub const GLOBAL_DATA: usize = 4096;
 /// Stores that one plan may ask for per record.
 pub const MAX_STEPS: usize = 64;
 /// Plans that the host keeps for records that missed some.
@@ -38,7 +42,7 @@ pub struct Step {
     pub value: u64,
 }
 
-/// A plan as the host applies it to task records.
+/// A plan as the host applies it to the records of one scope.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -82,8 +86,14 @@ pub struct HostData {
     pub boot_queues: [u64; MAX_QUEUES],
     /// What a new task record starts as, header left out.
     pub task_image: [u8; TASK_DATA],
-    /// The plan of epoch e stands at `e % NR_PLANS`.
-    pub plans: [Plan; NR_PLANS],
+    /// The same for cgroups,
+    pub cgroup_image: [u8; CGROUP_DATA],
+    /// CPUs,
+    pub cpu_image: [u8; CPU_DATA],
+    /// and the global record.
+    pub global_image: [u8; GLOBAL_DATA],
+    /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
+    pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
     /// Why the kernel last took the host off.
     pub exit: ExitRecord,
 }
@@ -104,11 +114,11 @@ pub struct SdkData {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SweepArgs {
-    /// Threads seen.
+    /// Tasks, cgroups or CPUs seen.
     pub visited: u64,
     /// Records brought up to date.
     pub applied: u64,
-    /// Threads for which no record could be made.
+    /// Those for which no record could be made.
     pub missing: u64,
 }
 

@@ -7,9 +7,7 @@ use std::time::Instant;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapType;
-use state_migrate::Scope;
 
-use crate::abi;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -44,7 +42,6 @@ impl Direct {
         let mut books = Registry::new();
         let plan = state_migrate::plan(&books.layout, None, &inspected.schema, 0)?;
         let (queues, _) = books.claim_queues(&inspected.schema, 0);
-        debug_assert_eq!(plan.layout.image(Scope::Task).len(), abi::TASK_RECORD as usize);
         let loaded = load::load_direct(policy, &inspected, &kernel, &plan.layout, &queues)?;
         let map = loaded.object.maps().find(|m| m.name() == HOST_MAP);
         let map = map.ok_or_else(|| Error::NotAPolicy { why: format!("it has no map {HOST_MAP}") })?;

@@ -10,7 +10,6 @@ use libbpf_rs::MapHandle;
 use libbpf_rs::MapType;
 use libbpf_rs::Object;
 use state_migrate::Scope;
-use state_migrate::Step;
 
 use crate::abi;
 use crate::abi::QueueArgs;
@@ -19,31 +18,28 @@ use crate::bpf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::global_record::GlobalRecord;
 use crate::host_data::Mapped;
 use crate::kernel;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::registry::QueueInfo;
 use crate::registry::Registry;
+use crate::report::Swept;
+use crate::scopes::SCOPES;
+use crate::scopes::ScopeParts;
 
 /// Name that the kernel knows the host by.
 pub const NAME: &str = "scx_upgrade";
 /// Map of the shared memory.
 pub(crate) const HOST_MAP: &str = ".data.scx_host";
-/// Map of the task records.
-pub(crate) const TASK_MAP: &str = "scx_task_records";
-/// Map of the global record.
-pub(crate) const GLOBAL_MAP: &str = ".data.scx_global";
 const REGISTRY_MAP: &str = "scx_registry";
 const SETTLE_MAP: &str = "scx_settle";
 const SETTLE_INNER: &str = "scx_settle_inner";
 const OP_PREFIX: &str = "op_";
-const SWEEP: &str = "sweep_tasks";
 const CREATE_QUEUE: &str = "create_queue";
 const DESTROY_QUEUE: &str = "destroy_queue";
 const DRAIN_QUEUE: &str = "drain_queue";
-const PROGRAMS: [&str; 4] = [SWEEP, CREATE_QUEUE, DESTROY_QUEUE, DRAIN_QUEUE];
+const QUEUE_PROGRAMS: [&str; 3] = [CREATE_QUEUE, DESTROY_QUEUE, DRAIN_QUEUE];
 
 /// See the module.
 #[derive(Debug)]
@@ -56,9 +52,7 @@ pub struct Host {
     pub registry: Registry,
     registry_map: MapHandle,
     host_map: MapHandle,
-    task_map: MapHandle,
-    global_map: MapHandle,
-    global: GlobalRecord,
+    records: Vec<(&'static str, MapHandle)>,
     arrays: Vec<(String, MapHandle)>,
 }
 
@@ -90,16 +84,13 @@ impl Host {
     /// What is pinned, whether the kernel runs it or not.
     pub(crate) fn pinned(pins: &Pins) -> Result<Host> {
         let host_map = pins.map(HOST_MAP)?;
-        let global_map = pins.map(GLOBAL_MAP)?;
         let registry_map = pins.map(REGISTRY_MAP)?;
         Ok(Host {
             data: Mapped::new(&host_map)?,
             registry: Registry::load(&registry_map)?,
-            global: GlobalRecord::new(&global_map)?,
             registry_map,
             host_map,
-            task_map: pins.map(TASK_MAP)?,
-            global_map,
+            records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             pins: pins.clone(),
         })
@@ -109,14 +100,16 @@ impl Host {
     pub(crate) fn pin(pins: &Pins, object: &mut Object) -> Result<Host> {
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
-            let wanted = [HOST_MAP, TASK_MAP, GLOBAL_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER];
-            if wanted.contains(&name.as_str()) || map.map_type() == MapType::ProgArray {
+            let wanted = [HOST_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER].contains(&name.as_str())
+                || SCOPES.iter().any(|s| s.map == name)
+                || map.map_type() == MapType::ProgArray;
+            if wanted {
                 map.pin(pins.map_path(&name)).trying(format!("cannot pin the host's map {name}"))?;
             }
         }
         for mut program in object.progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            if PROGRAMS.contains(&name.as_str()) {
+            if QUEUE_PROGRAMS.contains(&name.as_str()) || SCOPES.iter().any(|s| s.sweep == name) {
                 program
                     .pin(pins.program_path(&name))
                     .trying(format!("cannot pin the host's program {name}"))?;
@@ -129,13 +122,15 @@ impl Host {
     }
 
     /// The maps that a policy shares with the host.
-    pub(crate) fn shared(&self) -> [(&'static str, &MapHandle); 3] {
-        [(HOST_MAP, &self.host_map), (TASK_MAP, &self.task_map), (GLOBAL_MAP, &self.global_map)]
+    pub(crate) fn shared(&self) -> Vec<(&'static str, &MapHandle)> {
+        let records = self.records.iter().map(|(name, map)| (*name, map));
+        records.chain([(HOST_MAP, &self.host_map)]).collect()
     }
 
-    /// The map of task records: task storage of `abi::TASK_RECORD` bytes each.
-    pub fn task_records(&self) -> &MapHandle {
-        &self.task_map
+    /// The map of a scope's records, for readers.
+    pub fn records(&self, scope: Scope) -> Option<&MapHandle> {
+        let name = SCOPES.iter().find(|s| s.scope == scope)?.map;
+        self.records.iter().find(|(n, _)| *n == name).map(|(_, map)| map)
     }
 
     /// Write the books.
@@ -159,11 +154,6 @@ impl Host {
         self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))
     }
 
-    /// Write the values of new global columns. Before the commit: nothing reads these bytes yet.
-    pub(crate) fn write_global(&self, steps: &[Step]) {
-        self.global.apply(steps);
-    }
-
     /// Wait until no op that began before the call is still in flight.
     pub(crate) fn settle(&self) -> Result<()> {
         let outer = self.pins.map(SETTLE_MAP)?;
@@ -174,11 +164,16 @@ impl Host {
             .trying("cannot wait for a grace period")
     }
 
-    /// Bring the record of every thread up to date.
-    pub(crate) fn sweep(&self) -> Result<SweepArgs> {
+    /// Bring every record of a scope up to date.
+    pub(crate) fn sweep(&self, scope: &ScopeParts) -> Result<Swept> {
         let mut args = SweepArgs::default();
-        bpf::run(&self.program(SWEEP)?, SWEEP, &mut args)?;
-        Ok(args)
+        let ret = bpf::run(&self.program(scope.sweep)?, scope.sweep, &mut args)?;
+        if ret < 0 {
+            return Err(std::io::Error::from_raw_os_error(-ret))
+                .trying(format!("cannot sweep: {}", scope.sweep));
+        }
+        let SweepArgs { visited, applied, missing } = args;
+        Ok(Swept { scope: scope.scope.to_string(), visited, applied, missing })
     }
 
     /// Create DSQs.
@@ -244,10 +239,10 @@ fn arrays(pins: &Pins) -> Result<Vec<(String, MapHandle)>> {
     Ok(arrays)
 }
 
-/// The steps of a plan for task records, as the host wants them.
-pub(crate) fn task_plan(plan: &state_migrate::Plan) -> abi::Plan {
+/// The steps of a plan for one scope, as the host wants them.
+pub(crate) fn steps(plan: &state_migrate::Plan, scope: Scope) -> abi::Plan {
     let mut out = abi::Plan { nr_steps: 0, reserved: 0, steps: [abi::Step::default(); abi::MAX_STEPS] };
-    for (to, from) in out.steps.iter_mut().zip(plan.steps.get(&Scope::Task).into_iter().flatten()) {
+    for (to, from) in out.steps.iter_mut().zip(plan.steps.get(&scope).into_iter().flatten()) {
         *to = abi::Step {
             offset: (from.offset - state_migrate::HEADER) as u16,
             size: from.size as u16,

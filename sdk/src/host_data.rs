@@ -17,9 +17,9 @@ use crate::abi::MAX_QUEUES;
 use crate::abi::NR_PLANS;
 use crate::abi::NR_SLOTS;
 use crate::abi::Plan;
-use crate::abi::TASK_DATA;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::scopes::ScopeParts;
 
 /// A writable mapping of the map behind `.data.scx_host`. BPF programs on other CPUs read and write the same memory,
 /// so nothing here ever forms a reference to it.
@@ -92,16 +92,19 @@ impl Mapped {
         unsafe { self.at::<[u64; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
     }
 
-    /// What a new task record starts as, header left out. Before the commit of the plan that it belongs to: a record
-    /// made from a half-written image has the older stamp, and gets the plan later.
-    pub fn set_task_image(&self, image: &[u8; TASK_DATA]) {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[u8; TASK_DATA]>(offset_of!(HostData, task_image)).write_volatile(*image) }
+    /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a
+    /// record made from a half-written image has the older stamp, and gets the plan later.
+    pub(crate) fn set_image(&self, scope: &ScopeParts, image: &[u8]) {
+        for (i, byte) in image.iter().take(scope.data).enumerate() {
+            // SAFETY: inside the scope's image, a field of HostData, see `at`.
+            unsafe { self.at::<u8>(scope.image + i).write_volatile(*byte) }
+        }
     }
 
-    /// The plan of `epoch`. Before that epoch is committed: no record looks at it earlier.
-    pub fn set_plan(&self, epoch: u32, plan: &Plan) {
-        let offset = offset_of!(HostData, plans) + (epoch as usize % NR_PLANS) * size_of::<Plan>();
+    /// The plan of `epoch` for a scope. Before that epoch is committed: no record looks at it earlier.
+    pub(crate) fn set_plan(&self, scope: &ScopeParts, epoch: u32, plan: &Plan) {
+        let index = scope.index * NR_PLANS + epoch as usize % NR_PLANS;
+        let offset = offset_of!(HostData, plans) + index * size_of::<Plan>();
         // SAFETY: an element of a field of HostData, see `at`.
         unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
     }

@@ -15,7 +15,6 @@ use libbpf_rs::ObjectBuilder;
 use libbpf_rs::OpenObject;
 use libbpf_rs::libbpf_sys;
 use state_migrate::Layout;
-use state_migrate::Scope;
 
 use crate::abi;
 use crate::abi::Active;
@@ -29,6 +28,8 @@ use crate::libbpf_log;
 use crate::ops::Ops;
 use crate::policy::Inspected;
 use crate::policy::Policy;
+use crate::scopes::CPU_MAP;
+use crate::scopes::SCOPES;
 use crate::variables;
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
@@ -81,7 +82,17 @@ pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf) -> Result<Ope
         ops.clear(&mut open, &op);
     }
     ops.set_flags(&mut open, host_flags(kernel));
+    size_cpu_records(&mut open)?;
     Ok(open)
+}
+
+/// One record for each CPU that there can be.
+fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
+    let cpus = libbpf_rs::num_possible_cpus().trying("cannot count the CPUs")?;
+    match open.maps_mut().find(|m| m.name() == CPU_MAP) {
+        Some(mut map) => map.set_max_entries(cpus as u32).trying("cannot size the map of CPU records"),
+        None => Ok(()),
+    }
 }
 
 /// Load a policy for the host: its maps of records and shared memory become the host's (`shared`: name and map).
@@ -126,12 +137,12 @@ pub(crate) fn load_direct(
     let mut ops = Ops::read(&open, &policy.btf()?)?;
     drop_unknown_ops(&mut open, &mut ops, kernel);
 
-    let image = layout.image(Scope::Task);
+    size_cpu_records(&mut open)?;
     let active = Active { slot: 0, generation: 1, epoch: 1 }.to_word().to_ne_bytes();
-    let host = std::mem::offset_of!(HostData, task_image);
     patch(&mut open, ".data.scx_host", std::mem::offset_of!(HostData, active), &active)?;
-    patch(&mut open, ".data.scx_host", host, &image[state_migrate::HEADER as usize..])?;
-    patch(&mut open, ".data.scx_global", 0, &layout.image(Scope::Global))?;
+    for scope in &SCOPES {
+        patch(&mut open, ".data.scx_host", scope.image, &scope.image_of(layout))?;
+    }
     for (i, id) in queues.iter().enumerate() {
         let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<u64>();
         patch(&mut open, ".rodata.scx_sdk", offset, &id.to_ne_bytes())?;

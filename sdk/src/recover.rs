@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::host::Host;
+use crate::scopes::SCOPES;
 use crate::swap;
 
 /// Bring a host whose last command was killed back to one without a pending swap. Idempotent.
@@ -15,7 +16,7 @@ pub fn recover(host: &mut Host) -> Result<()> {
     if active.slot == pending.generation.slot && active.generation == pending.generation.number {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
         host.settle()?;
-        host.sweep()?;
+        SCOPES.iter().try_for_each(|scope| host.sweep(scope).map(|_| ()))?;
         swap::hand_over(host)?;
         return swap::close_books(host);
     }

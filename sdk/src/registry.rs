@@ -12,12 +12,12 @@ use serde::Serialize;
 use state_migrate::layout::Layout;
 use state_migrate::schema::QueueOrder;
 use state_migrate::schema::Schema;
-use state_migrate::schema::Scope;
 
 use crate::abi;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::scopes;
 
 /// Generations that the books keep.
 const KEEP_GENERATIONS: usize = 32;
@@ -125,7 +125,7 @@ impl Registry {
             abi: abi::ABI,
             loads: 0,
             queue_ids: 0,
-            layout: Layout::new(&[(Scope::Task, abi::TASK_RECORD), (Scope::Global, abi::GLOBAL_RECORD)]),
+            layout: scopes::empty_layout(),
             slots: Default::default(),
             queues: Vec::new(),
             generations: Vec::new(),

@@ -45,6 +45,19 @@ pub struct ColumnReport {
     pub fate: Fate,
 }
 
+/// The sweep of one scope.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Swept {
+    /// `task`, `cgroup`, …
+    pub scope: String,
+    /// Tasks, cgroups or CPUs that it saw.
+    pub visited: u64,
+    /// Records that it brought up to date; the others had been by an op.
+    pub applied: u64,
+    /// Those for which there was no memory for a record.
+    pub missing: u64,
+}
+
 /// See the module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -60,12 +73,8 @@ pub struct Report {
     pub to: String,
     /// Columns of either policy.
     pub columns: Vec<ColumnReport>,
-    /// Threads that the sweep saw.
-    pub tasks_visited: u64,
-    /// Records that it brought up to date; the others had been by an op.
-    pub tasks_applied: u64,
-    /// Threads for which there was no memory for a record.
-    pub tasks_missing: u64,
+    /// What the sweep did, for each scope that the plan has steps for.
+    pub swept: Vec<Swept>,
     /// Tasks handed over from queues that the new policy does not name.
     pub tasks_handed_over: u64,
     /// How long it took.
@@ -73,6 +82,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// What the sweep of a scope did, if there was one.
+    pub fn swept(&self, scope: &str) -> Option<&Swept> {
+        self.swept.iter().find(|s| s.scope == scope)
+    }
+
     pub(crate) fn new(generation: &Generation, from: Option<String>) -> Report {
         Report {
             kind: generation.kind,
@@ -81,9 +95,7 @@ impl Report {
             from,
             to: format!("{} {}", generation.policy, generation.version),
             columns: Vec::new(),
-            tasks_visited: 0,
-            tasks_applied: 0,
-            tasks_missing: 0,
+            swept: Vec::new(),
             tasks_handed_over: 0,
             timings: Timings::default(),
         }

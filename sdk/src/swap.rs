@@ -18,7 +18,6 @@ use std::time::SystemTime;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapType;
 use state_migrate::Plan;
-use state_migrate::Scope;
 
 use crate::abi;
 use crate::abi::Active;
@@ -43,6 +42,8 @@ use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::ColumnReport;
 use crate::report::Report;
+use crate::scopes::SCOPES;
+use crate::scopes::ScopeParts;
 
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
@@ -96,8 +97,9 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let load_ns = clock.lap();
 
     // A swap that changes no record needs no new epoch, and so no sweep.
-    let sweeps = plan.steps.get(&Scope::Task).is_some_and(|s| !s.is_empty());
-    let after = Active { slot, generation: generation.number, epoch: before.epoch + u32::from(sweeps) };
+    let scopes = scopes_with_steps(&plan);
+    let after =
+        Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
     prepare(host, books, &plan, &loaded, &generation, after, &new_queues)?;
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
@@ -105,7 +107,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     report.timings.commit_ns = commit(host, after);
     clock.lap();
 
-    finish(host, &mut report, sweeps, &mut clock)?;
+    finish(host, &mut report, &scopes, &mut clock)?;
     report.columns = columns(&plan);
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
@@ -194,7 +196,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     report.timings.commit_ns = commit(&host, after);
     clock.lap();
 
-    finish(&mut host, &mut report, false, &mut clock)?;
+    finish(&mut host, &mut report, &[], &mut clock)?;
     report.timings.total_ns = clock.total();
     Ok(report)
 }
@@ -263,10 +265,11 @@ fn prepare(
 fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[u64]) -> Result<()> {
     host.create_queues(new_queues)?;
     host.fill(after.slot, loaded)?;
-    host.write_global(plan.steps.get(&Scope::Global).map_or(&[], Vec::as_slice));
     // The plan before the image: a record made meanwhile has the older stamp and gets the plan all the same.
-    host.data.set_plan(after.epoch, &host::task_plan(plan));
-    host.data.set_task_image(&task_image(plan));
+    for scope in &SCOPES {
+        host.data.set_plan(scope, after.epoch, &host::steps(plan, scope.scope));
+        host.data.set_image(scope, &scope.image_of(&plan.layout));
+    }
     rehearse(host);
     Ok(())
 }
@@ -277,13 +280,9 @@ fn rehearse(host: &Host) {
     let _ = commit(host, host.data.active());
 }
 
-fn task_image(plan: &Plan) -> [u8; abi::TASK_DATA] {
-    let mut image = [0; abi::TASK_DATA];
-    let record = plan.layout.image(Scope::Task);
-    for (to, from) in image.iter_mut().zip(record.iter().skip(state_migrate::HEADER as usize)) {
-        *to = *from;
-    }
-    image
+/// The scopes whose records the plan changes.
+fn scopes_with_steps(plan: &Plan) -> Vec<&'static ScopeParts> {
+    SCOPES.iter().filter(|s| plan.steps.get(&s.scope).is_some_and(|steps| !steps.is_empty())).collect()
 }
 
 /// Step 5; how long it took, ns. It reads the clock itself: then the rehearsal runs all of the code that the commit does.
@@ -295,14 +294,11 @@ fn commit(host: &Host, after: Active) -> u64 {
 }
 
 /// Steps 6 and 7, and the books closed.
-fn finish(host: &mut Host, report: &mut Report, sweeps: bool, clock: &mut Clock) -> Result<()> {
+fn finish(host: &mut Host, report: &mut Report, scopes: &[&ScopeParts], clock: &mut Clock) -> Result<()> {
     host.settle()?;
     report.timings.settle_ns = clock.lap();
-    if sweeps {
-        let swept = host.sweep()?;
-        report.tasks_visited = swept.visited;
-        report.tasks_applied = swept.applied;
-        report.tasks_missing = swept.missing;
+    if !scopes.is_empty() {
+        report.swept = scopes.iter().map(|s| host.sweep(s)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     report.tasks_handed_over = hand_over(host)?;

@@ -49,6 +49,9 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         reserved,
         boot_queues,
         task_image,
+        cgroup_image,
+        cpu_image,
+        global_image,
         plans,
         exit
     );
@@ -69,8 +72,16 @@ fn the_control_word_has_its_parts_where_ops_look_for_them() {
 #[test]
 fn a_record_is_its_header_and_the_data() {
     let btf = btf();
-    let (size, members) = offsets(&btf, "scx_task_record");
-    assert_eq!(size, abi::TASK_RECORD);
-    assert_eq!(members.last().unwrap().1, state_migrate::HEADER as usize);
-    assert!(abi::TASK_DATA.is_power_of_two(), "the masks of scx_store() need it");
+    let records = [
+        ("scx_task_record", abi::TASK_DATA),
+        ("scx_cgroup_record", abi::CGROUP_DATA),
+        ("scx_cpu_record", abi::CPU_DATA),
+        ("scx_global_record", abi::GLOBAL_DATA),
+    ];
+    for (name, data) in records {
+        let (size, members) = offsets(&btf, name);
+        assert_eq!(size as usize, state_migrate::HEADER as usize + data, "struct {name}");
+        assert_eq!(members.last().unwrap().1, state_migrate::HEADER as usize, "struct {name}");
+        assert!(data.is_power_of_two(), "the masks of scx_store() need it");
+    }
 }

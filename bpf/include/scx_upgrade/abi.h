@@ -12,9 +12,20 @@
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
 
-/* Bytes of state behind a record's header. The task record's must be a power of two, see scx_store(). */
+/* Bytes of state behind the header of a record of each scope. Powers of two, see scx_store(). */
 #define SCX_UPGRADE_TASK_DATA	256
-#define SCX_UPGRADE_GLOBAL_SIZE	4096
+#define SCX_UPGRADE_CGROUP_DATA	256
+#define SCX_UPGRADE_CPU_DATA	512
+#define SCX_UPGRADE_GLOBAL_DATA	4096
+
+/* The scopes, as index of scx_host.plans. */
+enum scx_scope {
+	SCX_SCOPE_TASK,
+	SCX_SCOPE_CGROUP,
+	SCX_SCOPE_CPU,
+	SCX_SCOPE_GLOBAL,
+	SCX_NR_SCOPES,
+};
 
 /* Stores that one plan may ask for per record, and how many of the latest plans are kept for stragglers. */
 #define SCX_UPGRADE_MAX_STEPS	64
@@ -70,16 +81,21 @@ struct scx_host {
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
 	u32	reserved[11];
 	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
-	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];	/* what a new task record starts as */
-	struct scx_plan plans[SCX_UPGRADE_NR_PLANS];	/* plan of epoch e at e % NR_PLANS */
+	/* What a new record of each scope starts as. */
+	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];
+	u64	cgroup_image[SCX_UPGRADE_CGROUP_DATA / 8];
+	u64	cpu_image[SCX_UPGRADE_CPU_DATA / 8];
+	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
+	/* The plan of epoch e stands at e % NR_PLANS. */
+	struct scx_plan plans[SCX_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
 	struct scx_exit_record exit;
 } __attribute__((aligned(64)));
 
 /* Arguments of the host's SYSCALL programs. */
 struct scx_sweep_args {
-	u64	visited;		/* out: threads seen */
+	u64	visited;		/* out: tasks, cgroups or CPUs seen */
 	u64	applied;		/* out: records brought up to date */
-	u64	missing;		/* out: threads for which no record could be made */
+	u64	missing;		/* out: those for which no record could be made */
 };
 
 struct scx_queue_args {

@@ -43,6 +43,8 @@ char _license[] SEC("license") = "GPL";
 const volatile struct scx_sdk scx_sdk SEC(".rodata.scx_sdk") = { .abi = SCX_UPGRADE_ABI };
 
 struct policy_task;
+struct policy_cgroup;
+struct policy_cpu;
 struct policy_global;
 
 /* State of @p, or NULL when there is no memory for it. */
@@ -51,10 +53,22 @@ static __always_inline struct policy_task *task_state(struct task_struct *p)
 	return (struct policy_task *)scx_task_record(p);
 }
 
+/* State of @cgrp, or NULL when there is no memory for it. */
+static __always_inline struct policy_cgroup *cgroup_state(struct cgroup *cgrp)
+{
+	return (struct policy_cgroup *)scx_cgroup_record(cgrp);
+}
+
+/* State of @cpu, which need not be this one, or NULL if there is no such CPU. */
+static __always_inline struct policy_cpu *cpu_state(u32 cpu)
+{
+	return (struct policy_cpu *)scx_cpu_record(cpu);
+}
+
 /* The policy's one global record. */
 static __always_inline struct policy_global *global_state(void)
 {
-	return (struct policy_global *)scx_global_record;
+	return (struct policy_global *)scx_the_global_record();
 }
 
 /*

@@ -9,17 +9,25 @@
 #include <scx/common.bpf.h>
 #include <scx_upgrade/abi.h>
 
-/*
- * Volatile: user space commits through a mapping of it. The 8-byte header is what the layout engine keeps free at the
- * start of each record.
- */
+/* Volatile: user space commits through a mapping of it. */
 volatile struct scx_host scx_host SEC(".data.scx_host");
 
-struct scx_task_record {
-	struct bpf_spin_lock lock;	/* held while a plan is applied, by no one else */
-	u32	stamp;			/* epoch it was last brought up to; 0: fresh from the allocator */
-	u64	data[SCX_UPGRADE_TASK_DATA / 8];
-};
+/*
+ * A record of each scope: the same header, the same rules, the same code. The layout engine keeps the header's 8 bytes
+ * free. The lock is held while a plan is applied, and by no one else. The stamp is the epoch that the record was last
+ * brought up to; 0 is a record fresh from the allocator.
+ */
+#define SCX_RECORD(scope, bytes)							\
+	struct scx_##scope##_record {							\
+		struct bpf_spin_lock lock;						\
+		u32	stamp;								\
+		u64	data[(bytes) / 8];						\
+	}
+
+SCX_RECORD(task, SCX_UPGRADE_TASK_DATA);
+SCX_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
+SCX_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
+SCX_RECORD(global, SCX_UPGRADE_GLOBAL_DATA);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -28,68 +36,96 @@ struct {
 	__type(value, struct scx_task_record);
 } scx_task_records SEC(".maps");
 
-/* The one record of the global scope, header included so that one layout serves all scopes. */
-u64 scx_global_record[SCX_UPGRADE_GLOBAL_SIZE / 8] SEC(".data.scx_global");
+struct {
+	__uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct scx_cgroup_record);
+} scx_cgroup_records SEC(".maps");
+
+/* As many as there can be CPUs: set before it is loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct scx_cpu_record);
+} scx_cpu_records SEC(".maps");
+
+/* Hidden, or libbpf would map it, which the kernel refuses for a map with a lock. */
+__hidden struct scx_global_record scx_global_record SEC(".data.scx_global");
 
 /*
- * One step. The masks keep each store inside the record and naturally aligned, which is what the verifier has to see
- * and what a damaged plan cannot get around. Exact sizes: the neighbours may be written by an op at the same time.
+ * One step on a record's data. The masks keep each store inside the record and naturally aligned, which is what the
+ * verifier has to see and what a damaged plan cannot get around. Exact sizes: the neighbours may be written by an op at
+ * the same time.
  */
-static __always_inline void scx_store(struct scx_task_record *rec, u32 offset, u32 size, u64 value)
+static __always_inline void scx_store(u8 *data, const u32 bytes, u32 offset, u32 size, u64 value)
 {
-	u8 *data = (u8 *)rec->data;
-
 	switch (size) {
 	case 1:
-		*(volatile u8 *)(data + (offset & (SCX_UPGRADE_TASK_DATA - 1))) = value;
+		*(volatile u8 *)(data + (offset & (bytes - 1))) = value;
 		break;
 	case 2:
-		*(volatile u16 *)(data + (offset & (SCX_UPGRADE_TASK_DATA - 2))) = value;
+		*(volatile u16 *)(data + (offset & (bytes - 2))) = value;
 		break;
 	case 4:
-		*(volatile u32 *)(data + (offset & (SCX_UPGRADE_TASK_DATA - 4))) = value;
+		*(volatile u32 *)(data + (offset & (bytes - 4))) = value;
 		break;
 	case 8:
-		*(volatile u64 *)(data + (offset & (SCX_UPGRADE_TASK_DATA - 8))) = value;
+		*(volatile u64 *)(data + (offset & (bytes - 8))) = value;
 		break;
+	}
+}
+
+static __always_inline void scx_apply(u8 *data, const u32 bytes, volatile struct scx_plan *plan)
+{
+	u32 i;
+
+	bpf_for(i, 0, plan->nr_steps) {
+		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
+
+		scx_store(data, bytes, s->offset, s->size, s->value);
 	}
 }
 
 /*
- * Apply to @rec every plan between its stamp and the running epoch, exactly once, whoever comes first: an op that
- * touches the task or the sweep. A fresh record, or one so old that its plans are no longer kept, starts from the
- * image. The epoch is read before the image: a record made from a half-written image has an older stamp and gets the
- * plan on its next touch.
+ * scx_bring_up_SCOPE(): apply to a record every plan between its stamp and the running epoch, exactly once, whoever
+ * comes first: an op that touches it or the sweep. A fresh record, or one so old that its plans are no longer kept,
+ * starts from the image. The epoch is read before the image: a record made from a half-written image has an older stamp
+ * and gets the plan on its next touch.
  */
-static __noinline int scx_bring_up(struct scx_task_record *rec)
-{
-	u32 epoch, stamp, k, i;
-
-	bpf_spin_lock(&rec->lock);
-	epoch = scx_host.active.epoch;
-	stamp = rec->stamp;
-	if (stamp == epoch)
-		goto out;
-	if (!stamp || epoch - stamp > SCX_UPGRADE_NR_PLANS) {
-		bpf_for(i, 0, SCX_UPGRADE_TASK_DATA / 8)
-			rec->data[i & (SCX_UPGRADE_TASK_DATA / 8 - 1)] =
-				scx_host.task_image[i & (SCX_UPGRADE_TASK_DATA / 8 - 1)];
-	} else {
-		bpf_for(k, stamp + 1, epoch + 1) {
-			volatile struct scx_plan *plan = &scx_host.plans[k & (SCX_UPGRADE_NR_PLANS - 1)];
-
-			bpf_for(i, 0, plan->nr_steps) {
-				volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
-
-				scx_store(rec, s->offset, s->size, s->value);
-			}
-		}
-	}
-	rec->stamp = epoch;
-out:
-	bpf_spin_unlock(&rec->lock);
-	return 0;
+#define SCX_DEFINE_BRING_UP(scope, SCOPE, bytes)					\
+static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
+{											\
+	u32 epoch, stamp, k, i;								\
+											\
+	bpf_spin_lock(&rec->lock);							\
+	epoch = scx_host.active.epoch;							\
+	stamp = rec->stamp;								\
+	if (stamp == epoch)								\
+		goto out;								\
+	if (!stamp || epoch - stamp > SCX_UPGRADE_NR_PLANS) {				\
+		bpf_for(i, 0, (bytes) / 8)						\
+			rec->data[i & ((bytes) / 8 - 1)] =				\
+				scx_host.scope##_image[i & ((bytes) / 8 - 1)];		\
+	} else {									\
+		bpf_for(k, stamp + 1, epoch + 1)					\
+			scx_apply((u8 *)rec->data, bytes,				\
+				  &scx_host.plans[SCOPE][k & (SCX_UPGRADE_NR_PLANS - 1)]); \
+	}										\
+	rec->stamp = epoch;								\
+out:											\
+	bpf_spin_unlock(&rec->lock);							\
+	return 0;									\
 }
+
+SCX_DEFINE_BRING_UP(task, SCX_SCOPE_TASK, SCX_UPGRADE_TASK_DATA)
+SCX_DEFINE_BRING_UP(cgroup, SCX_SCOPE_CGROUP, SCX_UPGRADE_CGROUP_DATA)
+SCX_DEFINE_BRING_UP(cpu, SCX_SCOPE_CPU, SCX_UPGRADE_CPU_DATA)
+SCX_DEFINE_BRING_UP(global, SCX_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
+
+/* Has @rec seen every plan? The one check that each access pays. */
+#define scx_is_stale(rec)	(*(volatile u32 *)&(rec)->stamp != scx_host.active.epoch)
 
 /*
  * The record of @p, up to date, or NULL when there is no memory for one. Creating on demand covers the tasks that no
@@ -100,9 +136,38 @@ static __always_inline struct scx_task_record *scx_task_record(struct task_struc
 	struct scx_task_record *rec;
 
 	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (rec && unlikely(*(volatile u32 *)&rec->stamp != scx_host.active.epoch))
-		scx_bring_up(rec);
+	if (rec && unlikely(scx_is_stale(rec)))
+		scx_bring_up_task(rec);
 	return rec;
+}
+
+/* The record of @cgrp, likewise. */
+static __always_inline struct scx_cgroup_record *scx_cgroup_record(struct cgroup *cgrp)
+{
+	struct scx_cgroup_record *rec;
+
+	rec = bpf_cgrp_storage_get(&scx_cgroup_records, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (rec && unlikely(scx_is_stale(rec)))
+		scx_bring_up_cgroup(rec);
+	return rec;
+}
+
+/* The record of @cpu, or NULL if there is no such CPU. */
+static __always_inline struct scx_cpu_record *scx_cpu_record(u32 cpu)
+{
+	struct scx_cpu_record *rec = bpf_map_lookup_elem(&scx_cpu_records, &cpu);
+
+	if (rec && unlikely(scx_is_stale(rec)))
+		scx_bring_up_cpu(rec);
+	return rec;
+}
+
+/* The one global record. */
+static __always_inline struct scx_global_record *scx_the_global_record(void)
+{
+	if (unlikely(scx_is_stale(&scx_global_record)))
+		scx_bring_up_global(&scx_global_record);
+	return &scx_global_record;
 }
 
 /* Create the DSQs in a list that 0 ends. Only where a program may sleep. */

@@ -196,3 +196,50 @@ pub fn load(threads: usize) -> Load {
     spec.program = Some("/bin/load".into());
     Load::start(spec).expect("the load does not start")
 }
+
+/// A cgroup, removed with the value unless it is the root.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: std::path::PathBuf,
+    dir: std::fs::File,
+}
+
+impl Cgroup {
+    /// The root.
+    pub fn root() -> Cgroup {
+        Cgroup::at("/sys/fs/cgroup".into())
+    }
+
+    /// A new one below the root.
+    pub fn new(name: &str) -> Cgroup {
+        let path = Path::new("/sys/fs/cgroup").join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Cgroup::at(path)
+    }
+
+    fn at(path: std::path::PathBuf) -> Cgroup {
+        let dir = std::fs::File::open(&path).unwrap();
+        Cgroup { path, dir }
+    }
+
+    /// Its key in a map of cgroup storage: an open descriptor.
+    pub fn key(&self) -> u32 {
+        std::os::fd::AsRawFd::as_raw_fd(&self.dir) as u32
+    }
+
+    /// Move a process here. One that has just ended is no failure.
+    pub fn take(&self, pid: i32) {
+        let _ = std::fs::write(self.path.join("cgroup.procs"), pid.to_string());
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if self.path != Path::new("/sys/fs/cgroup") {
+            for pid in std::fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default().lines() {
+                let _ = std::fs::write("/sys/fs/cgroup/cgroup.procs", pid);
+            }
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}

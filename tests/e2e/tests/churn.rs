@@ -1,4 +1,5 @@
 //! Many swaps in a row under load: the scheduler stays on, nobody waits for ever, nothing piles up.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::EnabledWatch;
 use e2e::fresh;

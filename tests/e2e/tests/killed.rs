@@ -1,5 +1,6 @@
 //! A swap that is killed with SIGKILL, at moments spread over all of its length: the old or the new policy runs, never
 //! a mix, and the next command finishes or cleans up.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
 use std::process::Stdio;

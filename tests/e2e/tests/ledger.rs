@@ -1,8 +1,10 @@
 //! Exactness for tasks that run: after each of many swaps, every record of every task is recomputed from an invariant
 //! that the two ledger policies keep (see `tests/policies/src/bpf/ledger.bpf.h`), by a reader that is neither policy.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
 
+use e2e::Cgroup;
 use e2e::EnabledWatch;
 use e2e::fresh;
 use e2e::load;
@@ -11,6 +13,8 @@ use e2e::wait_until;
 use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
+use libbpf_rs::MapCore;
+use libbpf_rs::MapFlags;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use state_migrate::Layout;
@@ -99,10 +103,54 @@ fn audit(reader: &mut Reader, before: &HashMap<Key, u64>) -> HashMap<Key, u64> {
     );
 }
 
+/// A column of one record of a scope, read by user space through the pinned map.
+fn column(host: &Host, scope: Scope, key: u32, name: &str) -> Option<Vec<u8>> {
+    let placed = host.registry.layout.scopes[&scope].columns.iter().find(|c| c.name == name)?;
+    let record = host.records(scope).unwrap().lookup(&key.to_ne_bytes(), MapFlags::ANY).unwrap()?;
+    Some(record[placed.offset as usize..][..placed.ty.size() as usize].to_vec())
+}
+
+fn count(host: &Host, scope: Scope, key: u32, name: &str) -> u64 {
+    let bytes = column(host, scope, key, name).unwrap_or_else(|| vec![0; 8]);
+    u64::from_le_bytes(bytes.try_into().unwrap())
+}
+
+/// The other scopes: each turn counted once on its CPU, once in its cgroup, once in all; the marks of version b at
+/// their defaults.
+fn audit_sums(groups: &[Cgroup]) {
+    let host = Host::running(&Pins::open().unwrap()).unwrap();
+    let cpus = libbpf_rs::num_possible_cpus().unwrap() as u32;
+    let all = || count(&host, Scope::Global, 0, "all_turns");
+    let before = all();
+    let by_cpu: u64 = (0..cpus).map(|cpu| count(&host, Scope::Cpu, cpu, "cpu_turns")).sum();
+    let by_group: u64 = groups.iter().map(|g| count(&host, Scope::Cgroup, g.key(), "cgroup_turns")).sum();
+    let after = all();
+    // Each CPU may be between its own count and the one in all.
+    for (what, sum) in [("CPUs", by_cpu), ("cgroups", by_group)] {
+        assert!(
+            sum >= before && sum <= after + u64::from(cpus),
+            "{sum} turns on {what}, {before} to {after} in all"
+        );
+    }
+    for cpu in 0..cpus {
+        let mark = column(&host, Scope::Cpu, cpu, "cpu_mark");
+        assert!(mark.is_none_or(|m| m == [3, 0, 0, 0]));
+    }
+    for group in groups {
+        assert!(column(&host, Scope::Cgroup, group.key(), "cgroup_mark").is_none_or(|m| m == [9]));
+    }
+    if let Some(marks) = column(&host, Scope::Global, 0, "global_marks") {
+        assert!(marks.chunks(2).all(|m| m == [11, 0]), "{marks:?}");
+    }
+}
+
 #[test]
 fn no_write_of_any_task_is_lost_or_repeated_over_many_swaps() {
     fresh();
     let load = load(400);
+    // Every cgroup that has tasks, so that the sum over them is the whole.
+    let groups = [Cgroup::root(), Cgroup::new("ledger-x"), Cgroup::new("ledger-y")];
+    let workers: Vec<_> = load.pids().collect();
     report(&["run", A]);
     let watch = EnabledWatch::start();
     let mut reader = Reader::open(&Host::running(&Pins::open().unwrap()).unwrap()).unwrap();
@@ -114,7 +162,12 @@ fn no_write_of_any_task_is_lost_or_repeated_over_many_swaps() {
             1 | 2 => report(&["rollback"]),
             _ => report(&["swap", A]),
         };
+        // Tasks move between cgroups all the while.
+        for (i, pid) in workers.iter().enumerate() {
+            groups[(n as usize + i) % groups.len()].take(*pid as i32);
+        }
         turns = audit(&mut reader, &turns);
+        audit_sums(&groups);
     }
     assert!(turns.values().sum::<u64>() > 10_000, "hardly anything ran: the test shows little");
     wait_until("every kind advances", || load.progress().stuck_since(&begin).is_empty());

@@ -1,4 +1,5 @@
 //! A policy's life: run, swap, rollback, stop, and what becomes of its process.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::process::Command;
 use std::time::Duration;
@@ -48,8 +49,9 @@ fn run_swap_rollback_stop() {
     assert_eq!(fate(&swap, "credit_pct"), ["defaulted"]);
     assert_eq!(fate(&swap, "recent_us"), ["defaulted"]);
     assert_eq!(fate(&swap, "nr_runs"), ["dropped"]);
-    assert!(swap.tasks_visited >= 300, "the sweep saw {} tasks", swap.tasks_visited);
-    assert_eq!(swap.tasks_missing, 0);
+    let swept = swap.swept("task").expect("new columns are swept");
+    assert!(swept.visited >= 300, "the sweep saw {} tasks", swept.visited);
+    assert_eq!(swept.missing, 0);
 
     let before = load.progress();
     let rollback = report(&["rollback"]);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use libbpf_rs::{Iter, Link, Object, ObjectBuilder};
 use scx_upgrade_sdk::host::Host;
+use state_migrate::Scope;
 
 use crate::clock::now_ns;
 pub use entry::{Class, Entry, Key};
@@ -81,7 +82,8 @@ impl Reader {
             program.set_autoload(false);
         }
         for mut map in open.maps_mut().filter(|map| map.name() == RECORDS) {
-            map.reuse_fd(host.task_records().as_fd()).context("sharing the host's records")?;
+            let records = host.records(Scope::Task).context("the host has no task records")?;
+            map.reuse_fd(records.as_fd()).context("sharing the host's records")?;
         }
         let object = open.load().context("the reader's BPF programs")?;
         let attach = |name: &str| -> Result<Link> {

@@ -3,7 +3,8 @@
  * The ledger: state with an invariant that holds whatever ran and however often. Each turn on the CPU adds one to
  * `turns` and derives the rest from it, so a reader that knows nothing of schedulers can tell for every task, running
  * or not, whether a swap lost, mixed or repeated a write: LEDGER_SEAL(pid, turns) must stand in `seal`, and `turns`
- * never goes back. The two versions lay the columns out apart.
+ * never goes back. Each turn also counts once for its CPU, once for its cgroup and once in all. The two versions lay the
+ * columns out apart.
  */
 #ifndef __LEDGER_BPF_H
 #define __LEDGER_BPF_H
@@ -22,10 +23,29 @@ void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)
 	scx_bpf_dsq_move_to_local(ledger_queue, 0);
 }
 
+/* In this order, so that whoever reads the sum of the parts after the whole never finds less. */
+static void ledger_count(struct task_struct *p)
+{
+	struct policy_cpu *cpu = cpu_state(bpf_get_smp_processor_id());
+	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
+
+	if (cpu)
+		cpu->cpu_turns++;
+	if (cgrp) {
+		struct policy_cgroup *group = cgroup_state(cgrp);
+
+		if (group)
+			__sync_fetch_and_add(&group->cgroup_turns, 1);
+		bpf_cgroup_release(cgrp);
+	}
+	__sync_fetch_and_add(&global_state()->all_turns, 1);
+}
+
 void BPF_STRUCT_OPS(ledger_running, struct task_struct *p)
 {
 	struct policy_task *t = task_state(p);
 
+	ledger_count(p);
 	if (!t)
 		return;
 	t->turns++;

@@ -8,6 +8,18 @@ struct policy_task {
 	u32	only_a __default(7);	/* adds one each turn under ledger_a */
 } __policy_state;
 
+struct policy_cpu {
+	u64	cpu_turns;
+} __policy_state;
+
+struct policy_cgroup {
+	u64	cgroup_turns;
+} __policy_state;
+
+struct policy_global {
+	u64	all_turns;
+} __policy_state;
+
 static void ledger_turn(struct policy_task *t)
 {
 	t->only_a++;

@@ -16,6 +16,21 @@ struct policy_task {
 	u64	turns;
 } __policy_state;
 
+struct policy_cpu {
+	u32	cpu_mark __default(3);
+	u64	cpu_turns;
+} __policy_state;
+
+struct policy_cgroup {
+	u8	cgroup_mark __default(9);
+	u64	cgroup_turns;
+} __policy_state;
+
+struct policy_global {
+	u16	global_marks[40] __default(11);
+	u64	all_turns;
+} __policy_state;
+
 static void ledger_turn(struct policy_task *t)
 {
 	t->only_b--;

@@ -1,0 +1,77 @@
+//! The four scopes of state: for each the host has a map of records, an image that new ones start as, plans, and a
+//! program that sweeps. Everything else treats them alike.
+
+use std::mem::offset_of;
+
+use state_migrate::HEADER;
+use state_migrate::Layout;
+use state_migrate::Scope;
+
+use crate::abi;
+use crate::abi::HostData;
+
+/// What the host has for one scope.
+#[derive(Debug)]
+pub(crate) struct ScopeParts {
+    pub scope: Scope,
+    /// Index into `HostData::plans`.
+    pub index: usize,
+    /// The map of its records.
+    pub map: &'static str,
+    /// The host's program that brings all of them up to date.
+    pub sweep: &'static str,
+    /// Bytes of a record behind its header.
+    pub data: usize,
+    /// Where `HostData` has the image of a new record.
+    pub image: usize,
+}
+
+pub(crate) const SCOPES: [ScopeParts; 4] = [
+    ScopeParts {
+        scope: Scope::Task,
+        index: 0,
+        map: "scx_task_records",
+        sweep: "sweep_tasks",
+        data: abi::TASK_DATA,
+        image: offset_of!(HostData, task_image),
+    },
+    ScopeParts {
+        scope: Scope::Cgroup,
+        index: 1,
+        map: "scx_cgroup_records",
+        sweep: "sweep_cgroups",
+        data: abi::CGROUP_DATA,
+        image: offset_of!(HostData, cgroup_image),
+    },
+    ScopeParts {
+        scope: Scope::Cpu,
+        index: 2,
+        map: CPU_MAP,
+        sweep: "sweep_cpus",
+        data: abi::CPU_DATA,
+        image: offset_of!(HostData, cpu_image),
+    },
+    ScopeParts {
+        scope: Scope::Global,
+        index: 3,
+        map: ".data.scx_global",
+        sweep: "sweep_global",
+        data: abi::GLOBAL_DATA,
+        image: offset_of!(HostData, global_image),
+    },
+];
+
+/// The map of CPU records, an array with one for each CPU that there can be.
+pub(crate) const CPU_MAP: &str = "scx_cpu_records";
+
+/// A layout in which nothing stands yet.
+pub(crate) fn empty_layout() -> Layout {
+    Layout::new(&SCOPES.map(|s| (s.scope, HEADER + s.data as u32)))
+}
+
+impl ScopeParts {
+    /// What a new record starts as, header left out.
+    pub fn image_of(&self, layout: &Layout) -> Vec<u8> {
+        layout.image(self.scope).split_off(HEADER as usize)
+    }
+}
