@@ -38,9 +38,8 @@ impl Ledger {
             let placed = layout.scopes[&Scope::Task].columns.iter().find(|c| c.name == name);
             placed.map(|p| entry.column(p).to_vec())
         };
-        let number = |name: &str| {
-            bytes(name).map(|b| b.iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte)))
-        };
+        let number =
+            |name: &str| bytes(name).map(|b| b.iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte)));
         Ledger {
             turns: number("turns").expect("no column turns"),
             turns_low: number("turns_low").expect("no column turns_low"),
@@ -79,7 +78,8 @@ fn audit(reader: &mut Reader, before: &HashMap<Key, u64>) -> HashMap<Key, u64> {
     for _ in 0..5 {
         let layout = Host::running(&Pins::open().unwrap()).unwrap().registry.layout;
         let snapshot = reader.snapshot().unwrap();
-        let tasks: Vec<_> = snapshot.entries.iter().filter(|e| e.has_record() && !e.is_idle_thread()).collect();
+        let tasks: Vec<_> =
+            snapshot.entries.iter().filter(|e| e.has_record() && !e.is_idle_thread()).collect();
         let ledgers: Vec<_> = tasks.iter().map(|e| (e.key(), Ledger::read(e, &layout))).collect();
         let turns: HashMap<_, _> = ledgers.iter().map(|(key, l)| (*key, l.turns)).collect();
         faults = ledgers.iter().filter_map(|(key, l)| l.fault(key.pid)).collect();
@@ -92,7 +92,11 @@ fn audit(reader: &mut Reader, before: &HashMap<Key, u64>) -> HashMap<Key, u64> {
             return turns;
         }
     }
-    panic!("{} faults, the first: {}", faults.len(), faults.iter().take(5).cloned().collect::<Vec<_>>().join("; "));
+    panic!(
+        "{} faults, the first: {}",
+        faults.len(),
+        faults.iter().take(5).cloned().collect::<Vec<_>>().join("; ")
+    );
 }
 
 #[test]

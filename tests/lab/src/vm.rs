@@ -179,9 +179,7 @@ impl Vm {
         let folder = run_dir::create(&cache::folder()?)?;
         let mut image = Initramfs::new();
         MOUNT_POINTS.iter().for_each(|path| image.folder(path));
-        image
-            .file(&self.init, "/init")
-            .context("the guest's PID 1 (this crate's lab-init) is needed")?;
+        image.file(&self.init, "/init").context("the guest's PID 1 (this crate's lab-init) is needed")?;
         for (host, guest) in &job.files {
             image.file(host, guest)?;
             // Cargo compiles this path into integration tests (CARGO_BIN_EXE_…).
