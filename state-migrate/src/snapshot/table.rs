@@ -185,8 +185,11 @@ impl SavedColumn {
                 return Err(SnapshotError::Text { what: "unit", text: String::new(), reason: "it is empty" });
             }
         }
-        types::fault(&self.ty)
-            .map_or(Ok(()), |what| Err(SnapshotError::BadType { column: self.name.clone(), what }))
+        let control = || (!types::is_plain(&self.ty)).then_some("a field whose name has control characters");
+        match types::fault(&self.ty).or_else(control) {
+            Some(what) => Err(SnapshotError::BadType { column: self.name.clone(), what }),
+            None => Ok(()),
+        }
     }
 
     fn read(from: &mut Reader) -> Result<SavedColumn, SnapshotError> {

@@ -1,6 +1,7 @@
 //! Column types as bytes.
 
 use super::SnapshotError;
+use super::error::text_fault;
 use super::wire::{Reader, Writer};
 use crate::schema::MAX_NAME;
 use crate::types::{MAX_ALIGN, StructField, Type};
@@ -84,6 +85,17 @@ fn nested(from: &mut Reader, depth: u32, parts: &mut u32) -> Result<Type, Snapsh
     })
 }
 
+/// Whether all names in a type that [`fault`] finds nothing wrong with can be shown on a terminal.
+pub(super) fn is_plain(ty: &Type) -> bool {
+    match ty {
+        Type::Int { .. } | Type::Bool | Type::Enum { .. } => true,
+        Type::Array { elem, .. } => is_plain(elem),
+        Type::Struct { fields, .. } => {
+            fields.iter().all(|f| text_fault(&f.name, MAX_NAME).is_none() && is_plain(&f.ty))
+        }
+    }
+}
+
 /// What is wrong with a type, if anything: no schema has one like that.
 pub(crate) fn fault(ty: &Type) -> Option<&'static str> {
     let mut parts = MAX_PARTS;
@@ -117,8 +129,8 @@ fn fault_at(ty: &Type, depth: u32, parts: &mut u32) -> Option<&'static str> {
             }
             let mut end = 0;
             for field in fields {
-                if field.name.is_empty() || super::error::text_fault(&field.name, MAX_NAME).is_some() {
-                    return Some("a field whose name is empty, too long or not plain");
+                if field.name.is_empty() || field.name.len() > MAX_NAME {
+                    return Some("a field whose name is empty or too long");
                 }
                 if let Some(what) = fault_at(&field.ty, deeper, parts) {
                     return Some(what);

@@ -159,6 +159,7 @@ fn columns_have_types_that_policies_can_have() {
     assert!(refused(structure(48, 16, &[("a", 0, u(8))])).contains("alignment"));
     assert!(refused(structure(8, 8, &[])).contains("without fields"));
     assert!(refused(structure(8, 8, &[("", 0, u(8))])).contains("name"));
+    assert!(refused(structure(8, 8, &[("a\n", 0, u(8))])).contains("control characters"));
     assert!(refused(structure(8, 8, &[("a", 0, u(24))])).contains("1, 2, 4 or 8"));
     assert!(refused(structure(8, 8, &[("a", 0, u(32)), ("b", 3, u(8))])).contains("overlap"));
     assert!(refused(structure(8, 8, &[("a", 4, u(64))])).contains("out of its struct"));
