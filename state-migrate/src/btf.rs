@@ -71,6 +71,12 @@ pub enum BtfError {
         /// The type's id.
         id: u32,
     },
+    /// A type's name is none of the strings.
+    #[error("BTF type {id} has a name outside the string section; the BTF is damaged, build it anew")]
+    NameOutside {
+        /// The type's id.
+        id: u32,
+    },
     /// A kind that neither this code nor the BTF itself gives the size of.
     #[error("BTF type {id} is of the unknown kind {kind}; update this tool")]
     UnknownKind {
@@ -178,6 +184,10 @@ impl<'a> Btf<'a> {
             let end = at + RECORD + once + each * vlen(info);
             if end > types.len() {
                 return Err(BtfError::TypeTruncated { id });
+            }
+            // Strings that are appended behind these must not become its name.
+            if word(types, at) as usize >= header.strings.len() {
+                return Err(BtfError::NameOutside { id });
             }
             offsets.push(at as u32);
             at = end;

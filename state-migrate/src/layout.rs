@@ -1,8 +1,12 @@
 //! Where every live column stands in the host's records.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::check::{LayoutError, MAX_RECORD};
 
 use crate::schema::Scope;
 use crate::types::Type;

@@ -17,12 +17,14 @@ pub mod layout;
 pub mod object;
 pub mod plan;
 pub mod schema;
+pub mod snapshot;
 pub mod types;
 
 pub use augment::{AugmentError, augment, malformed_kfuncs};
 pub use btf::{Btf, BtfError, Kind};
-pub use layout::{HEADER, Layout, Placed, ScopeLayout};
+pub use layout::{HEADER, Layout, LayoutError, MAX_RECORD, Placed, ScopeLayout};
 pub use object::ObjectError;
 pub use plan::{ColumnPlan, Fate, MAX_STEPS, Plan, PlanError, Retained, Step, plan};
 pub use schema::{Column, Queue, QueueOrder, Schema, SchemaError, Scope};
+pub use snapshot::{Snapshot, SnapshotError};
 pub use types::{StructField, Type};

@@ -76,6 +76,7 @@ fn names_what_is_wrong() {
     assert_eq!(with(8, 1), Some(BtfError::Unaligned { name: "type" }));
     assert_eq!(with(24 + 16, b'x'), Some(BtfError::Split));
     assert_eq!(with(good.len() - 1, b'x'), Some(BtfError::Strings));
+    assert_eq!(with(24, 5), Some(BtfError::NameOutside { id: 1 }));
     assert_eq!(with(24 + 7, 4 + 100), Some(BtfError::UnknownKind { id: 1, kind: 104 }));
 }
 

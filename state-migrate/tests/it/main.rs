@@ -4,7 +4,12 @@
 mod augment;
 mod btf;
 mod builder;
+mod corpus;
 mod plan;
 mod properties;
 mod robustness;
 mod schema;
+mod snapshot;
+mod snapshot_damage;
+mod snapshot_file;
+mod snapshot_restore;

@@ -11,7 +11,7 @@ use state_migrate::{
 
 use crate::builder::{Builder, array, column, u};
 
-fn sample() -> Schema {
+pub fn sample() -> Schema {
     let field = |name: &str, offset, ty| StructField { name: name.into(), offset, ty };
     let fields = vec![field("a", 0, Type::Bool), field("b", 8, array(u(32), 2))];
     let columns = vec![
@@ -23,7 +23,7 @@ fn sample() -> Schema {
     Schema { scopes: BTreeMap::from([(Scope::Task, columns)]), queues, ..Schema::default() }
 }
 
-fn sample_btf() -> Vec<u8> {
+pub fn sample_btf() -> Vec<u8> {
     let mut b = Builder::new();
     b.schema(&sample());
     let int = b.int("int", 4, 1);
@@ -33,7 +33,7 @@ fn sample_btf() -> Vec<u8> {
 }
 
 /// An ELF file with one named section, as little of it as the reader takes.
-fn elf(name: &str, data: &[u8]) -> Vec<u8> {
+pub fn elf(name: &str, data: &[u8]) -> Vec<u8> {
     let names = format!("\0{name}\0.shstrtab\0");
     let (data_at, names_at) = (64u64, 64 + data.len() as u64);
     let sections_at = (names_at + names.len() as u64).next_multiple_of(8);
