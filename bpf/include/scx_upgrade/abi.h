@@ -47,12 +47,37 @@ struct scx_active {
 	u32	epoch;			/* the latest plan that every record must have seen; 0 is no record's */
 } __attribute__((aligned(8)));
 
-/* One exact-size store of a plan. `offset` counts from the first byte behind the record's header. */
+enum scx_step_kind {
+	SCX_STEP_STORE,			/* store `value` */
+	SCX_STEP_COPY,			/* load and store the same bytes */
+	SCX_STEP_CONVERT,		/* load a number, (v + pre) * mul / div + add, clamp it, store it */
+};
+
+#define SCX_STEP_FROM_SIGNED	(1 << 0)
+#define SCX_STEP_TO_SIGNED	(1 << 1)
+#define SCX_STEP_TO_BOOL	(1 << 2)	/* 0 or 1, nothing else */
+#define SCX_STEP_AWAY		(1 << 3)	/* a quotient that is not whole goes away from zero, not toward it */
+
+/*
+ * One step of a plan, done `count` times. Offsets count from the first byte behind the record's header; loads and
+ * stores have exactly their size, 1, 2, 4 or 8, and are aligned to it. The meaning is that of state-migrate/src/step.
+ */
 struct scx_step {
-	u16	offset;
-	u16	size;			/* 1, 2, 4 or 8 */
-	u32	reserved;
+	u8	kind;			/* enum scx_step_kind */
+	u8	flags;			/* SCX_STEP_* */
+	u8	from_size;
+	u8	to_size;
+	u16	from;
+	u16	to;
+	u16	count;
+	u16	from_stride;
+	u16	to_stride;
+	u16	reserved;
 	u64	value;
+	s64	pre;
+	s64	mul;			/* of a magnitude of at most 2^31 */
+	s64	div;			/* 1 to 2^31 */
+	s64	add;
 };
 
 struct scx_plan {

@@ -8,6 +8,7 @@
 
 #include <scx/common.bpf.h>
 #include <scx_upgrade/abi.h>
+#include <scx_upgrade/step.bpf.h>
 
 /* Volatile: user space commits through a mapping of it. */
 volatile struct scx_host scx_host SEC(".data.scx_host");
@@ -55,40 +56,6 @@ struct {
 __hidden struct scx_global_record scx_global_record SEC(".data.scx_global");
 
 /*
- * One step on a record's data. The masks keep each store inside the record and naturally aligned, which is what the
- * verifier has to see and what a damaged plan cannot get around. Exact sizes: the neighbours may be written by an op at
- * the same time.
- */
-static __always_inline void scx_store(u8 *data, const u32 bytes, u32 offset, u32 size, u64 value)
-{
-	switch (size) {
-	case 1:
-		*(volatile u8 *)(data + (offset & (bytes - 1))) = value;
-		break;
-	case 2:
-		*(volatile u16 *)(data + (offset & (bytes - 2))) = value;
-		break;
-	case 4:
-		*(volatile u32 *)(data + (offset & (bytes - 4))) = value;
-		break;
-	case 8:
-		*(volatile u64 *)(data + (offset & (bytes - 8))) = value;
-		break;
-	}
-}
-
-static __always_inline void scx_apply(u8 *data, const u32 bytes, volatile struct scx_plan *plan)
-{
-	u32 i;
-
-	bpf_for(i, 0, plan->nr_steps) {
-		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
-
-		scx_store(data, bytes, s->offset, s->size, s->value);
-	}
-}
-
-/*
  * scx_bring_up_SCOPE(): apply to a record every plan between its stamp and the running epoch, exactly once, whoever
  * comes first: an op that touches it or the sweep. A fresh record, or one so old that its plans are no longer kept,
  * starts from the image. The epoch is read before the image: a record made from a half-written image has an older stamp
@@ -110,8 +77,8 @@ static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 				scx_host.scope##_image[i & ((bytes) / 8 - 1)];		\
 	} else {									\
 		bpf_for(k, stamp + 1, epoch + 1)					\
-			scx_apply((u8 *)rec->data, bytes,				\
-				  &scx_host.plans[SCOPE][k & (SCX_UPGRADE_NR_PLANS - 1)]); \
+			scx_apply_plan((u8 *)rec->data, bytes,				\
+				       &scx_host.plans[SCOPE][k & (SCX_UPGRADE_NR_PLANS - 1)]); \
 	}										\
 	rec->stamp = epoch;								\
 out:											\
