@@ -95,12 +95,26 @@ fn refuses_what_cannot_be_state() {
         let int = b.int("unsigned int", 4, 0);
         b.structure("bpf_spin_lock", 4, &[("val", int, 0)])
     };
-    assert!(matches!(refused(lock), E::KernelStruct { name, .. } if name == "bpf_spin_lock"));
-    let union = |b: &mut Builder| {
-        let int = b.int("unsigned int", 4, 0);
-        b.union("", 4, &[("a", int)])
+    let error = refused(lock);
+    assert!(error.to_string().contains("one lock"), "{error}");
+    assert!(matches!(error, E::KernelStruct { name, .. } if name == "bpf_spin_lock"));
+    assert!(matches!(refused(|b| b.union("none", 4, &[])), E::EmptyStruct { .. }));
+    let pointer = |b: &mut Builder| {
+        let ptr = b.refer(Kind::Ptr, "", 0);
+        b.union("", 8, &[("p", ptr)])
     };
-    assert!(matches!(refused(union), E::Union { .. }));
+    assert!(matches!(refused(pointer), E::Pointer { field, .. } if field == "f.p"));
+    let small = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.union("", 2, &[("a", int)])
+    };
+    assert!(matches!(refused(small), E::Malformed { .. }));
+    let packed = |b: &mut Builder| {
+        let (int, byte) = (b.int("unsigned int", 4, 0), b.int("char", 1, 0));
+        let bytes = b.array(byte, 5);
+        b.union("", 5, &[("a", int), ("b", bytes)])
+    };
+    assert!(matches!(refused(packed), E::Packed { .. }));
     let flexible = |b: &mut Builder| {
         let int = b.int("unsigned int", 4, 0);
         b.array(int, 0)
@@ -215,7 +229,7 @@ fn refuses_wrong_defaults() {
     let st = b.structure("policy_task", 4, &[("f", int, 0)]);
     b.tag("scx:default=1", st, 0);
     b.tag("scx:default=1", st, 0);
-    assert!(matches!(read(&b), Err(E::TwoDefaults { .. })));
+    assert!(matches!(read(&b), Err(E::TwoTags { tag: "default", .. })));
 }
 
 #[test]
