@@ -3,10 +3,12 @@
 //! Which column a field of the new policy becomes is decided by the columns of the running policy, in this order:
 //!
 //! 1. One of its name and type, of no other unit, and with the same rule or where the field has none: the column is
-//!    *carried*, by identity. So a rule that was applied once is not applied again, and its tag can stay or go.
+//!    *carried*, by identity. So a rule that was applied once is not applied again, and its tag can stay or go. If only
+//!    its type is another, the type is *converted*.
 //! 2. The one that `scx:from` names: the field is *converted* from it by its rule.
-//! 3. One of its name. Where `scx:from` names none that there is, the renaming was done by an earlier version; where a
-//!    rescaled field has the unit already, so was the rescaling: the rule is left out. The rest of it converts.
+//! 3. One of its name. Where `scx:from` names none that there is, the renaming was done by an earlier version, and
+//!    unless that is known to have had another rule, the rest of the rule too; where the column has the field's unit
+//!    already, so was the rescaling. What is done is left out, and the type is converted if it changes.
 //!
 //! Where the running policy has none, the retained columns of the other slots are asked in the same way, the newest
 //! first, and what says that there is no way is not an error then. What finds no column is *defaulted*.

@@ -117,10 +117,10 @@ fn line<'a>(layout: &'a ScopeLayout, column: &'a Placed) -> Vec<&'a Placed> {
     line
 }
 
-/// The shortest way that there is, or why there is none.
+/// The way with the fewest derivations forward, and of those the shortest; or why there is none.
 fn find<'a>(layout: &'a ScopeLayout, running: u32, target: &'a Placed) -> Result<Way<'a>, String> {
     let forth = line(layout, target);
-    let mut ways: Vec<(usize, bool, Result<Way<'a>, String>)> = Vec::new();
+    let mut ways: Vec<(usize, usize, Result<Way<'a>, String>)> = Vec::new();
     for from in layout.columns.iter().filter(|c| c.slots.contains(&running)) {
         let back = line(layout, from);
         let meet = |c: &Placed| forth.iter().position(|f| f.id == c.id);
@@ -129,8 +129,9 @@ fn find<'a>(layout: &'a ScopeLayout, running: u32, target: &'a Placed) -> Result
             continue;
         };
         let way = way(from, &back[..up], &forth[..down], target, running);
-        ways.push((up + down, from.name != target.name, way));
+        ways.push((down, up, way));
     }
+    // What was made of the target itself has its value, what was made of the same source only a like one.
     ways.sort_by_key(|w| (w.2.is_err(), w.0, w.1));
     match ways.into_iter().next() {
         Some((_, _, way)) => way,

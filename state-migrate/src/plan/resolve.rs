@@ -66,20 +66,32 @@ fn among(scope: Scope, found: &[&Placed], column: &Column) -> Result<Option<Orig
         return Ok(Some(Origin::Keep { id: same.id, reason: None }));
     }
     let named = |name: &str| found.iter().copied().find(|c| c.name == name);
+    let own = named(&column.name);
+    let type_only = || Rule { saturate: rule.saturate, ..Rule::default() };
+    if let Some(own) = own.filter(|o| rule.derives() && rule.convert.is_none() && o.rule.same(rule))
+        && units_agree(own, column)
+    {
+        return derive(scope, own, column, type_only()).map(Some);
+    }
     if let Some(source) = rule.from.as_deref().and_then(named) {
         return derive(scope, source, column, rule.clone()).map(Some);
     }
-    let Some(own) = named(&column.name) else { return Ok(None) };
+    let Some(own) = own else { return Ok(None) };
     let has_unit = own.unit.is_some() && own.unit.as_deref() == column.unit();
     // A conversion to another type is never done already.
-    let done = rule.from.is_some() || (has_unit && (rule.convert.is_none() || own.ty == column.ty));
-    if !done {
-        return derive(scope, own, column, rule.clone()).map(Some);
+    let by_unit = has_unit && (rule.convert.is_none() || own.ty == column.ty);
+    // What `scx:from` names is gone, so the renaming is done, and the rest of the rule with it, unless the unit says
+    // that it is not, or the rule that the renaming was done by is known and said something else.
+    let by_name = rule.from.is_some()
+        && (units_agree(own, column) || rule.scale.is_none())
+        && (own.rule.from != rule.from || (own.rule.scale, &own.rule.convert) == (rule.scale, &rule.convert));
+    if !by_unit && !by_name {
+        return derive(scope, own, column, Rule { from: None, ..rule.clone() }).map(Some);
     }
     if own.ty == column.ty && units_agree(own, column) {
         return Ok(Some(Origin::Keep { id: own.id, reason: None }));
     }
-    derive(scope, own, column, Rule { saturate: rule.saturate, ..Rule::default() }).map(Some)
+    derive(scope, own, column, type_only()).map(Some)
 }
 
 /// A side without a unit is taken to mean the same.

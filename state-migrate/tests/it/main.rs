@@ -4,7 +4,16 @@
 mod augment;
 mod btf;
 mod builder;
+mod changes;
+mod evolve;
+mod model;
 mod plan;
 mod properties;
 mod robustness;
 mod schema;
+
+/// Settings of a property test: this many cases, or as many as the environment says.
+fn cases(default: u32) -> proptest::prelude::ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    proptest::prelude::ProptestConfig { cases, failure_persistence: None, ..Default::default() }
+}

@@ -107,7 +107,7 @@ fn schema() -> impl Strategy<Value = Schema> {
 }
 
 /// No column overlaps another, the header or the record's end, and each is aligned.
-fn check_layout(layout: &Layout) {
+pub fn check_layout(layout: &Layout) {
     for (scope, s) in &layout.scopes {
         let mut used = vec![false; s.record_size as usize];
         used[..HEADER as usize].fill(true);
@@ -189,7 +189,7 @@ fn check_kept(before: &Layout, after: &Layout) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(crate::cases(300))]
 
     #[test]
     fn every_sequence_of_swaps(
