@@ -1,8 +1,12 @@
 //! Where every live column stands in the host's records.
 
+mod sound;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::sound::LayoutError;
 
 use crate::rule::Rule;
 use crate::schema::Scope;

@@ -26,7 +26,7 @@ pub mod well_known;
 
 pub use augment::{AugmentError, augment, malformed_kfuncs};
 pub use btf::{Btf, BtfError, Kind};
-pub use layout::{HEADER, Layout, Placed, ScopeLayout, Source};
+pub use layout::{HEADER, Layout, LayoutError, Placed, ScopeLayout, Source};
 pub use object::ObjectError;
 pub use plan::{
     Capacity, ColumnPlan, Fate, Plan, PlanError, PlanReport, Refusal, Retained, Row, check, plan, plan_back,

@@ -138,6 +138,10 @@ impl Draft {
     fn new(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> Draft {
         let plan = Plan { layout: resident.clone(), columns: Vec::new(), steps: BTreeMap::new() };
         let mut draft = Draft { plan, errors: Vec::new(), capacity: Vec::new() };
+        if let Err(error) = resident.check() {
+            draft.errors.push(error.into());
+            return draft;
+        }
         let taken = |s: &ScopeLayout| s.columns.iter().any(|c| c.slots.contains(&slot));
         if running == Some(slot) || resident.scopes.values().any(taken) {
             draft.errors.push(PlanError::SlotTaken { slot });

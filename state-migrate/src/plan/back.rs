@@ -20,6 +20,7 @@ use crate::step::{Call, Linear, MAX_STEPS, Step};
 /// What has no such way is retained as the target left it; the reason says why. So is a column from which the newer
 /// one was copied (`scx:from`) while its policy went on with the old one too: the two went their own ways.
 pub fn plan_back(resident: &Layout, running: u32, target: u32) -> Result<Plan, PlanError> {
+    resident.check()?;
     let mut plan = Plan { layout: resident.clone(), columns: Vec::new(), steps: BTreeMap::new() };
     for (&scope, layout) in &resident.scopes {
         let (mut ops, mut calls) = (Vec::new(), Vec::new());

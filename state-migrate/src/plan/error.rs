@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::slots;
+use crate::layout::LayoutError;
 use crate::schema::Scope;
 use crate::step::MAX_STEPS;
 use crate::types::Type;
@@ -21,6 +22,9 @@ pub struct Retained {
 /// Why a swap cannot be planned. Nothing was touched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
+    /// The resident layout cannot be.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     /// A field has another type than in the running policy.
     #[error(
         "{scope}.{field}: its type changes from `{old}` to `{new}`, and no rule carries its value over; \

@@ -72,7 +72,7 @@ impl From<&PlanError> for Refusal {
             PlanError::TooManySteps { scope, .. } | PlanError::NoRecord { scope } => {
                 (Some(*scope), Vec::new())
             }
-            PlanError::SlotTaken { .. } | PlanError::Several(_) => (None, Vec::new()),
+            PlanError::SlotTaken { .. } | PlanError::Several(_) | PlanError::Layout(_) => (None, Vec::new()),
         };
         Refusal { scope, columns, reason }
     }
@@ -133,6 +133,10 @@ pub fn plan_report(resident: &Layout, running: Option<u32>, schema: &Schema, slo
             }));
         }
     }
+    // What becomes of the old column of that name is not settled.
+    let refused_names: Vec<_> =
+        rows.iter().filter(|r| r.fate == "refused").map(|r| (r.scope, r.column.clone())).collect();
+    rows.retain(|r| r.fate != "dropped" || !refused_names.contains(&(r.scope, r.column.clone())));
     rows.sort_by_key(|r| r.scope);
     let plan = refused.is_empty().then_some(draft.plan);
     PlanReport { rows, refused, capacity: draft.capacity, plan }

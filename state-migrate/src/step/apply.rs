@@ -109,19 +109,21 @@ fn store(record: &mut [u8], at: u32, size: u32, value: u64) {
 }
 
 fn check(index: usize, step: &Step, len: usize) -> Result<(), ApplyError> {
+    // More often than the record has bytes is never meant, and bounds the work.
+    let bad_count = |r: &Repeat| r.count == 0 || r.count as usize > len;
     let bad_size = |size: u32| !matches!(size, 1 | 2 | 4 | 8);
     let bad_number = |n: &Number| bad_size(n.size) || (n.bool && (n.size != 1 || n.signed));
     let (malformed, inside) = match step {
         Step::Store { to, size, repeat, .. } => {
-            (bad_size(*size) || repeat.count == 0, inside(*to, *size, repeat, repeat.to_stride, len))
+            (bad_size(*size) || bad_count(repeat), inside(*to, *size, repeat, repeat.to_stride, len))
         }
         Step::Copy { from, to, size, repeat } => (
-            bad_size(*size) || repeat.count == 0,
+            bad_size(*size) || bad_count(repeat),
             inside(*from, *size, repeat, repeat.from_stride, len)
                 && inside(*to, *size, repeat, repeat.to_stride, len),
         ),
         Step::Convert { from, to, source, target, linear, repeat } => (
-            bad_number(source) || bad_number(target) || !linear.is_valid() || repeat.count == 0,
+            bad_number(source) || bad_number(target) || !linear.is_valid() || bad_count(repeat),
             inside(*from, source.size, repeat, repeat.from_stride, len)
                 && inside(*to, target.size, repeat, repeat.to_stride, len),
         ),

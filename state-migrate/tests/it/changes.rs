@@ -15,6 +15,9 @@ use crate::properties::check_layout;
 const SLOTS: u32 = 4;
 const RECORDS: usize = 2;
 
+/// The rules on a way, each as declared or turned round.
+type Rules = Vec<(Scale, bool)>;
+
 /// A column as the model knows it.
 struct Known {
     column: Column,
@@ -193,7 +196,7 @@ impl Host {
     }
 
     /// The column of the running version that is the nearest relative of `target`, and the rules on the way.
-    fn way(&self, running: u32, target: usize) -> Option<(usize, Vec<(Scale, bool)>)> {
+    fn way(&self, running: u32, target: usize) -> Option<(usize, Rules)> {
         let line = |id: usize| {
             let mut line = vec![id];
             while let Some((source, _, _)) = self.known[&line[line.len() - 1]].made {
@@ -205,7 +208,7 @@ impl Host {
             line
         };
         let forth = line(target);
-        let mut best: Option<((usize, usize), usize, Vec<(Scale, bool)>)> = None;
+        let mut best: Option<((usize, usize), usize, Rules)> = None;
         for (&id, _) in self.known.iter().filter(|(_, k)| k.slots.contains(&running)) {
             let back = line(id);
             let Some((up, down)) = back
@@ -219,7 +222,7 @@ impl Host {
                 continue;
             }
             let rule = |id: &usize, back| self.known[id].made.unwrap().1.map(|scale| (scale, back));
-            let mut rules: Vec<(Scale, bool)> = back[..up].iter().filter_map(|id| rule(id, true)).collect();
+            let mut rules: Rules = back[..up].iter().filter_map(|id| rule(id, true)).collect();
             rules.extend(forth[..down].iter().rev().filter_map(|id| rule(id, false)));
             if best.as_ref().is_none_or(|b| (down, up) < b.0) {
                 best = Some(((down, up), id, rules));
@@ -319,7 +322,7 @@ fn scribble(rng: &mut Rng, ty: &Type, value: &mut Value) {
 }
 
 proptest! {
-    #![proptest_config(crate::cases(60_000))]
+    #![proptest_config(crate::cases(30_000))]
 
     #[test]
     fn every_history_of_a_host(seed in any::<u64>(), events in 2usize..9, size in 48u32..400) {

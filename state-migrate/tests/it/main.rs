@@ -10,7 +10,9 @@ mod model;
 mod plan;
 mod properties;
 mod robustness;
+mod rules;
 mod schema;
+mod steps;
 
 /// Settings of a property test: this many cases, or as many as the environment says.
 fn cases(default: u32) -> proptest::prelude::ProptestConfig {
