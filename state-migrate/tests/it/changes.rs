@@ -164,10 +164,9 @@ impl Host {
             };
             let reason = row.reason.as_deref().unwrap_or_default();
             if row.fate == Fate::Retained {
-                assert!(
-                    rules.len() > 1 && (reason.contains("single step") || reason.contains("any more")),
-                    "{row}: {reason}"
-                );
+                // Of several ways that do not do, the reason is that of the nearest.
+                let known = ["single step", "any more", "its own way"].iter().any(|r| reason.contains(r));
+                assert!(rules.len() > 1 && known, "{row}: {reason}");
                 continue;
             }
             let number = |n| match rules.as_slice() {
@@ -322,7 +321,7 @@ fn scribble(rng: &mut Rng, ty: &Type, value: &mut Value) {
 }
 
 proptest! {
-    #![proptest_config(crate::cases(30_000))]
+    #![proptest_config(crate::cases(60_000))]
 
     #[test]
     fn every_history_of_a_host(seed in any::<u64>(), events in 2usize..9, size in 48u32..400) {
