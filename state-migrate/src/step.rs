@@ -23,7 +23,7 @@ pub const MAX_STEPS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
-    /// Store a constant, `count` times.
+    /// Store a constant.
     Store {
         /// Where to.
         to: u32,

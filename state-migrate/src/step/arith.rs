@@ -59,7 +59,13 @@ impl fmt::Display for Number {
     }
 }
 
-/// `(v + pre) * mul / div + add`, in exactly this way: see [`Value`].
+/// `(v + pre) * mul / div + add`, in a sign and 64 bits of magnitude, where what goes past 2^64 - 1 stays there:
+///
+/// 1. load: zero- or sign-extend the bytes, and take sign and magnitude apart;
+/// 2. add `pre`;
+/// 3. multiply and divide, exact but for one rounding, toward zero or with `away` away from it;
+/// 4. add `add`;
+/// 5. store the nearest number that the destination can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Linear {
     /// Added first.
@@ -158,15 +164,8 @@ impl fmt::Display for Linear {
     }
 }
 
-/// A number on its way: a sign and 64 bits, so that all of `u64` and of `s64` fits. Zero is not negative.
-///
-/// What goes past 2^64 - 1 in magnitude stays there. A conversion is, in this order:
-///
-/// 1. load: zero- or sign-extend the bytes, and take sign and magnitude apart;
-/// 2. [`Value::plus`] `pre`;
-/// 3. [`Value::times`] `mul` / `div`;
-/// 4. [`Value::plus`] `add`;
-/// 5. [`Value::bits`]: the nearest number that the destination can hold.
+/// A number on its way: a sign and 64 bits, so that all of `u64` and of `s64` fits. Zero is not negative. What goes past
+/// 2^64 - 1 in magnitude stays there. See [`Linear`] for the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Value {
     pub(super) negative: bool,
