@@ -321,7 +321,7 @@ fn scribble(rng: &mut Rng, ty: &Type, value: &mut Value) {
 }
 
 proptest! {
-    #![proptest_config(crate::cases(60_000))]
+    #![proptest_config(crate::cases(100_000))]
 
     #[test]
     fn every_history_of_a_host(seed in any::<u64>(), events in 2usize..9, size in 48u32..400) {
