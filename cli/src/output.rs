@@ -29,7 +29,15 @@ pub fn report(report: &Report, as_json: bool) {
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
     println!("{} is running as generation {}{from}", report.to, report.generation);
     for column in &report.columns {
-        println!("  {:<9}  {}.{}: {}", format!("{}", column.fate), column.scope, column.column, column.ty);
+        let from = column.from.as_ref().map(|f| format!(" from {f}")).unwrap_or_default();
+        let reason = column.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
+        println!(
+            "  {:<9}  {}.{}: {}{from}{reason}",
+            column.fate.to_string(),
+            column.scope,
+            column.column,
+            column.ty
+        );
     }
     let t = &report.timings;
     if t.attach_ns > 0 {

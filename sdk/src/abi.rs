@@ -28,18 +28,55 @@ pub const LACKS_ENQ_EXITING: u8 = 1 << 0;
 /// `SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED`
 pub const LACKS_ENQ_MIGRATION_DISABLED: u8 = 1 << 1;
 
-/// One exact-size store of a plan; `offset` counts from the first byte behind the record's header.
+/// `SCX_STEP_STORE`: store `value`.
+pub const STEP_STORE: u8 = 0;
+/// `SCX_STEP_COPY`: load and store the same bytes.
+pub const STEP_COPY: u8 = 1;
+/// `SCX_STEP_CONVERT`: load a number, rescale, clamp and store it.
+pub const STEP_CONVERT: u8 = 2;
+/// `SCX_STEP_FROM_SIGNED`
+pub const STEP_FROM_SIGNED: u8 = 1 << 0;
+/// `SCX_STEP_TO_SIGNED`
+pub const STEP_TO_SIGNED: u8 = 1 << 1;
+/// `SCX_STEP_TO_BOOL`
+pub const STEP_TO_BOOL: u8 = 1 << 2;
+/// `SCX_STEP_AWAY`: a quotient that is not whole goes away from zero.
+pub const STEP_AWAY: u8 = 1 << 3;
+
+/// One step of a plan, done `count` times. Offsets count from the first byte behind the record's header.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Step {
-    /// Bytes from the first byte behind the header.
-    pub offset: u16,
+    /// `STEP_STORE` and so on.
+    pub kind: u8,
+    /// `STEP_FROM_SIGNED` and so on.
+    pub flags: u8,
     /// 1, 2, 4 or 8.
-    pub size: u16,
+    pub from_size: u8,
+    /// 1, 2, 4 or 8.
+    pub to_size: u8,
+    /// Where it loads first.
+    pub from: u16,
+    /// Where it stores first.
+    pub to: u16,
+    /// How often it is done.
+    pub count: u16,
+    /// By how much `from` grows each time.
+    pub from_stride: u16,
+    /// By how much `to` grows each time.
+    pub to_stride: u16,
     /// Zero.
-    pub reserved: u32,
-    /// What to store, in the low `size` bytes.
+    pub reserved: u16,
+    /// What `STEP_STORE` stores, in the low `to_size` bytes.
     pub value: u64,
+    /// Added first.
+    pub pre: i64,
+    /// Multiplied by, of a magnitude of at most 2^31.
+    pub mul: i64,
+    /// Divided by, 1 to 2^31.
+    pub div: i64,
+    /// Added last.
+    pub add: i64,
 }
 
 /// A plan as the host applies it to the records of one scope.

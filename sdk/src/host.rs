@@ -238,18 +238,3 @@ fn arrays(pins: &Pins) -> Result<Vec<(String, MapHandle)>> {
     }
     Ok(arrays)
 }
-
-/// The steps of a plan for one scope, as the host wants them.
-pub(crate) fn steps(plan: &state_migrate::Plan, scope: Scope) -> abi::Plan {
-    let mut out = abi::Plan { nr_steps: 0, reserved: 0, steps: [abi::Step::default(); abi::MAX_STEPS] };
-    for (to, from) in out.steps.iter_mut().zip(plan.steps.get(&scope).into_iter().flatten()) {
-        *to = abi::Step {
-            offset: (from.offset - state_migrate::HEADER) as u16,
-            size: from.size as u16,
-            reserved: 0,
-            value: from.value,
-        };
-        out.nr_steps += 1;
-    }
-    out
-}

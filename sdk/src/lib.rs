@@ -41,6 +41,7 @@ pub mod report;
 pub mod run;
 mod scopes;
 pub mod status;
+mod steps;
 pub mod stop;
 pub mod swap;
 mod variables;

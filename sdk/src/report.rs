@@ -41,8 +41,12 @@ pub struct ColumnReport {
     pub column: String,
     /// Its type, as C would have it.
     pub ty: String,
-    /// `carried`, `defaulted`, `dropped`
+    /// `carried`, `converted`, `defaulted`, `dropped` or `retained`.
     pub fate: Fate,
+    /// The column that its value comes from, where that is another.
+    pub from: Option<String>,
+    /// Why it is so, where that is not plain.
+    pub reason: Option<String>,
 }
 
 /// The sweep of one scope.

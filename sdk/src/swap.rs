@@ -44,6 +44,7 @@ use crate::report::ColumnReport;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
+use crate::steps;
 
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
@@ -185,18 +186,28 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
     let generation =
         Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
-    // Its columns are retained and every record made since holds them, so its plan is empty.
-    let after = Active { slot: generation.slot, generation: generation.number, epoch: before.epoch };
+    // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
+    let plan =
+        state_migrate::plan_back(&host.registry.layout, u32::from(before.slot), u32::from(generation.slot))?;
+    let plan_ns = clock.lap();
+    let scopes = scopes_with_steps(&plan);
+    let epoch = before.epoch + u32::from(!scopes.is_empty());
+    let after = Active { slot: generation.slot, generation: generation.number, epoch };
     host.registry.pending = Some(Pending { generation: generation.clone(), epoch: after.epoch });
     host.save()?;
+    if !scopes.is_empty() {
+        set_plan(&host, &plan, after.epoch)?;
+    }
     rehearse(&host);
     let mut report = Report::new(&generation, from);
+    report.timings.plan_ns = plan_ns;
     report.timings.prepare_ns = clock.lap();
 
     report.timings.commit_ns = commit(&host, after);
     clock.lap();
 
-    finish(&mut host, &mut report, &[], &mut clock)?;
+    finish(&mut host, &mut report, &scopes, &mut clock)?;
+    report.columns = columns(&plan);
     report.timings.total_ns = clock.total();
     Ok(report)
 }
@@ -265,12 +276,20 @@ fn prepare(
 fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[u64]) -> Result<()> {
     host.create_queues(new_queues)?;
     host.fill(after.slot, loaded)?;
-    // The plan before the image: a record made meanwhile has the older stamp and gets the plan all the same.
+    set_plan(host, plan, after.epoch)?;
     for scope in &SCOPES {
-        host.data.set_plan(scope, after.epoch, &host::steps(plan, scope.scope));
         host.data.set_image(scope, &scope.image_of(&plan.layout));
     }
     rehearse(host);
+    Ok(())
+}
+
+/// Hand the plan of `epoch` to the host. Before the image: a record that is made from a half-written image has the
+/// older stamp, and gets the plan all the same.
+fn set_plan(host: &Host, plan: &Plan, epoch: u32) -> Result<()> {
+    for scope in &SCOPES {
+        host.data.set_plan(scope, epoch, &steps::of(plan, scope.scope)?);
+    }
     Ok(())
 }
 
@@ -365,7 +384,9 @@ fn columns(plan: &Plan) -> Vec<ColumnReport> {
         scope: c.scope.to_string(),
         column: c.column.clone(),
         ty: c.ty.to_string(),
-        fate: c.fate,
+        fate: c.fate.clone(),
+        from: c.from.clone(),
+        reason: c.reason.clone(),
     };
     plan.columns.iter().map(row).collect()
 }

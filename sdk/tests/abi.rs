@@ -35,7 +35,26 @@ macro_rules! same {
 #[test]
 fn the_structs_are_the_same_in_c_and_in_rust() {
     let btf = btf();
-    same!(&btf, "scx_step", abi::Step, offset, size, reserved, value);
+    same!(
+        &btf,
+        "scx_step",
+        abi::Step,
+        kind,
+        flags,
+        from_size,
+        to_size,
+        from,
+        to,
+        count,
+        from_stride,
+        to_stride,
+        reserved,
+        value,
+        pre,
+        mul,
+        div,
+        add
+    );
     same!(&btf, "scx_plan", abi::Plan, nr_steps, reserved, steps);
     same!(&btf, "scx_exit_record", abi::ExitRecord, kind, code, reason, msg);
     same!(

@@ -16,7 +16,7 @@ use crate::schema::{Schema, Scope};
 use crate::types::Type;
 
 use self::names::check_names;
-use self::writer::Writer;
+use self::writer::{Writer, members};
 
 /// Why the kernel's BTF could not be augmented.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum AugmentError {
     },
     /// A struct in a column has the name of another struct of the kernel.
     #[error(
-        "`struct {name}`, used in the policy's state, is another struct in the kernel, and an access through a \
+        "`{name}`, a struct or union in the policy's state, is another one in the kernel, and an access through a \
          pointer would go by the kernel's; rename it"
     )]
     NestedNameTaken {
@@ -92,23 +92,25 @@ pub fn augment(
     let nested = check_names(&kernel, schema)?;
     let mut writer = Writer::new(kernel.type_count(), header.strings.len());
     for (&scope, columns) in &schema.scopes {
-        let mut members = Vec::with_capacity(columns.len());
+        let mut fields = Vec::with_capacity(columns.len());
         for column in columns {
             let at = layout.named_by(scope, slot).find(|c| c.is(&column.name, &column.ty));
             let Some(at) = at else {
                 return Err(AugmentError::NotPlaced { scope, field: column.name.clone(), slot });
             };
-            members.push((at.name.as_str(), at.offset, &at.ty));
+            // The schema's type: the layout's may see a union otherwise.
+            fields.push((column.name.as_str(), at.offset, &column.ty));
         }
-        members.sort_by_key(|m| m.1);
+        fields.sort_by_key(|m| m.1);
         let size = layout.scopes.get(&scope).map_or(0, |s| s.record_size);
-        writer.structure(scope.struct_name(), size, &members)?;
+        writer.structure(scope.struct_name(), size, &fields)?;
     }
     for (name, ty) in nested {
-        if let Type::Struct { size, fields, .. } = ty {
-            let members: Vec<_> = fields.iter().map(|f| (f.name.as_str(), f.offset, &f.ty)).collect();
-            writer.structure(name, *size, &members)?;
-        }
+        match ty {
+            Type::Struct { size, fields, .. } => writer.structure(name, *size, &members(fields))?,
+            Type::Bytes { size, view, .. } => writer.union(name, *size, &members(&view.0))?,
+            _ => continue,
+        };
     }
     assemble(kernel_btf, &header, &writer.types, &writer.strings)
 }

@@ -5,7 +5,8 @@
 //!
 //! 1. [`Schema`]: the columns and queues that a policy declares, read from the BTF of its object.
 //! 2. [`Layout`]: where every live column stands in the host's fixed-size records.
-//! 3. [`plan()`]: which columns a swap carries, defaults and drops, and the layout after it.
+//! 3. [`plan()`]: which columns a swap carries, converts, defaults and drops, the steps that do it to each record, and
+//!    the layout after it; [`plan_back`]: the same for a rollback; [`apply()`]: the meaning of the steps.
 //! 4. [`augment()`]: the kernel's BTF with the policy's structs appended as the layout has them, for libbpf's CO-RE
 //!    to rewrite the policy's accesses by.
 //!
@@ -13,18 +14,27 @@
 
 pub mod augment;
 pub mod btf;
+mod convert;
 pub mod layout;
 pub mod object;
 pub mod plan;
+pub mod rule;
 pub mod schema;
 pub mod snapshot;
+pub mod step;
 pub mod types;
+pub mod well_known;
 
 pub use augment::{AugmentError, augment, malformed_kfuncs};
 pub use btf::{Btf, BtfError, Kind};
-pub use layout::{HEADER, Layout, LayoutError, MAX_RECORD, Placed, ScopeLayout};
+pub use layout::{HEADER, Layout, LayoutError, MAX_RECORD, Placed, ScopeLayout, Source};
 pub use object::ObjectError;
-pub use plan::{ColumnPlan, Fate, MAX_STEPS, Plan, PlanError, Retained, Step, plan};
+pub use plan::{
+    Capacity, ColumnPlan, Fate, Plan, PlanError, PlanReport, Refusal, Retained, Row, check, plan, plan_back,
+    plan_report,
+};
+pub use rule::{Conversion, Rule, Scale};
 pub use schema::{Column, Queue, QueueOrder, Schema, SchemaError, Scope};
 pub use snapshot::{Snapshot, SnapshotError};
-pub use types::{StructField, Type};
+pub use step::{ApplyError, Call, Linear, MAX_STEPS, Number, Repeat, Step, apply, apply_with};
+pub use types::{StructField, Type, View};

@@ -1,27 +1,71 @@
 //! What one swap does to the columns.
+//!
+//! Which column a field of the new policy becomes is decided by the columns of the running policy, in this order:
+//!
+//! 1. One of its name and type, of no other unit, and with the same rule or where the field has none: the column is
+//!    *carried*, by identity. So a rule that was applied once is not applied again, and its tag can stay or go. If only
+//!    its type is another, the type is *converted*.
+//! 2. The one that `scx:from` names: the field is *converted* from it by its rule.
+//! 3. One of its name. Where `scx:from` names none that there is, the renaming was done by an earlier version, and
+//!    unless that is known to have had another rule, the rest of the rule too; where the column has the field's unit
+//!    already, so was the rescaling. What is done is left out, and the type is converted if it changes.
+//!
+//! Where the running policy has none, the retained columns of the other slots are asked in the same way, the newest
+//! first, and what says that there is no way is not an error then. What finds no column is *defaulted*.
+//!
+//! A column whose type or meaning changes gets a new place; the old one stays, for a rollback. Units are compared as
+//! text where both sides have one; a side without any is taken to mean the same, since most columns have none.
+
+mod back;
+mod error;
+mod place;
+mod report;
+mod resolve;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{Layout, Placed, ScopeLayout};
+pub use self::back::plan_back;
+pub use self::error::{PlanError, Retained};
+pub use self::report::{Capacity, PlanReport, Refusal, Row, check, plan_report};
+
+use self::place::place_all;
+use self::resolve::{Origin, resolve};
+use crate::convert::{Op, Pair, fill, lower, merge};
+use crate::layout::{Layout, Placed, ScopeLayout, Source};
+use crate::rule::Rule;
 use crate::schema::{Column, Schema, Scope};
+use crate::step::{Call, Linear, MAX_STEPS, Step};
 use crate::types::Type;
 
-/// The most steps that a plan may have in one scope.
-pub const MAX_STEPS: usize = 64;
-
 /// What becomes of a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// It stays where it is, with its value.
     Carried,
+    /// Its value is made of that of another column; how.
+    Converted(String),
     /// It is new and starts with its default.
     Defaulted,
     /// The running policy names it and the new one does not. It stays in the record while a slot can go back to it.
     Dropped,
+    /// The running policy does not name it, another slot's did, and it is as that one left it.
+    Retained,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Fate::Carried => "carried",
+            Fate::Converted(_) => "converted",
+            Fate::Defaulted => "defaulted",
+            Fate::Dropped => "dropped",
+            Fate::Retained => "retained",
+        })
+    }
 }
 
 /// What becomes of one column.
@@ -37,17 +81,18 @@ pub struct ColumnPlan {
     pub fate: Fate,
     /// Where it starts, in bytes from the start of the record.
     pub offset: u32,
+    /// The column that its value is made of, as `name: type`, if that is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Why so, where that is not plain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
-/// One store into a record. It must be done in exactly this size: others may write the neighbouring bytes meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// Where to store, in bytes from the start of the record; a multiple of `size`.
-    pub offset: u32,
-    /// How many bytes: 1, 2, 4 or 8.
-    pub size: u32,
-    /// What to store; the low `size` bytes.
-    pub value: u64,
+impl fmt::Display for ColumnPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}.{}: {} at {}", self.fate, self.scope, self.column, self.ty, self.offset)
+    }
 }
 
 /// What one swap does to the columns.
@@ -57,247 +102,209 @@ pub struct Plan {
     pub layout: Layout,
     /// What becomes of each column that the new or the running policy names.
     pub columns: Vec<ColumnPlan>,
-    /// The stores that bring an existing record up to date, by offset; only scopes that need any.
+    /// The steps that bring an existing record up to date; only scopes that need any. They read only what the
+    /// running policy or a retained one left, and write only what nothing else reads.
     pub steps: BTreeMap<Scope, Vec<Step>>,
 }
 
-/// A column that is kept for a rollback only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retained {
-    /// Its name.
-    pub column: String,
-    /// Its size in bytes.
-    pub size: u32,
-    /// The slots that it is kept for.
-    pub slots: BTreeSet<u32>,
-}
-
-/// Why a swap cannot be planned. Nothing was touched.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// A field has another type than in the running policy.
-    #[error(
-        "{scope}.{field}: its type changes from `{old}` to `{new}`, and no rule carries its value over; \
-         keep the type, or give the new field a new name"
-    )]
-    TypeChanged {
-        /// The scope of the field.
-        scope: Scope,
-        /// The field.
-        field: String,
-        /// Its type in the running policy.
-        old: Box<Type>,
-        /// Its type in the new policy.
-        new: Box<Type>,
-    },
-    /// The new columns do not fit into the record.
-    #[error(
-        "the {scope} record is full: {} fit in nowhere, {missing} bytes are missing ({free} are free, in pieces); {}",
-        list(unplaced),
-        advice(retained)
-    )]
-    Full {
-        /// The scope of the record.
-        scope: Scope,
-        /// The columns without a place.
-        unplaced: Vec<String>,
-        /// Their bytes.
-        missing: u32,
-        /// Bytes that no column takes, once those that fit are placed.
-        free: u32,
-        /// Columns that are kept for a rollback only.
-        retained: Vec<Retained>,
-    },
-    /// The new columns need more stores than the host makes at once.
-    #[error(
-        "the new {scope} columns need {steps} stores a record, the host makes at most {MAX_STEPS} in one swap; \
-         make new arrays smaller, or bring the columns in over several swaps"
-    )]
-    TooManySteps {
-        /// The scope of the columns.
-        scope: Scope,
-        /// The stores needed.
-        steps: usize,
-    },
-    /// The host keeps no record for a scope that the schema uses.
-    #[error("the host keeps no {scope} record; drop `struct {}` from the policy, or reattach with a newer host", scope.struct_name())]
-    NoRecord {
-        /// The scope.
-        scope: Scope,
-    },
-    /// The target slot is in use.
-    #[error("slot {slot} is still in use; evict its policy first, or load into another slot")]
-    SlotTaken {
-        /// The slot.
-        slot: u32,
-    },
-}
-
-fn list(names: &[String]) -> String {
-    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn advice(retained: &[Retained]) -> String {
-    if retained.is_empty() {
-        return "make the state smaller, or reattach with a host that has larger records".to_owned();
-    }
-    let columns: Vec<String> = retained
-        .iter()
-        .map(|r| {
-            let slots: Vec<String> = r.slots.iter().map(u32::to_string).collect();
-            format!("`{}` ({} bytes, slot {})", r.column, r.size, slots.join(" and "))
-        })
-        .collect();
-    format!("kept for a rollback only, and free once their slots are evicted: {}", columns.join(", "))
-}
-
-impl fmt::Display for Fate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Fate::Carried => "carried",
-            Fate::Defaulted => "defaulted",
-            Fate::Dropped => "dropped",
-        })
-    }
-}
-
-impl fmt::Display for ColumnPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}.{}: {} at {}", self.fate, self.scope, self.column, self.ty, self.offset)
-    }
-}
-
-/// Plans the swap to the policy of `schema` in `slot`, from the policy in the slot `running` if there is one.
+/// Plans the swap from the `running` slot's policy (`None`: there is none) to one with `schema` in `slot`, which must
+/// have been evicted. All that stands against it is in the error.
 ///
-/// `slot` must have been evicted from `resident`. A column that a slot of `resident` names and the schema too, by name
-/// and type, is carried; the schema's default then holds for records made from now on.
+/// The host applies the steps to each existing record, and starts new ones from [`Layout::image`].
 pub fn plan(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> Result<Plan, PlanError> {
-    let mut plan = Plan { layout: resident.clone(), columns: Vec::new(), steps: BTreeMap::new() };
-    let taken = |s: &ScopeLayout| s.columns.iter().any(|c| c.slots.contains(&slot));
-    if running == Some(slot) || resident.scopes.values().any(taken) {
-        return Err(PlanError::SlotTaken { slot });
+    let mut draft = Draft::new(resident, running, schema, slot);
+    match draft.errors.len() {
+        0 => Ok(draft.plan),
+        1 => Err(draft.errors.remove(0)),
+        _ => Err(PlanError::Several(draft.errors)),
     }
-    for (&scope, columns) in &schema.scopes {
-        let layout = plan.layout.scopes.get_mut(&scope).ok_or(PlanError::NoRecord { scope })?;
-        check_types(scope, layout, running, columns)?;
-        let new: Vec<&Column> = columns.iter().filter(|c| !carry(layout, c, slot)).collect();
-        let placed = place_all(scope, layout, running, &new, slot)?;
-        let steps = steps(&placed);
-        if steps.len() > MAX_STEPS {
-            return Err(PlanError::TooManySteps { scope, steps: steps.len() });
+}
+
+/// A plan, as far as it goes, and all that stands against it.
+struct Draft {
+    plan: Plan,
+    errors: Vec<PlanError>,
+    capacity: Vec<Capacity>,
+}
+
+/// A column that needs a place, and what its value is made of.
+struct New<'a> {
+    column: &'a Column,
+    source: Option<(Box<Placed>, Rule)>,
+    reason: Option<String>,
+}
+
+impl Draft {
+    fn new(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> Draft {
+        let plan = Plan { layout: resident.clone(), columns: Vec::new(), steps: BTreeMap::new() };
+        let mut draft = Draft { plan, errors: Vec::new(), capacity: Vec::new() };
+        if let Err(error) = resident.check() {
+            draft.errors.push(error.into());
+            return draft;
         }
+        let taken = |s: &ScopeLayout| s.columns.iter().any(|c| c.slots.contains(&slot));
+        if running == Some(slot) || resident.scopes.values().any(taken) {
+            draft.errors.push(PlanError::SlotTaken { slot });
+            return draft;
+        }
+        for (&scope, columns) in &schema.scopes {
+            if let Err(error) = draft.scope(scope, running, columns, slot) {
+                draft.errors.push(error);
+            }
+        }
+        for (&scope, layout) in &draft.plan.layout.scopes {
+            let named = layout.columns.iter().filter(|c| running.is_some_and(|slot| c.slots.contains(&slot)));
+            for column in named.filter(|c| !c.slots.contains(&slot)) {
+                let heir = |c: &&Placed| {
+                    c.slots.contains(&slot)
+                        && c.source.as_ref().is_some_and(|s| s.ids.first() == Some(&column.id))
+                };
+                let heir = layout.columns.iter().find(heir);
+                let reason = heir.map(|c| format!("its value goes on in `{}`: {}", c.name, c.ty));
+                draft.plan.columns.push(ColumnPlan { reason, ..row(scope, column, Fate::Dropped) });
+            }
+        }
+        draft
+    }
+
+    fn scope(
+        &mut self,
+        scope: Scope,
+        running: Option<u32>,
+        columns: &[Column],
+        slot: u32,
+    ) -> Result<(), PlanError> {
+        let layout = self.plan.layout.scopes.get_mut(&scope).ok_or(PlanError::NoRecord { scope })?;
+        let (mut new, mut kept, mut rows) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
         for column in columns {
-            let Some(at) = layout.columns.iter().find(|c| c.is(&column.name, &column.ty)) else { continue };
-            let is_new = placed.iter().any(|p| p.is(&column.name, &column.ty));
-            plan.columns.push(row(scope, at, if is_new { Fate::Defaulted } else { Fate::Carried }));
+            match resolve(scope, layout, running, column) {
+                Ok(Origin::Keep { id, reason }) => {
+                    let Some(placed) = layout.columns.iter_mut().find(|c| c.id == id) else { continue };
+                    keep(placed, column, slot);
+                    kept.insert(id);
+                    let fate = if reason.is_some() { Fate::Retained } else { Fate::Carried };
+                    rows.insert(&column.name, ColumnPlan { reason, ..row(scope, placed, fate) });
+                }
+                Ok(Origin::Derive { source, rule, reason }) => {
+                    new.push(New { column, source: Some((source, rule)), reason });
+                }
+                Ok(Origin::Default { reason }) => new.push(New { column, source: None, reason }),
+                Err(error) => self.errors.push(error),
+            }
         }
-        if !steps.is_empty() {
-            plan.steps.insert(scope, steps);
+        let needed = new.iter().fold(0u32, |sum, n| sum.saturating_add(n.column.ty.size()));
+        self.capacity.push(Capacity::of(scope, layout, needed));
+        let placed = place_all(scope, layout, running, &new, &kept, slot)?;
+        let (mut ops, mut steps) = (Vec::new(), Vec::new());
+        for (new, at) in new.iter().zip(&placed) {
+            let mut own = Vec::new();
+            derive(new, at, slot, &mut own, &mut steps);
+            ops.extend(own);
+            rows.insert(&new.column.name, new.row(scope, at));
+        }
+        self.plan.columns.extend(columns.iter().filter_map(|c| rows.remove(&c.name)));
+        let mut all = merge(ops);
+        // Calls come last: they find the initial value in place.
+        all.extend(steps);
+        if all.len() > MAX_STEPS {
+            return Err(PlanError::TooManySteps { scope, steps: all.len() });
+        }
+        if !all.is_empty() {
+            self.plan.steps.insert(scope, all);
+        }
+        Ok(())
+    }
+}
+
+/// Lets the slot name a resident column.
+fn keep(placed: &mut Placed, column: &Column, slot: u32) {
+    placed.slots.insert(slot);
+    placed.default = column.default;
+    if placed.unit.is_none() {
+        placed.unit = column.unit().map(str::to_owned);
+    }
+    if let Some(source) = &mut placed.source
+        && source.rule.convert == column.rule.convert
+    {
+        source.declared.insert(slot);
+    }
+    if !placed.rule.derives() {
+        placed.rule = column.rule.clone();
+    }
+}
+
+/// The stores that give a new column its first value, and the calls.
+fn derive(new: &New, at: &Placed, slot: u32, ops: &mut Vec<Op>, calls: &mut Vec<Step>) {
+    if let Some((source, rule)) = &new.source {
+        if let Some(convert) = &rule.convert {
+            calls.push(Step::Call(Call {
+                program: convert.program.clone(),
+                slot,
+                from: source.offset,
+                from_size: source.ty.size(),
+                to: at.offset,
+                to_size: at.ty.size(),
+            }));
+        } else {
+            let linear = rule.scale.as_ref().map_or(Linear::IDENTITY, Linear::forward);
+            let pair = Pair { from: &source.ty, from_at: source.offset, to: &at.ty, to_at: at.offset };
+            lower(pair, &linear, ops);
         }
     }
-    for (&scope, layout) in &resident.scopes {
-        let named = schema.scopes.get(&scope).map_or(&[][..], Vec::as_slice);
-        let dropped = layout.columns.iter().filter(|c| running.is_some_and(|slot| c.slots.contains(&slot)));
-        let dropped = dropped.filter(|c| !named.iter().any(|n| c.is(&n.name, &n.ty)));
-        plan.columns.extend(dropped.map(|c| row(scope, c, Fate::Dropped)));
+    fill(at.offset, &at.ty.initial(at.default), ops);
+}
+
+impl New<'_> {
+    fn source(&self, kept: &BTreeSet<u64>, slot: u32) -> Option<Source> {
+        let (source, rule) = self.source.as_ref()?;
+        let mut ids = vec![source.id];
+        ids.extend(source.source.iter().flat_map(|s| &s.ids));
+        Some(Source {
+            ids,
+            name: source.name.clone(),
+            ty: source.ty.clone(),
+            rule: rule.clone(),
+            forked: kept.contains(&source.id),
+            declared: BTreeSet::from([slot]),
+        })
     }
-    Ok(plan)
+
+    fn row(&self, scope: Scope, at: &Placed) -> ColumnPlan {
+        let Some((source, rule)) = &self.source else {
+            let value = at.default.filter(|d| *d != 0).map(|d| format!("starts as {d}"));
+            let reason = [self.reason.clone(), value].into_iter().flatten().collect::<Vec<_>>().join("; ");
+            let reason = (!reason.is_empty()).then_some(reason);
+            return ColumnPlan { reason, ..row(scope, at, Fate::Defaulted) };
+        };
+        let mut parts = Vec::new();
+        if source.name != at.name {
+            parts.push("renamed".to_owned());
+        }
+        if source.ty != at.ty {
+            parts.push(format!("{} to {}", source.ty, at.ty));
+        }
+        parts.extend(rule.scale.as_ref().map(|s| Linear::forward(s).to_string()));
+        parts.extend(rule.convert.as_ref().map(|c| format!("by `{}`", c.program)));
+        let from = Some(format!("{}: {}", source.name, source.ty));
+        let fate = Fate::Converted(parts.join(", "));
+        ColumnPlan { from, reason: self.reason.clone(), ..row(scope, at, fate) }
+    }
 }
 
 fn row(scope: Scope, column: &Placed, fate: Fate) -> ColumnPlan {
-    ColumnPlan { scope, column: column.name.clone(), ty: column.ty.clone(), fate, offset: column.offset }
-}
-
-/// The name of a column of the running policy keeps its type. This goes before carrying: a column that is retained
-/// under that name in the new type holds an older policy's value, which must not take the place of the current one.
-fn check_types(
-    scope: Scope,
-    layout: &ScopeLayout,
-    running: Option<u32>,
-    columns: &[Column],
-) -> Result<(), PlanError> {
-    let Some(running) = running else { return Ok(()) };
-    for old in layout.columns.iter().filter(|c| c.slots.contains(&running)) {
-        if let Some(new) = columns.iter().find(|c| c.name == old.name && c.ty != old.ty) {
-            let (old, new) = (Box::new(old.ty.clone()), (&new.name, Box::new(new.ty.clone())));
-            return Err(PlanError::TypeChanged { scope, field: new.0.clone(), old, new: new.1 });
-        }
-    }
-    Ok(())
-}
-
-/// Lets the slot name a resident column; false if there is no such column.
-fn carry(layout: &mut ScopeLayout, column: &Column, slot: u32) -> bool {
-    let Some(resident) = layout.columns.iter_mut().find(|c| c.is(&column.name, &column.ty)) else {
-        return false;
-    };
-    resident.slots.insert(slot);
-    resident.default = column.default;
-    true
-}
-
-/// Places new columns, the most aligned and then the largest first, and returns them with their places.
-fn place_all(
-    scope: Scope,
-    layout: &mut ScopeLayout,
-    running: Option<u32>,
-    new: &[&Column],
-    slot: u32,
-) -> Result<Vec<Placed>, PlanError> {
-    let mut order = new.to_vec();
-    order.sort_by_key(|c| std::cmp::Reverse((c.ty.align(), c.ty.size())));
-    let (mut placed, mut unplaced) = (Vec::new(), Vec::new());
-    for column in order {
-        let Some(offset) = layout.place(&column.ty) else {
-            unplaced.push(column);
-            continue;
-        };
-        let column = Placed {
-            name: column.name.clone(),
-            ty: column.ty.clone(),
-            default: column.default,
-            offset,
-            slots: BTreeSet::from([slot]),
-        };
-        layout.columns.push(column.clone());
-        placed.push(column);
-    }
-    if unplaced.is_empty() {
-        return Ok(placed);
-    }
-    let only_retained =
-        |c: &&Placed| !c.slots.contains(&slot) && running.is_none_or(|r| !c.slots.contains(&r));
-    let retained = layout.columns.iter().filter(only_retained).map(|c| Retained {
-        column: c.name.clone(),
-        size: c.ty.size(),
-        slots: c.slots.clone(),
-    });
-    Err(PlanError::Full {
+    ColumnPlan {
         scope,
-        unplaced: unplaced.iter().map(|c| c.name.clone()).collect(),
-        missing: unplaced.iter().fold(0, |sum, c| c.ty.size().saturating_add(sum)),
-        free: layout.free_bytes(),
-        retained: retained.collect(),
-    })
+        column: column.name.clone(),
+        ty: column.ty.clone(),
+        fate,
+        offset: column.offset,
+        from: None,
+        reason: None,
+    }
 }
 
-/// The stores that write the defaults of new columns, padding inside structs included: all bytes of a new column are
-/// its own, so its stores can be as large as its place allows.
-fn steps(placed: &[Placed]) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for column in placed {
-        let bytes = column.ty.initial(column.default);
-        let (mut at, mut rest) = (column.offset, bytes.as_slice());
-        while !rest.is_empty() {
-            let fits = |s: &u32| at.is_multiple_of(*s) && *s as usize <= rest.len();
-            let size = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
-            let (now, later) = rest.split_at(size as usize);
-            let value = now.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-            steps.push(Step { offset: at, size, value });
-            at = at.saturating_add(size);
-            rest = later;
-        }
-    }
-    steps.sort_unstable_by_key(|s| s.offset);
-    steps
+/// Slots, for messages.
+fn slots(slots: &BTreeSet<u32>) -> String {
+    let names: Vec<String> = slots.iter().map(u32::to_string).collect();
+    format!("slot{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }

@@ -2,8 +2,21 @@
 //!
 //! Each scope's columns are the fields of one struct with a fixed name ([`Scope::struct_name`]). A field's default is
 //! the declaration tag `scx:default=<integer>`, a queue is a global variable with the tag `scx:queue=fifo` or
-//! `scx:queue=vtime`.
+//! `scx:queue=vtime`. The other tags of a field are its [`Rule`] and its unit:
+//!
+//! | tag | meaning |
+//! | --- | --- |
+//! | `scx:from=NAME` | it was called NAME in the predecessor, or is derived from that column |
+//! | `scx:scale=A/B+C` | `new = old * A / B + C`; `A`, `A/B`, `A-C` and so on too |
+//! | `scx:saturate` | its type may be narrower or of another sign; what does not fit becomes the nearest that does |
+//! | `scx:unit=UNIT` | what it counts, compared as text |
+//! | `scx:convert=PROGRAM` | the author's own BPF program makes the new value |
+//! | `scx:inverse=PROGRAM` | and this one the old value again, for a rollback |
+//!
+//! Tags may stay in the source for ever: the rule is part of the column's identity, so the next version, which has
+//! the same tag, carries the column as it is. Only one that has another rule derives anew.
 
+mod draft;
 mod error;
 mod fields;
 mod tags;
@@ -19,12 +32,16 @@ use self::fields::Reader;
 use self::tags::Tags;
 use crate::btf::{Btf, Kind};
 use crate::object::btf_section;
+use crate::rule::Rule;
 use crate::types::Type;
+use crate::well_known;
 
 /// The most columns in one scope.
 pub const MAX_COLUMNS: usize = 64;
 /// The longest name of a column or queue, in bytes.
 pub const MAX_NAME: usize = 63;
+/// The longest unit, in bytes.
+pub const MAX_UNIT: usize = 31;
 
 /// What a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +92,19 @@ pub struct Column {
     pub ty: Type,
     /// What it is, or each element of an array, in a new record; zero without one. It fits the type.
     pub default: Option<i128>,
+    /// What it counts, as declared; compared as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// How it takes its value from its predecessor.
+    #[serde(default, skip_serializing_if = "Rule::is_default")]
+    pub rule: Rule,
+}
+
+impl Column {
+    /// What it counts: as declared, or as its well-known name says.
+    pub fn unit(&self) -> Option<&str> {
+        self.unit.as_deref().or_else(|| well_known::find(&self.name).map(|w| w.unit))
+    }
 }
 
 /// In which order a queue hands out its tasks.
@@ -112,8 +142,8 @@ pub struct Schema {
     pub scopes: BTreeMap<Scope, Vec<Column>>,
     /// The queues, in the order of the BTF.
     pub queues: Vec<Queue>,
-    /// The structs with a name that columns hold, by name. A policy may reach into one through a pointer to it, and
-    /// then CO-RE asks for it by name.
+    /// The structs and unions with a name that columns hold, by name. A policy may reach into one through a pointer to
+    /// it, and then CO-RE asks for it by name.
     #[serde(default)]
     pub structs: BTreeMap<String, Type>,
 }
@@ -156,8 +186,7 @@ fn columns(
     }
     let mut columns = Vec::with_capacity(count);
     for (i, field) in reader.scope_struct(scope, id)?.into_iter().enumerate() {
-        let default = tags.default(id, i, scope, &field)?;
-        columns.push(Column { name: field.name, ty: field.ty, default });
+        columns.push(tags.column(id, i, scope, field)?);
     }
     Ok(columns)
 }

@@ -1,8 +1,11 @@
 //! The types that a column can have.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
+
+use crate::step::Number;
 
 /// No column is aligned to more than this many bytes.
 pub const MAX_ALIGN: u32 = 8;
@@ -44,6 +47,32 @@ pub enum Type {
         /// The fields, by offset.
         fields: Vec<StructField>,
     },
+    /// A union: bytes that mean nothing to a plan. They are carried as they are or not at all.
+    Bytes {
+        /// Size in bytes.
+        size: u32,
+        /// Natural alignment in bytes.
+        align: u32,
+        /// How the policy sees them. It does not count for equality: another policy may see the same bytes otherwise.
+        #[serde(default)]
+        view: View,
+    },
+}
+
+/// The members of a union, for CO-RE to find them by name. All views are equal.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct View(pub Vec<StructField>);
+
+impl PartialEq for View {
+    fn eq(&self, _: &View) -> bool {
+        true
+    }
+}
+
+impl Eq for View {}
+
+impl Hash for View {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// A field of a [`Type::Struct`].
@@ -61,7 +90,10 @@ impl Type {
     /// Size in bytes.
     pub fn size(&self) -> u32 {
         match self {
-            Type::Int { size, .. } | Type::Enum { size, .. } | Type::Struct { size, .. } => *size,
+            Type::Int { size, .. }
+            | Type::Enum { size, .. }
+            | Type::Struct { size, .. }
+            | Type::Bytes { size, .. } => *size,
             Type::Bool => 1,
             Type::Array { elem, len } => elem.size().saturating_mul(*len),
         }
@@ -73,7 +105,7 @@ impl Type {
             Type::Int { size, .. } | Type::Enum { size, .. } => *size,
             Type::Bool => 1,
             Type::Array { elem, .. } => return elem.align(),
-            Type::Struct { align, .. } => *align,
+            Type::Struct { align, .. } | Type::Bytes { align, .. } => *align,
         };
         align.clamp(1, MAX_ALIGN)
     }
@@ -87,11 +119,11 @@ impl Type {
     }
 
     /// The bytes of a new column: the default in the column or in each element of an array, zero without one, and
-    /// zero in a struct, its padding included.
+    /// zero in a struct or union, its padding included.
     pub(crate) fn initial(&self, default: Option<i128>) -> Vec<u8> {
         let mut bytes = vec![0; self.size() as usize];
         let elem = self.innermost();
-        if let (Some(value), false) = (default, matches!(elem, Type::Struct { .. })) {
+        if let (Some(value), true) = (default, Number::of(elem).is_some()) {
             let value = value.to_le_bytes();
             // A default is of at most 8 bytes; `max` keeps a type of size 0 from hanging or panicking here.
             let size = (elem.size() as usize).clamp(1, value.len());
@@ -130,6 +162,7 @@ impl fmt::Display for Type {
                 }
                 f.write_str(" }")
             }
+            Type::Bytes { size, .. } => write!(f, "union({size} bytes)"),
         }
     }
 }

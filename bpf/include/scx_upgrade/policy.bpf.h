@@ -30,6 +30,21 @@ char _license[] SEC("license") = "GPL";
 /* The value of a column that no earlier policy left: an integer literal, zero if there is none. */
 #define __default(value)	__attribute__((btf_decl_tag("scx:default=" #value)))
 
+/* The column is the predecessor's @name, under a new name, or made of it. */
+#define __from(name)		__attribute__((btf_decl_tag("scx:from=" #name)))
+
+/*
+ * The column is the predecessor's, rescaled: __scale(A/B+C) takes v to v * A / B + C, toward zero and without overflow.
+ * A rollback turns it round.
+ */
+#define __scale(rule)		__attribute__((btf_decl_tag("scx:scale=" #rule)))
+
+/* The column may be narrower than the predecessor's: what does not fit becomes the nearest that does. */
+#define __saturate		__attribute__((btf_decl_tag("scx:saturate")))
+
+/* The unit. One that differs from the predecessor's is an error, unless a scale says how to get there. */
+#define __unit(unit)		__attribute__((btf_decl_tag("scx:unit=" #unit)))
+
 /*
  * A dispatch queue. @name holds its id. The same name and order in the next version is the same queue, with the tasks
  * that wait on it. An order is for ever: the kernel ejects a scheduler that mixes both on one queue.

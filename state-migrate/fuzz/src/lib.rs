@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use state_migrate::snapshot::{MAGIC, NoKey, SavedColumn, Table, restore};
 use state_migrate::{
-    Btf, Column, HEADER, Kind, Layout, Schema, Scope, Snapshot, StructField, Type, augment as append,
+    Btf, Column, HEADER, Kind, Layout, Rule, Schema, Scope, Snapshot, StructField, Type, augment as append,
     malformed_kfuncs, object, plan,
 };
 
@@ -181,7 +181,13 @@ fn policy() -> (Schema, Layout) {
         ty: Type::Int { size: 4, signed: true },
     };
     let stats = Type::Struct { size: 8, align: 4, fields: vec![field("runs", 0), field("waits", 4)] };
-    let column = |name: &str, ty| Column { name: name.to_owned(), ty, default: None };
+    let column = |name: &str, ty| Column {
+        name: name.to_owned(),
+        ty,
+        default: None,
+        unit: None,
+        rule: Rule::default(),
+    };
     let task = vec![
         column("vtime", u64_type()),
         column("on", Type::Bool),

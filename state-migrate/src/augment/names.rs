@@ -16,12 +16,14 @@ pub(super) fn check_names<'s>(
     schema: &'s Schema,
 ) -> Result<BTreeMap<&'s str, &'s Type>, AugmentError> {
     let mut nested: BTreeMap<&str, &Type> = schema.structs.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    for id in kernel.ids(Kind::Struct) {
+    let composites = |kind| kernel.ids(kind).map(move |id| (kind, id));
+    for (kind, id) in composites(Kind::Struct).chain(composites(Kind::Union)) {
         let name = essential(kernel.name(id));
-        if Scope::ALL.iter().any(|s| s.struct_name() == name) {
+        if kind == Kind::Struct && Scope::ALL.iter().any(|s| s.struct_name() == name) {
             return Err(AugmentError::NameTaken { name: name.to_owned() });
         }
-        let taken: Vec<&str> = nested.keys().copied().filter(|n| essential(n) == name).collect();
+        let taken = nested.iter().filter(|(n, ty)| essential(n) == name && kind_of(ty) == kind);
+        let taken: Vec<&str> = taken.map(|(name, _)| *name).collect();
         for own in taken {
             if nested.remove(own).is_some_and(|ty| !same_fields(kernel, id, ty)) {
                 return Err(AugmentError::NestedNameTaken { name: own.to_owned() });
@@ -31,9 +33,17 @@ pub(super) fn check_names<'s>(
     Ok(nested)
 }
 
+fn kind_of(ty: &Type) -> Kind {
+    if matches!(ty, Type::Bytes { .. }) { Kind::Union } else { Kind::Struct }
+}
+
 /// Whether each field of `ty` stands at the same place in the kernel's struct.
 fn same_fields(kernel: &Btf, id: u32, ty: &Type) -> bool {
-    let Type::Struct { size, fields, .. } = ty else { return false };
+    let (size, fields) = match ty {
+        Type::Struct { size, fields, .. } => (size, fields),
+        Type::Bytes { size, view, .. } => (size, &view.0),
+        _ => return false,
+    };
     let stands = |name: &str, offset: u32| {
         kernel.members(id).any(|m| m.name == name && u64::from(m.bit_offset) == u64::from(offset) * 8)
     };

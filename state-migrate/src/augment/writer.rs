@@ -2,7 +2,7 @@
 
 use super::AugmentError;
 use crate::btf::Kind;
-use crate::types::Type;
+use crate::types::{StructField, Type};
 
 /// Names of the types written; they only help whoever dumps the result.
 const INDEX: Type = Type::Int { size: 4, signed: false };
@@ -20,8 +20,9 @@ pub(super) struct Writer {
     pub(super) strings: Vec<u8>,
     first_string: usize,
     next_id: u32,
-    /// The types written so far. They are few, so a search is faster than hashing them.
-    written: Vec<(Type, u32)>,
+    /// The types written so far, as text: unlike equality it tells unions with other members apart. They are few, so
+    /// a search is faster than hashing them.
+    written: Vec<(String, u32)>,
 }
 
 impl Writer {
@@ -43,6 +44,21 @@ impl Writer {
         size: u32,
         members: &[Member],
     ) -> Result<u32, AugmentError> {
+        self.composite(Kind::Struct, name, size, members)
+    }
+
+    /// Writes a union and the types of its members; an empty name makes it anonymous. Returns its id.
+    pub(super) fn union(&mut self, name: &str, size: u32, members: &[Member]) -> Result<u32, AugmentError> {
+        self.composite(Kind::Union, name, size, members)
+    }
+
+    fn composite(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        size: u32,
+        members: &[Member],
+    ) -> Result<u32, AugmentError> {
         let mut body = Vec::with_capacity(members.len() * 12);
         for &(name, offset, ty) in members {
             let bits = offset.checked_mul(8).ok_or(AugmentError::TooLarge)?;
@@ -50,11 +66,12 @@ impl Writer {
             body.extend([name, ty, bits]);
         }
         let vlen = u16::try_from(members.len()).map_err(|_| AugmentError::TooLarge)?;
-        self.record(name, info(Kind::Struct) | u32::from(vlen), size, &body)
+        self.record(name, info(kind) | u32::from(vlen), size, &body)
     }
 
     fn ty(&mut self, ty: &Type) -> Result<u32, AugmentError> {
-        if let Some((_, id)) = self.written.iter().find(|(t, _)| t == ty) {
+        let key = format!("{ty:?}");
+        if let Some((_, id)) = self.written.iter().find(|(t, _)| *t == key) {
             return Ok(*id);
         }
         let id = match ty {
@@ -73,13 +90,10 @@ impl Writer {
                 let (elem, index) = (self.ty(elem)?, self.ty(&INDEX)?);
                 self.record("", info(Kind::Array), 0, &[elem, index, *len])?
             }
-            Type::Struct { size, fields, .. } => {
-                let members: Vec<Member> =
-                    fields.iter().map(|f| (f.name.as_str(), f.offset, &f.ty)).collect();
-                self.structure("", *size, &members)?
-            }
+            Type::Struct { size, fields, .. } => self.structure("", *size, &members(fields))?,
+            Type::Bytes { size, view, .. } => self.union("", *size, &members(&view.0))?,
         };
-        self.written.push((ty.clone(), id));
+        self.written.push((key, id));
         Ok(id)
     }
 
@@ -108,6 +122,11 @@ impl Writer {
         self.strings.push(0);
         u32::try_from(at).map_err(|_| AugmentError::TooLarge)
     }
+}
+
+/// The members that fields make.
+pub(super) fn members(fields: &[StructField]) -> Vec<Member<'_>> {
+    fields.iter().map(|f| (f.name.as_str(), f.offset, &f.ty)).collect()
 }
 
 fn info(kind: Kind) -> u32 {

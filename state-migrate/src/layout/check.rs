@@ -1,5 +1,7 @@
 //! Whether a layout that was read from somewhere can be one.
 
+use std::collections::BTreeSet;
+
 use super::{HEADER, Layout, Placed, ScopeLayout};
 use crate::schema::Scope;
 use crate::snapshot::types::fault;
@@ -50,8 +52,8 @@ pub enum LayoutError {
 }
 
 impl Layout {
-    /// Checks what holds for every layout that plans make: columns are aligned, inside the record, apart from each other
-    /// and named by a slot. For layouts that come from outside, as from the host's books.
+    /// Checks what holds for every layout that plans make: columns are aligned, inside the record, apart from each other,
+    /// named by a slot and of an id of their own. For layouts that come from outside, as from the host's books.
     pub fn check(&self) -> Result<(), LayoutError> {
         self.scopes.iter().try_for_each(|(&scope, layout)| check_scope(scope, layout))
     }
@@ -68,6 +70,7 @@ fn check_scope(scope: Scope, layout: &ScopeLayout) -> Result<(), LayoutError> {
     let mut by_place: Vec<&Placed> = layout.columns.iter().collect();
     by_place.sort_by_key(|c| c.offset);
     let mut end = HEADER;
+    let mut ids = BTreeSet::new();
     for column in by_place {
         let wrong = |what| LayoutError::Column { scope, column: column.name.clone(), what };
         if let Some(what) = fault(&column.ty) {
@@ -81,6 +84,9 @@ fn check_scope(scope: Scope, layout: &ScopeLayout) -> Result<(), LayoutError> {
         }
         if column.slots.is_empty() {
             return Err(wrong("no slot names it"));
+        }
+        if column.id >= layout.next_id || !ids.insert(column.id) {
+            return Err(wrong("its id is not its own"));
         }
         end = column.end();
         if end > size {

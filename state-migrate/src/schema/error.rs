@@ -1,6 +1,6 @@
 //! Why a policy's BTF is no schema.
 
-use super::{MAX_COLUMNS, MAX_NAME, Scope};
+use super::{MAX_COLUMNS, MAX_NAME, MAX_UNIT, Scope};
 use crate::btf::BtfError;
 use crate::object::ObjectError;
 
@@ -42,12 +42,11 @@ pub enum SchemaError {
     #[error("{scope}.{field}: BPF has no floating point; use a scaled integer")]
     Float { scope: Scope, field: String },
     #[error(
-        "{scope}.{field}: `struct {name}` is handled by the kernel and cannot be in a record; \
-         keep it in a map of the policy's own"
+        "{scope}.{field}: `struct {name}` is handled by the kernel and cannot be in a record{}; \
+         keep it in a map of the policy's own",
+        if name == "bpf_spin_lock" { ", which has the one lock that the kernel allows in it already" } else { "" }
     )]
     KernelStruct { scope: Scope, field: String, name: String },
-    #[error("{scope}.{field}: unions come as opaque bytes in a later version; use a byte array")]
-    Union { scope: Scope, field: String },
     #[error("{scope}.{field}: an array without a length has no place in a fixed record; give it a length")]
     ZeroArray { scope: Scope, field: String },
     #[error("{scope}.{field}: a struct without fields holds nothing; drop the field")]
@@ -76,17 +75,48 @@ pub enum SchemaError {
     )]
     DefaultTooBig { scope: Scope, field: String, value: i128, ty: String },
     #[error(
-        "{scope}.{field}: a struct starts as zero and takes no default; make its fields columns, or drop the tag"
+        "{scope}.{field}: a struct or union starts as zero and takes no default; make its fields columns, or drop the tag"
     )]
     DefaultOnStruct { scope: Scope, field: String },
-    #[error("{scope}.{field}: it has more than one default; keep one")]
-    TwoDefaults { scope: Scope, field: String },
+    #[error("{scope}.{field}: it has the tag `scx:{tag}` more than once; keep one")]
+    TwoTags { scope: Scope, field: String, tag: &'static str },
     #[error(
-        "{place}: the tag `{tag}` is unknown; fields take `scx:default=<integer>`, variables `scx:queue=fifo` or `scx:queue=vtime`"
+        "{scope}.{field}: scale `{text}` is not `A`, `A/B` or `A/B+C`, with integers, A not 0, B above 0 and both at \
+         most 2^31; write it as 1000, 1/1000 or 9/5+32"
+    )]
+    BadScale { scope: Scope, field: String, text: String },
+    #[error(
+        "{scope}.{field}: `scx:scale` rescales integers and arrays of them, not `{ty}`; write a conversion \
+         (`scx:convert`), or drop the tag"
+    )]
+    ScaleOnOther { scope: Scope, field: String, ty: String },
+    #[error("{scope}.{field}: `scx:{tag}={text}` is no name in C of at most {MAX_NAME} bytes; correct it")]
+    BadName { scope: Scope, field: String, tag: &'static str, text: String },
+    #[error(
+        "{scope}.{field}: unit `{text}` is empty, longer than {MAX_UNIT} bytes or has other than printable ASCII \
+         characters; write it as ns, 1/s or 0..1024@32ms"
+    )]
+    BadUnit { scope: Scope, field: String, text: String },
+    #[error("{scope}.{field}: `scx:from` names the field itself, which is what it has without; drop the tag")]
+    FromItself { scope: Scope, field: String },
+    #[error("{scope}.{field}: `scx:saturate` takes no value; write it alone")]
+    SaturateValue { scope: Scope, field: String },
+    #[error(
+        "{scope}.{field}: `scx:{one}` and `scx:{other}` exclude each other, the conversion does it all; drop one"
+    )]
+    Contradiction { scope: Scope, field: String, one: &'static str, other: &'static str },
+    #[error(
+        "{scope}.{field}: `scx:inverse` turns round an `scx:convert`, and there is none; add it, or drop this tag"
+    )]
+    InverseAlone { scope: Scope, field: String },
+    #[error(
+        "{place}: the tag `{tag}` is unknown; fields take `scx:default`, `scx:from`, `scx:scale`, `scx:saturate`, \
+         `scx:unit`, `scx:convert` and `scx:inverse`, variables `scx:queue=fifo` or `scx:queue=vtime`"
     )]
     UnknownTag { place: String, tag: String },
     #[error(
-        "{place}: the tag `{tag}` has no meaning here; `scx:default` goes on a field of a policy struct itself, `scx:queue` on a global variable"
+        "{place}: the tag `{tag}` has no meaning here; `scx:queue` goes on a global variable, all others on a field of a \
+         policy struct itself"
     )]
     MisplacedTag { place: String, tag: String },
 

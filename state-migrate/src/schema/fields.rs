@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{MAX_NAME, SchemaError, Scope};
 use crate::btf::{Btf, Kind, Member};
-use crate::types::{StructField, Type};
+use crate::types::{StructField, Type, View};
 
 /// Arrays and structs may nest this deep.
 const MAX_DEPTH: u32 = 8;
@@ -15,7 +15,9 @@ const MAX_FIELDS: usize = 4096;
 /// The largest column in bytes; it bounds the work that damaged BTF can cause.
 const MAX_SIZE: u32 = 1 << 20;
 
-/// Structs that the kernel's verifier finds by name in map values, and treats in its own way.
+/// Structs that the kernel's verifier finds by name in map values, and treats in its own way. A `bpf_spin_lock` among
+/// them: the kernel allows one per map value, and the record's header has it; nor could a plan carry a lock that an op
+/// of the old policy may hold.
 const KERNEL_STRUCTS: [&str; 11] = [
     "bpf_spin_lock",
     "bpf_res_spin_lock",
@@ -85,6 +87,10 @@ impl<'b> Reader<'b> {
         if member.name.is_empty() {
             return Err(at.error(|scope, field| SchemaError::Anonymous { scope, field }));
         }
+        self.member(at, member, depth)
+    }
+
+    fn member(&mut self, at: &At, member: &Member, depth: u32) -> Result<StructField, SchemaError> {
         if member.name.len() > MAX_NAME {
             return Err(at.error(|scope, field| SchemaError::NameTooLong { scope, field }));
         }
@@ -114,7 +120,7 @@ impl<'b> Reader<'b> {
             Some(Kind::Struct) => self.nested(at, id, depth),
             Some(Kind::Ptr) => Err(at.error(|scope, field| SchemaError::Pointer { scope, field })),
             Some(Kind::Float) => Err(at.error(|scope, field| SchemaError::Float { scope, field })),
-            Some(Kind::Union) => Err(at.error(|scope, field| SchemaError::Union { scope, field })),
+            Some(Kind::Union) => self.union(at, id, depth),
             Some(Kind::Fwd) => Err(at.error(|scope, field| SchemaError::Forward { scope, field })),
             _ => Err(at.malformed()),
         }
@@ -156,6 +162,49 @@ impl<'b> Reader<'b> {
     }
 
     fn nested(&mut self, at: &At, id: u32, depth: u32) -> Result<Type, SchemaError> {
+        let (name, size) = self.composite(at, id)?;
+        let fields = self.fields(at, id, depth + 1)?;
+        if fields.is_empty() {
+            return Err(at.error(|scope, field| SchemaError::EmptyStruct { scope, field }));
+        }
+        let align = fields.iter().map(|f| f.ty.align()).max().unwrap_or(1);
+        // An array of it would have elements that are not aligned.
+        if !size.is_multiple_of(align) {
+            return Err(at.error(|scope, field| SchemaError::Packed { scope, field }));
+        }
+        let ty = Type::Struct { size, align, fields };
+        self.remember(name, &ty);
+        Ok(ty)
+    }
+
+    /// A union is bytes, but its members have to be such as can be state: a pointer means nothing to the next version
+    /// in a union either.
+    fn union(&mut self, at: &At, id: u32, depth: u32) -> Result<Type, SchemaError> {
+        let (name, size) = self.composite(at, id)?;
+        let (mut align, mut view) = (1, Vec::new());
+        for member in self.btf.members(id) {
+            let path = join(at.path, member.name);
+            let at = At { scope: at.scope, path: &path };
+            let field = self.member(&at, &member, depth + 1)?;
+            if field.offset != 0 || field.ty.size() > size {
+                return Err(at.malformed());
+            }
+            align = align.max(field.ty.align());
+            view.push(field);
+        }
+        if view.is_empty() || size == 0 {
+            return Err(at.error(|scope, field| SchemaError::EmptyStruct { scope, field }));
+        }
+        if !size.is_multiple_of(align) {
+            return Err(at.error(|scope, field| SchemaError::Packed { scope, field }));
+        }
+        let ty = Type::Bytes { size, align, view: View(view) };
+        self.remember(name, &ty);
+        Ok(ty)
+    }
+
+    /// Name and size of a struct or union, checked, and its members counted.
+    fn composite(&mut self, at: &At, id: u32) -> Result<(&'b str, u32), SchemaError> {
         let (name, size) = (self.btf.name(id), self.btf.size(id).unwrap_or(0));
         if KERNEL_STRUCTS.contains(&name) {
             let name = name.to_owned();
@@ -167,20 +216,13 @@ impl<'b> Reader<'b> {
         self.fields_left = self.fields_left.checked_sub(self.btf.members(id).count()).ok_or_else(|| {
             at.error(|scope, field| SchemaError::TooManyFields { scope, field, max: MAX_FIELDS })
         })?;
-        let fields = self.fields(at, id, depth + 1)?;
-        if fields.is_empty() {
-            return Err(at.error(|scope, field| SchemaError::EmptyStruct { scope, field }));
-        }
-        let align = fields.iter().map(|f| f.ty.align()).max().unwrap_or(1);
-        // An array of it would have elements that are not aligned.
-        if !size.is_multiple_of(align) {
-            return Err(at.error(|scope, field| SchemaError::Packed { scope, field }));
-        }
-        let ty = Type::Struct { size, align, fields };
+        Ok((name, size))
+    }
+
+    fn remember(&mut self, name: &str, ty: &Type) {
         if !name.is_empty() {
             self.structs.entry(name.to_owned()).or_insert_with(|| ty.clone());
         }
-        Ok(ty)
     }
 }
 

@@ -1,11 +1,10 @@
-//! The `scx:` declaration tags: defaults and queues.
+//! The `scx:` declaration tags: defaults, rules, units and queues.
 
-use super::{MAX_NAME, Queue, QueueOrder, SchemaError, Scope};
+use super::draft::{Draft, FIELD_TAGS, PREFIX};
+use super::{Column, MAX_NAME, Queue, QueueOrder, SchemaError, Scope};
 use crate::btf::{Btf, DeclTag, Kind};
-use crate::types::{StructField, Type};
+use crate::types::StructField;
 
-const PREFIX: &str = "scx:";
-const DEFAULT: &str = "scx:default=";
 const QUEUE: &str = "scx:queue=";
 
 /// The `scx:` tags of a policy's BTF. Each is taken out by the one who understands it; what is left is an error, so
@@ -19,27 +18,21 @@ impl<'a> Tags<'a> {
         Tags { tags: btf.all_decl_tags().filter(|t| t.text.starts_with(PREFIX)).collect() }
     }
 
-    /// Takes the default of the field with index `component` in the struct `target`.
-    pub(super) fn default(
+    /// Takes all tags of the field with index `component` in the struct `target`.
+    pub(super) fn column(
         &mut self,
         target: u32,
         component: usize,
         scope: Scope,
-        field: &StructField,
-    ) -> Result<Option<i128>, SchemaError> {
-        let mut default = None;
+        field: StructField,
+    ) -> Result<Column, SchemaError> {
+        let mut draft = Draft { scope, field: &field, texts: Default::default() };
         let on_field = |t: &DeclTag| t.target == target && usize::try_from(t.component) == Ok(component);
         for tag in self.tags.extract_if(.., |t| on_field(t)) {
-            let Some(text) = tag.text.strip_prefix(DEFAULT) else {
-                let place = format!("{scope}.{}", field.name);
-                return Err(SchemaError::UnknownTag { place, tag: tag.text.to_owned() });
-            };
-            if default.is_some() {
-                return Err(SchemaError::TwoDefaults { scope, field: field.name.clone() });
-            }
-            default = Some(parse_default(scope, field, text.trim())?);
+            draft.add(tag.text)?;
         }
-        Ok(default)
+        let (default, unit, rule) = (draft.default()?, draft.unit()?, draft.rule()?);
+        Ok(Column { name: field.name, ty: field.ty, default, unit, rule })
     }
 
     /// Takes the queues.
@@ -70,7 +63,9 @@ impl<'a> Tags<'a> {
     pub(super) fn none_left(&self, btf: &Btf) -> Result<(), SchemaError> {
         let Some(tag) = self.tags.first() else { return Ok(()) };
         let (place, text) = (place(btf, tag), tag.text.to_owned());
-        if tag.text.starts_with(DEFAULT) || tag.text.starts_with(QUEUE) {
+        let known =
+            |name: &str| tag.text.strip_prefix(PREFIX).and_then(|t| t.split('=').next()) == Some(name);
+        if tag.text.starts_with(QUEUE) || FIELD_TAGS.into_iter().any(known) {
             return Err(SchemaError::MisplacedTag { place, tag: text });
         }
         Err(SchemaError::UnknownTag { place, tag: text })
@@ -94,48 +89,4 @@ fn place(btf: &Btf, tag: &DeclTag) -> String {
         (None, -1) => format!("{what}{name}"),
         (None, i) => format!("{what}{name}, parameter {i}"),
     }
-}
-
-fn parse_default(scope: Scope, field: &StructField, text: &str) -> Result<i128, SchemaError> {
-    let elem = field.ty.innermost();
-    let name = || field.name.clone();
-    let (bits, signed) = match elem {
-        Type::Int { size, signed } | Type::Enum { size, signed } => (size * 8, *signed),
-        Type::Bool => (1, false),
-        Type::Array { .. } | Type::Struct { .. } => {
-            return Err(SchemaError::DefaultOnStruct { scope, field: name() });
-        }
-    };
-    let boolean = *elem == Type::Bool;
-    let value = match text {
-        "true" if boolean => 1,
-        "false" if boolean => 0,
-        _ => parse_integer(text).ok_or_else(|| {
-            let text = text.to_owned();
-            SchemaError::DefaultNotInteger { scope, field: name(), text, boolean }
-        })?,
-    };
-    let range = if signed { -(1i128 << (bits - 1))..1 << (bits - 1) } else { 0..1 << bits };
-    if !range.contains(&value) {
-        return Err(SchemaError::DefaultTooBig { scope, field: name(), value, ty: elem.to_string() });
-    }
-    Ok(value)
-}
-
-/// A decimal or 0x integer with an optional minus.
-fn parse_integer(text: &str) -> Option<i128> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    let (radix, digits) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        Some(digits) => (16, digits),
-        None => (10, digits),
-    };
-    // `from_str_radix` takes a sign of its own, which would let `--1` and `0x-1` through.
-    if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
-        return None;
-    }
-    let value = i128::from_str_radix(digits, radix).ok()?;
-    Some(if negative { -value } else { value })
 }

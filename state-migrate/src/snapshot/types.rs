@@ -4,7 +4,7 @@ use super::SnapshotError;
 use super::error::text_fault;
 use super::wire::{Reader, Writer};
 use crate::schema::MAX_NAME;
-use crate::types::{MAX_ALIGN, StructField, Type};
+use crate::types::{MAX_ALIGN, StructField, Type, View};
 
 /// Arrays and structs may nest this deep; a schema's do less.
 const MAX_DEPTH: u32 = 12;
@@ -20,6 +20,7 @@ const ENUM: u8 = 4;
 const SIGNED_ENUM: u8 = 5;
 const ARRAY: u8 = 6;
 const STRUCT: u8 = 7;
+const BYTES: u8 = 8;
 
 /// Appends a type that [`fault`] finds nothing wrong with.
 pub(super) fn write(ty: &Type, out: &mut Writer) {
@@ -37,6 +38,11 @@ pub(super) fn write(ty: &Type, out: &mut Writer) {
             out.u8(ARRAY);
             out.u32(*len);
             write(elem, out);
+        }
+        Type::Bytes { size, align, .. } => {
+            out.u8(BYTES);
+            out.u32(*size);
+            out.u8(*align as u8);
         }
         Type::Struct { size, align, fields } => {
             out.u8(STRUCT);
@@ -81,6 +87,7 @@ fn nested(from: &mut Reader, depth: u32, parts: &mut u32) -> Result<Type, Snapsh
             }
             Type::Struct { size, align, fields }
         }
+        BYTES => Type::Bytes { size: from.u32()?, align: from.u8()?.into(), view: View::default() },
         _ => return Err(from.malformed("an unknown kind of type")),
     })
 }
@@ -88,7 +95,7 @@ fn nested(from: &mut Reader, depth: u32, parts: &mut u32) -> Result<Type, Snapsh
 /// Whether all names in a type that [`fault`] finds nothing wrong with can be shown on a terminal.
 pub(super) fn is_plain(ty: &Type) -> bool {
     match ty {
-        Type::Int { .. } | Type::Bool | Type::Enum { .. } => true,
+        Type::Int { .. } | Type::Bool | Type::Enum { .. } | Type::Bytes { .. } => true,
         Type::Array { elem, .. } => is_plain(elem),
         Type::Struct { fields, .. } => {
             fields.iter().all(|f| text_fault(&f.name, MAX_NAME).is_none() && is_plain(&f.ty))
@@ -111,6 +118,13 @@ fn fault_at(ty: &Type, depth: u32, parts: &mut u32) -> Option<&'static str> {
             (!matches!(size, 1 | 2 | 4 | 8)).then_some("an integer of a size other than 1, 2, 4 or 8")
         }
         Type::Bool => None,
+        Type::Bytes { size, align, .. } => {
+            if *size > MAX_SIZE {
+                return Some("a type that is too large");
+            }
+            let whole = matches!(align, 1 | 2 | 4 | 8) && *size > 0 && size.is_multiple_of(*align);
+            (!whole).then_some("bytes of a size that their alignment does not divide")
+        }
         Type::Array { elem, len } => {
             // The element first: it bounds the size that is multiplied.
             fault_at(elem, deeper, parts)

@@ -6,7 +6,7 @@ use state_migrate::{
     AugmentError, Btf, Kind, Layout, Schema, Scope, StructField, Type, augment, malformed_kfuncs, plan,
 };
 
-use crate::builder::{Builder, SIGNED, array, column, u};
+use crate::builder::{Builder, SIGNED, array, column, u, union};
 
 fn kernel() -> Builder {
     let mut b = Builder::new();
@@ -128,4 +128,36 @@ fn finds_functions_that_lost_their_twin() {
     assert!(malformed_kfuncs(&Btf::parse(&b.build()).unwrap()).is_empty());
     b.func("scx_bpf_lost", &[("cpu", int), ("aux", int)]);
     assert_eq!(malformed_kfuncs(&Btf::parse(&b.build()).unwrap()), ["scx_bpf_lost"]);
+}
+
+#[test]
+fn unions_are_written_as_their_own_policy_sees_them() {
+    let (seen, other) = (union(u(64)), union(array(u(64), 1)));
+    let schema = |ty: &Type| {
+        let columns = vec![column("a", ty.clone()), column("b", union(u(64)))];
+        let structs = BTreeMap::from([("both".to_owned(), ty.clone())]);
+        Schema { scopes: BTreeMap::from([(Scope::Task, columns)]), structs, ..Schema::default() }
+    };
+    let layout = plan(&Layout::new(&[(Scope::Task, 64)]), None, &schema(&seen), 0).unwrap().layout;
+    let layout = plan(&layout, Some(0), &schema(&other), 1).unwrap().layout;
+    let out = augment(&kernel().build(), &schema(&other), &layout, 1).unwrap();
+    let btf = Btf::parse(&out).unwrap();
+    let id = btf.find(Kind::Struct, "policy_task").unwrap();
+    let kinds: Vec<_> = btf
+        .members(id)
+        .map(|m| {
+            assert_eq!(btf.kind(m.type_id), Some(Kind::Union));
+            btf.kind(btf.members(m.type_id).next().unwrap().type_id).unwrap()
+        })
+        .collect();
+    assert_eq!(kinds, [Kind::Array, Kind::Int]);
+    assert!(btf.find(Kind::Union, "both").is_some());
+    let mut taken = kernel();
+    taken.union("both", 4, &[("pid", 1)]);
+    let error = augment(&taken.build(), &schema(&other), &layout, 1).unwrap_err();
+    assert_eq!(error, AugmentError::NestedNameTaken { name: "both".into() });
+    // A struct of that name is another thing.
+    let mut free = kernel();
+    free.structure("both", 4, &[("pid", 1, 0)]);
+    assert!(augment(&free.build(), &schema(&other), &layout, 1).is_ok());
 }

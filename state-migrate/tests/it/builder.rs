@@ -1,6 +1,6 @@
 //! Builds BTF byte by byte.
 
-use state_migrate::{Column, Kind, QueueOrder, Schema, Type};
+use state_migrate::{Column, Kind, QueueOrder, Rule, Schema, StructField, Type, View};
 
 pub const SIGNED: u32 = 1;
 pub const BOOL: u32 = 4;
@@ -135,6 +135,11 @@ impl Builder {
                     fields.iter().zip(ids).map(|(f, id)| (f.name.as_str(), id, f.offset)).collect();
                 self.structure("", *size, &members)
             }
+            Type::Bytes { size, view, .. } => {
+                let ids: Vec<u32> = view.0.iter().map(|f| self.ty(&f.ty)).collect();
+                let members: Vec<_> = view.0.iter().zip(ids).map(|(f, id)| (f.name.as_str(), id)).collect();
+                self.union("", *size, &members)
+            }
         }
     }
 
@@ -149,8 +154,8 @@ impl Builder {
         }
         let id = self.structure(name, end.next_multiple_of(8), &members);
         for (i, column) in columns.iter().enumerate() {
-            if let Some(default) = column.default {
-                self.tag(&format!("scx:default={default}"), id, i as i32);
+            for tag in tags(column) {
+                self.tag(&tag, id, i as i32);
             }
         }
         id
@@ -193,6 +198,22 @@ impl Builder {
     }
 }
 
+/// The tags that declare a column's default, unit and rule.
+pub fn tags(column: &Column) -> Vec<String> {
+    let Rule { from, scale, saturate, convert } = &column.rule;
+    let mut tags = Vec::new();
+    tags.extend(column.default.map(|v| format!("scx:default={v}")));
+    tags.extend(column.unit.as_ref().map(|v| format!("scx:unit={v}")));
+    tags.extend(from.as_ref().map(|v| format!("scx:from={v}")));
+    tags.extend(scale.as_ref().map(|v| format!("scx:scale={v}")));
+    tags.extend(saturate.then(|| "scx:saturate".to_owned()));
+    if let Some(convert) = convert {
+        tags.push(format!("scx:convert={}", convert.program));
+        tags.extend(convert.inverse.as_ref().map(|v| format!("scx:inverse={v}")));
+    }
+    tags
+}
+
 pub fn info(kind: Kind, vlen: usize) -> u32 {
     (kind as u32) << 24 | vlen as u32
 }
@@ -205,10 +226,17 @@ pub fn s(bits: u32) -> Type {
     Type::Int { size: bits / 8, signed: true }
 }
 
+/// A union with one member.
+pub fn union(member: Type) -> Type {
+    let (size, align) = (member.size(), member.align());
+    let view = View(vec![StructField { name: "all".into(), offset: 0, ty: member }]);
+    Type::Bytes { size, align, view }
+}
+
 pub fn array(elem: Type, len: u32) -> Type {
     Type::Array { elem: Box::new(elem), len }
 }
 
 pub fn column(name: &str, ty: Type) -> Column {
-    Column { name: name.to_owned(), ty, default: None }
+    Column { name: name.to_owned(), ty, default: None, unit: None, rule: Rule::default() }
 }

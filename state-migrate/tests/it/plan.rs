@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use state_migrate::{
-    Column, Fate, HEADER, Layout, MAX_STEPS, Plan, PlanError, Schema, Scope, Step, StructField, Type, plan,
+    Column, Fate, HEADER, Layout, MAX_STEPS, Plan, PlanError, Repeat, Schema, Scope, Step, StructField, Type,
+    plan,
 };
 
 use crate::builder::{array, column, s, u};
@@ -21,7 +22,7 @@ fn empty() -> Layout {
 }
 
 fn fates(plan: &Plan) -> Vec<(&str, Fate)> {
-    plan.columns.iter().map(|c| (c.column.as_str(), c.fate)).collect()
+    plan.columns.iter().map(|c| (c.column.as_str(), c.fate.clone())).collect()
 }
 
 fn default(name: &str, ty: Type, value: i128) -> Column {
@@ -42,7 +43,10 @@ fn carries_defaults_and_drops() {
         [("extra", Fate::Defaulted), ("vtime", Fate::Carried), ("gone", Fate::Dropped)]
     );
     let at = second.layout.offset(Scope::Task, "extra", &s(16)).unwrap();
-    assert_eq!(second.steps[&Scope::Task], [Step { offset: at, size: 2, value: 0xfffe }]);
+    assert_eq!(
+        second.steps[&Scope::Task],
+        [Step::Store { to: at, size: 2, value: 0xfffe, repeat: Repeat::ONCE }]
+    );
     let image = second.layout.image(Scope::Task);
     assert_eq!(image.len(), 64);
     assert_eq!(image[HEADER as usize..][..8], 9u64.to_le_bytes(), "the new default holds from now on");
@@ -63,7 +67,7 @@ fn a_retained_column_is_carried_though_the_running_policy_lacks_it() {
     let first = plan(&empty(), None, &with, 0).unwrap();
     let second = plan(&first.layout, Some(0), &without, 1).unwrap();
     let third = plan(&second.layout, Some(1), &with, 2).unwrap();
-    assert_eq!(fates(&third), [("a", Fate::Carried), ("b", Fate::Dropped)]);
+    assert_eq!(fates(&third), [("a", Fate::Retained), ("b", Fate::Dropped)]);
     assert!(third.steps.is_empty(), "a swap that adds no column needs no sweep");
 }
 
@@ -78,7 +82,7 @@ fn evicted_bytes_are_free_again() {
     assert!(text.contains("`b`") && text.contains("1 bytes are missing"), "{text}");
     assert!(text.contains("`a` (56 bytes, slot 0)"), "{text}");
     layout.evict(0);
-    assert_eq!(layout, empty());
+    assert_eq!(layout.free_bytes(Scope::Task), 56);
     assert!(plan(&layout, None, &b, 1).is_ok());
 }
 
@@ -104,14 +108,14 @@ fn a_changed_type_is_an_error_with_both_types() {
     assert!(text.contains("task.n") && text.contains("`u32`") && text.contains("`u32[2]`"), "{text}");
     // The other scope's column of that name is another column.
     assert!(plan(&layout, Some(0), &schema(Scope::Global, vec![column("n", u(8))]), 1).is_ok());
-    // Retained for a rollback only: both stand side by side.
+    // Retained for a rollback only: both stand side by side, and it is said why the new one starts afresh.
     let layout = plan(&layout, Some(0), &task(vec![column("m", u(8))]), 1).unwrap().layout;
-    let both = plan(&layout, Some(1), &new, 2).unwrap().layout;
-    assert_ne!(
-        both.offset(Scope::Task, "n", &u(32)).unwrap(),
-        both.offset(Scope::Task, "n", &array(u(32), 2)).unwrap()
-    );
-    // Going back to the old type from there is refused: it would bring back an outdated value unasked.
+    let both = plan(&layout, Some(1), &new, 2).unwrap();
+    assert_eq!(both.columns[0].fate, Fate::Defaulted);
+    assert!(both.columns[0].reason.as_ref().unwrap().contains("`n`: u32, kept in slot 0"));
+    let both = both.layout;
+    assert_ne!(both.offset(Scope::Task, "n", &u(32)), both.offset(Scope::Task, "n", &array(u(32), 2)));
+    // Going on with the old type from there is refused: it would bring back an outdated value unasked.
     let back = plan(&both, Some(2), &task(vec![column("n", u(32))]), 3);
     assert!(matches!(back, Err(PlanError::TypeChanged { .. })));
 }
@@ -129,17 +133,20 @@ fn stores_are_as_large_as_alignment_allows() {
         default("flag", Type::Bool, 1),
     ];
     let made = plan(&empty(), None, &task(columns), 0).unwrap();
-    let stores: Vec<_> = made.steps[&Scope::Task].iter().map(|s| (s.offset, s.size, s.value)).collect();
+    let store = |s: &Step| match s {
+        Step::Store { to, size, value, repeat } => (*to, *size, *value, repeat.count),
+        _ => panic!("{s}"),
+    };
+    let stores: Vec<_> = made.steps[&Scope::Task].iter().map(store).collect();
     assert_eq!(
         stores,
         [
             // The struct first: it is the largest of the most aligned.
-            (8, 8, 0),
-            (16, 8, 0),
-            (24, 8, u64::MAX),
-            (32, 4, 0x1234_1234),
-            (36, 2, 0x1234),
-            (38, 1, 1),
+            (8, 8, 0, 2),
+            (24, 8, u64::MAX, 1),
+            (32, 4, 0x1234_1234, 1),
+            (36, 2, 0x1234, 1),
+            (38, 1, 1, 1),
         ]
     );
 }
@@ -147,10 +154,17 @@ fn stores_are_as_large_as_alignment_allows() {
 #[test]
 fn too_many_steps_are_refused() {
     let layout = Layout::new(&[(Scope::Global, 4096)]);
-    let ok = schema(Scope::Global, vec![column("hist", array(u(64), MAX_STEPS as u32))]);
-    assert_eq!(plan(&layout, None, &ok, 0).unwrap().steps[&Scope::Global].len(), MAX_STEPS);
-    let more = schema(Scope::Global, vec![column("hist", array(u(64), MAX_STEPS as u32 + 1))]);
-    let error = plan(&layout, None, &more, 0).unwrap_err();
+    let large = schema(Scope::Global, vec![column("hist", array(u(64), 400))]);
+    assert_eq!(plan(&layout, None, &large, 0).unwrap().steps[&Scope::Global].len(), 1, "one step, repeated");
+    // Defaults that differ, so that no two stores are alike.
+    let structs = |n: u32| (0..n).map(|i| default(&format!("c{i}"), array(u(16), 2), i.into())).collect();
+    let ok: Vec<Column> = structs(MAX_STEPS as u32);
+    assert_eq!(
+        plan(&layout, None, &schema(Scope::Global, ok), 0).unwrap().steps[&Scope::Global].len(),
+        MAX_STEPS
+    );
+    let more: Vec<Column> = structs(MAX_STEPS as u32 + 1);
+    let error = plan(&layout, None, &schema(Scope::Global, more), 0).unwrap_err();
     assert_eq!(error, PlanError::TooManySteps { scope: Scope::Global, steps: MAX_STEPS + 1 });
 }
 

@@ -119,7 +119,7 @@ fn a_tower_of_structs_is_bounded() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(crate::cases(2000))]
 
     #[test]
     fn random_bytes(raw in vec(any::<u8>(), 0..400)) {

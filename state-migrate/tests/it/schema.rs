@@ -1,8 +1,8 @@
 //! Reading a policy's schema.
 
-use state_migrate::{Btf, Kind, ObjectError, QueueOrder, Schema, SchemaError, Scope, Type};
+use state_migrate::{Btf, Column, Kind, ObjectError, QueueOrder, Scale, Schema, SchemaError, Scope, Type};
 
-use crate::builder::{BOOL, Builder, SIGNED, array, s, u};
+use crate::builder::{BOOL, Builder, SIGNED, array, s, u, union};
 
 fn read(b: &Builder) -> Result<Schema, SchemaError> {
     Schema::from_btf(&Btf::parse(&b.build()).unwrap())
@@ -95,12 +95,26 @@ fn refuses_what_cannot_be_state() {
         let int = b.int("unsigned int", 4, 0);
         b.structure("bpf_spin_lock", 4, &[("val", int, 0)])
     };
-    assert!(matches!(refused(lock), E::KernelStruct { name, .. } if name == "bpf_spin_lock"));
-    let union = |b: &mut Builder| {
-        let int = b.int("unsigned int", 4, 0);
-        b.union("", 4, &[("a", int)])
+    let error = refused(lock);
+    assert!(error.to_string().contains("one lock"), "{error}");
+    assert!(matches!(error, E::KernelStruct { name, .. } if name == "bpf_spin_lock"));
+    assert!(matches!(refused(|b| b.union("none", 4, &[])), E::EmptyStruct { .. }));
+    let pointer = |b: &mut Builder| {
+        let ptr = b.refer(Kind::Ptr, "", 0);
+        b.union("", 8, &[("p", ptr)])
     };
-    assert!(matches!(refused(union), E::Union { .. }));
+    assert!(matches!(refused(pointer), E::Pointer { field, .. } if field == "f.p"));
+    let small = |b: &mut Builder| {
+        let int = b.int("unsigned int", 4, 0);
+        b.union("", 2, &[("a", int)])
+    };
+    assert!(matches!(refused(small), E::Malformed { .. }));
+    let packed = |b: &mut Builder| {
+        let (int, byte) = (b.int("unsigned int", 4, 0), b.int("char", 1, 0));
+        let bytes = b.array(byte, 5);
+        b.union("", 5, &[("a", int), ("b", bytes)])
+    };
+    assert!(matches!(refused(packed), E::Packed { .. }));
     let flexible = |b: &mut Builder| {
         let int = b.int("unsigned int", 4, 0);
         b.array(int, 0)
@@ -215,7 +229,7 @@ fn refuses_wrong_defaults() {
     let st = b.structure("policy_task", 4, &[("f", int, 0)]);
     b.tag("scx:default=1", st, 0);
     b.tag("scx:default=1", st, 0);
-    assert!(matches!(read(&b), Err(E::TwoDefaults { .. })));
+    assert!(matches!(read(&b), Err(E::TwoTags { tag: "default", .. })));
 }
 
 #[test]
@@ -261,4 +275,81 @@ fn objects_without_btf_are_named() {
         Schema::from_object(b"#!/bin/sh"),
         Err(SchemaError::Object(ObjectError::NotElf { .. }))
     ));
+}
+
+/// What comes of a field of type `ty` with these tags.
+fn with_tags(ty: &Type, tags: &[&str]) -> Result<Column, SchemaError> {
+    let mut b = Builder::new();
+    let id = b.ty(ty);
+    let st = b.structure("policy_cgroup", 64, &[("f", id, 0)]);
+    for tag in tags {
+        b.tag(tag, st, 0);
+    }
+    read(&b).map(|schema| schema.scopes[&Scope::Cgroup][0].clone())
+}
+
+#[test]
+fn reads_rules_and_units() {
+    let column =
+        with_tags(&u(64), &["scx:from= old ", "scx:scale=1 / 1000 + 5", "scx:unit=\"us\"", "scx:saturate"]);
+    let column = column.unwrap();
+    assert_eq!((column.unit(), column.rule.from.as_deref()), (Some("us"), Some("old")));
+    assert_eq!(column.rule.scale, Some(Scale { mul: 1, div: 1000, add: 5 }));
+    assert!(column.rule.saturate && column.rule.derives() && column.rule.convert.is_none());
+    let column = with_tags(&u(64), &["scx:inverse=back", "scx:convert=forth", "scx:default=3"]).unwrap();
+    let convert = column.rule.convert.unwrap();
+    assert_eq!((convert.program.as_str(), convert.inverse.as_deref()), ("forth", Some("back")));
+    let plain = with_tags(&array(s(8), 4), &["scx:scale=-2"]).unwrap();
+    assert!(plain.rule.scale.is_some() && plain.unit().is_none());
+    assert!(with_tags(&union(u(64)), &["scx:from=x", "scx:saturate"]).is_ok());
+}
+
+#[test]
+fn refuses_rules_that_make_no_sense() {
+    use SchemaError as E;
+    let error = |tags: &[&str]| {
+        let error = with_tags(&u(64), tags).unwrap_err();
+        assert!(error.to_string().starts_with("cgroup.f: "), "{error}");
+        error
+    };
+    assert!(matches!(error(&["scx:scale=1/0"]), E::BadScale { .. }));
+    assert!(matches!(error(&["scx:scale"]), E::UnknownTag { .. }));
+    assert!(matches!(error(&["scx:saturate=1"]), E::SaturateValue { .. }));
+    assert!(matches!(error(&["scx:from=f"]), E::FromItself { .. }));
+    for text in ["", "2x", "a b", "a.b", &"n".repeat(64)] {
+        assert!(matches!(error(&[&format!("scx:from={text}")]), E::BadName { tag: "from", .. }), "{text}");
+    }
+    for text in ["", "n s", "µs", &"n".repeat(32)] {
+        assert!(matches!(error(&[&format!("scx:unit={text}")]), E::BadUnit { .. }), "{text}");
+    }
+    assert!(matches!(error(&["scx:convert=p", "scx:scale=2"]), E::Contradiction { one: "scale", .. }));
+    assert!(matches!(error(&["scx:convert=p", "scx:saturate"]), E::Contradiction { one: "saturate", .. }));
+    assert!(matches!(error(&["scx:inverse=p"]), E::InverseAlone { .. }));
+    assert!(matches!(error(&["scx:unit=ns", "scx:unit=ns"]), E::TwoTags { tag: "unit", .. }));
+    for ty in [Type::Bool, array(Type::Bool, 2), union(u(64))] {
+        assert!(matches!(with_tags(&ty, &["scx:scale=2"]), Err(E::ScaleOnOther { .. })), "{ty}");
+    }
+    assert!(matches!(with_tags(&union(u(8)), &["scx:default=2"]), Err(E::DefaultOnStruct { .. })));
+    // Only the fields of the scope's struct are columns.
+    let mut b = Builder::new();
+    let int = b.int("int", 4, SIGNED);
+    let inner = b.structure("inner", 4, &[("a", int, 0)]);
+    b.structure("policy_task", 4, &[("f", inner, 0)]);
+    b.tag("scx:saturate", inner, 0);
+    assert!(matches!(read(&b), Err(E::MisplacedTag { .. })));
+}
+
+#[test]
+fn reads_unions_as_bytes() {
+    let mut b = Builder::new();
+    let (long, byte) = (b.int("unsigned long", 8, 0), b.int("char", 1, SIGNED));
+    let half = b.structure("", 2, &[("lo", byte, 0), ("hi", byte, 1)]);
+    let both = b.union("both", 8, &[("all", long), ("", half)]);
+    b.structure("policy_task", 8, &[("u", both, 0)]);
+    let schema = read(&b).unwrap();
+    let ty = &schema.scopes[&Scope::Task][0].ty;
+    let Type::Bytes { size: 8, align: 8, view } = ty else { panic!("{ty}") };
+    assert_eq!(view.0.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["all", ""]);
+    assert_eq!((ty, ty.to_string()), (&union(s(64)), "union(8 bytes)".to_owned()));
+    assert!(schema.structs.contains_key("both"));
 }

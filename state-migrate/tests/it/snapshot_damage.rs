@@ -133,7 +133,7 @@ fn tables_say_what_is_wrong_with_them() {
     assert!(wrong(7, &[0, 1]).contains("larger than what follows"), "rows that are not there");
     assert!(wrong(7, &[0]).contains("behind the end"), "a row that is not counted");
     assert!(wrong(5, &[0]).contains("unknown kind of type"));
-    assert!(wrong(5, &[8]).contains("unknown kind of type"));
+    assert!(wrong(5, &[9]).contains("unknown kind of type"));
     assert!(wrong(6, &[3]).contains("1, 2, 4 or 8"));
     assert!(wrong(2, &[200]).contains("larger"));
     assert!(cpu_table(&[1, 0, 0, 0, 3, 0, 0, 0, 0]).contains("without a name"));

@@ -235,6 +235,7 @@ fn initial(column: &Placed) -> Vec<u8> {
     let layout = state_migrate::ScopeLayout {
         record_size: column.offset + column.ty.size(),
         columns: vec![column.clone()],
+        next_id: column.id + 1,
     };
     let layout = Layout { scopes: [(Scope::Task, layout)].into() };
     layout.image(Scope::Task).split_off(column.offset as usize)

@@ -131,7 +131,17 @@ mod tests {
     use super::*;
 
     fn column(name: &str, ty: Type) -> Placed {
-        Placed { name: name.to_owned(), ty, default: None, offset: 8, slots: [0].into() }
+        Placed {
+            id: 0,
+            name: name.to_owned(),
+            ty,
+            default: None,
+            unit: None,
+            rule: state_migrate::Rule::default(),
+            offset: 8,
+            slots: [0].into(),
+            source: None,
+        }
     }
 
     fn u(size: u32) -> Type {

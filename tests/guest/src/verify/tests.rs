@@ -6,7 +6,17 @@ const EPOCH: u32 = 2;
 
 fn column(name: &str, offset: u32, default: Option<i128>, slots: &[u32]) -> Placed {
     let ty = Type::Int { size: 8, signed: false };
-    Placed { name: name.to_owned(), ty, default, offset, slots: slots.iter().copied().collect() }
+    Placed {
+        id: u64::from(offset),
+        name: name.to_owned(),
+        ty,
+        default,
+        unit: None,
+        rule: state_migrate::Rule::default(),
+        offset,
+        slots: slots.iter().copied().collect(),
+        source: None,
+    }
 }
 
 /// `shared` is of both versions, `old` of the first and `new` of the second.
@@ -16,7 +26,7 @@ fn layout() -> Layout {
         column("old", 16, None, &[0]),
         column("new", 24, Some(7), &[1]),
     ];
-    Layout { scopes: [(Scope::Task, ScopeLayout { record_size: 264, columns })].into() }
+    Layout { scopes: [(Scope::Task, ScopeLayout { record_size: 264, columns, next_id: 264 })].into() }
 }
 
 fn rules() -> Rules {

@@ -1,0 +1,147 @@
+//! Why a swap cannot be planned.
+
+use std::collections::BTreeSet;
+
+use super::slots;
+use crate::layout::LayoutError;
+use crate::schema::Scope;
+use crate::step::MAX_STEPS;
+use crate::types::Type;
+
+/// A column that is kept for a rollback only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retained {
+    /// Its name.
+    pub column: String,
+    /// Its size in bytes.
+    pub size: u32,
+    /// The slots that it is kept for.
+    pub slots: BTreeSet<u32>,
+}
+
+/// Why a swap cannot be planned. Nothing was touched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The resident layout cannot be.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// A field has another type than in the running policy.
+    #[error(
+        "{scope}.{field}: its type changes from `{old}` to `{new}`, and no rule carries its value over; \
+         keep the type, write a conversion (`scx:convert`), or give the new field a new name"
+    )]
+    TypeChanged {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field.
+        field: String,
+        /// Its type in the running policy.
+        old: Box<Type>,
+        /// Its type in the new policy.
+        new: Box<Type>,
+    },
+    /// A field's type cannot hold all that the predecessor's can.
+    #[error(
+        "{scope}.{field}: its type changes from `{old}` to `{new}`, which cannot hold every value; \
+         add `scx:saturate` to cut what does not fit, or keep a type that holds it"
+    )]
+    Narrower {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field, or the part of it.
+        field: String,
+        /// Its type in the running policy.
+        old: String,
+        /// Its type in the new policy.
+        new: String,
+    },
+    /// A column counts something else than what its value would be made of.
+    #[error(
+        "{scope}.{field}: its unit is `{unit}`, that of {other} is `{other_unit}`; rescale it from there (`scx:scale`), \
+         correct the unit, or give the field a new name"
+    )]
+    UnitMismatch {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field.
+        field: String,
+        /// Its unit.
+        unit: String,
+        /// What it is compared with.
+        other: String,
+        /// The unit of that.
+        other_unit: String,
+    },
+    /// A field with a well-known name is of another kind.
+    #[error(
+        "{scope}.{field}: a column of that well-known name is `{expected}` or another width of it, not `{ty}`; \
+         change the type, or give the field another name"
+    )]
+    WellKnownType {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field.
+        field: String,
+        /// Its type.
+        ty: String,
+        /// The type that holds all values of it.
+        expected: &'static str,
+    },
+    /// Several things stand against it.
+    #[error("{}", .0.iter().map(PlanError::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<PlanError>),
+    /// The new columns do not fit into the record.
+    #[error(
+        "the {scope} record is full: {} fit in nowhere, {missing} bytes are missing ({free} are free, in pieces); {}",
+        list(unplaced),
+        advice(retained)
+    )]
+    Full {
+        /// The scope of the record.
+        scope: Scope,
+        /// The columns without a place.
+        unplaced: Vec<String>,
+        /// Their bytes.
+        missing: u32,
+        /// Bytes that no column takes, once those that fit are placed.
+        free: u32,
+        /// Columns that are kept for a rollback only.
+        retained: Vec<Retained>,
+    },
+    /// The plan needs more steps than the host makes at once.
+    #[error(
+        "the {scope} columns need {steps} steps a record, the host makes at most {MAX_STEPS} in one swap; \
+         bring the changes in over several swaps, or make the structs that change simpler"
+    )]
+    TooManySteps {
+        /// The scope of the columns.
+        scope: Scope,
+        /// The steps needed.
+        steps: usize,
+    },
+    /// The host keeps no record for a scope that the schema uses.
+    #[error("the host keeps no {scope} record; drop `struct {}` from the policy, or reattach with a newer host", scope.struct_name())]
+    NoRecord {
+        /// The scope.
+        scope: Scope,
+    },
+    /// The target slot is in use.
+    #[error("slot {slot} is still in use; evict its policy first, or load into another slot")]
+    SlotTaken {
+        /// The slot.
+        slot: u32,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn advice(retained: &[Retained]) -> String {
+    if retained.is_empty() {
+        return "make the state smaller, or reattach with a host that has larger records".to_owned();
+    }
+    let columns: Vec<String> =
+        retained.iter().map(|r| format!("`{}` ({} bytes, {})", r.column, r.size, slots(&r.slots))).collect();
+    format!("kept for a rollback only, and free once their slots are evicted: {}", columns.join(", "))
+}
