@@ -1,0 +1,187 @@
+//! Every kind of change between versions: a random walk over six versions of a policy under load. After each swap and
+//! each rollback an oracle outside of the schedulers says what every record must hold: the plan, applied by the
+//! reference interpreter to what the record held before.
+//!
+//! `SCX_UPGRADE_CHAIN=1000` in the environment makes the walk longer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use e2e::EnabledWatch;
+use e2e::cli;
+use e2e::fresh;
+use e2e::load;
+use e2e::report;
+use e2e::wait_until;
+use guest::reader::Entry;
+use guest::reader::Key;
+use guest::reader::Reader;
+use libbpf_rs::MapCore;
+use libbpf_rs::MapFlags;
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::pins::Pins;
+use state_migrate::HEADER;
+use state_migrate::Layout;
+use state_migrate::Plan;
+use state_migrate::Scope;
+use state_migrate::apply;
+use state_migrate::plan;
+use state_migrate::plan_back;
+
+fn host() -> Host {
+    Host::running(&Pins::open().unwrap()).unwrap()
+}
+
+/// A small generator of our own: the walk is the same in each run.
+struct Walk(u64);
+
+impl Walk {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % below
+    }
+}
+
+/// The record of a task as bytes, header included.
+fn record(entry: &Entry, layout: &Layout) -> Vec<u8> {
+    let scope = &layout.scopes[&Scope::Task];
+    let mut bytes = vec![0; scope.record_size as usize];
+    for column in &scope.columns {
+        bytes[column.offset as usize..][..column.ty.size() as usize].copy_from_slice(entry.column(column));
+    }
+    bytes
+}
+
+fn global(host: &Host) -> Vec<u8> {
+    let key = 0u32.to_ne_bytes();
+    host.records(Scope::Global).unwrap().lookup(&key, MapFlags::ANY).unwrap().unwrap()
+}
+
+/// What one commit did to every task, against what the plan says that it does. Gives the tasks compared.
+fn audit(
+    before: &HashMap<Key, Entry>,
+    after: &[Entry],
+    from: &Layout,
+    plan: &Plan,
+    epoch: u32,
+) -> (usize, usize) {
+    let columns = &plan.layout.scopes[&Scope::Task].columns;
+    let steps = plan.steps.get(&Scope::Task).map_or(&[][..], Vec::as_slice);
+    let (mut asleep, mut ran) = (0, 0);
+    for new in after.iter().filter(|e| e.has_record() && !e.is_idle_thread()) {
+        assert_eq!(new.stamp, epoch, "pid {} missed a plan", new.key().pid);
+        let Some(old) = before.get(&new.key()).filter(|old| old.has_record()) else { continue };
+        let slept = old.is_asleep() && new.is_asleep() && old.switches() == new.switches();
+        let mut expected = record(old, from);
+        // A task's first turn under chain_1 sets everything: nothing can be said of one that may just have had it.
+        let turns = columns.iter().find(|c| c.name == "runs").unwrap();
+        if !slept && expected[turns.offset as usize..][..4] == [0; 4] {
+            continue;
+        }
+        apply(steps, &mut expected).unwrap();
+        for column in columns.iter().filter(|c| slept || c.name != "runs") {
+            let at = column.offset as usize..(column.offset + column.ty.size()) as usize;
+            assert_eq!(
+                new.column(column),
+                &expected[at],
+                "pid {} ({}), task.{}: {} at {}",
+                new.key().pid,
+                if slept { "asleep" } else { "ran" },
+                column.name,
+                column.ty,
+                column.offset
+            );
+        }
+        if slept { asleep += 1 } else { ran += 1 }
+    }
+    (asleep, ran)
+}
+
+fn snapshot(reader: &mut Reader) -> Vec<Entry> {
+    reader.snapshot().unwrap().entries
+}
+
+#[test]
+fn a_walk_over_six_versions_is_what_the_oracle_says() {
+    fresh();
+    let steps = std::env::var("SCX_UPGRADE_CHAIN").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let load = load(300);
+    report(&["run", "/bin/chain_1"]);
+    let schemas: Vec<_> = (1..=6)
+        .map(|n| Policy::from_binary(Path::new(&format!("/bin/chain_{n}"))).unwrap().schema().unwrap())
+        .collect();
+    let mut reader = Reader::open(&host()).unwrap();
+    let watch = EnabledWatch::start();
+    let begin = load.progress();
+    // Let tasks have their first turn, which sets the values.
+    wait_until("tasks have run", || load.progress().stuck_since(&begin).is_empty());
+
+    let mut walk = Walk(7);
+    let (mut asleep, mut ran, mut refused, mut converted, mut backward) = (0, 0, 0, 0, 0);
+    for n in 0..steps {
+        let then = host();
+        let active = then.data.active();
+        let layout = then.registry.layout.clone();
+        let target = then.registry.rollback_target(active.slot).map(|g| g.slot);
+        // The first lap goes through the chain in order; then anything goes.
+        let version = if n < 5 { n as u64 + 2 } else { walk.next(6) + 1 };
+        let back = n >= 5 && target.is_some() && walk.next(3) == 0;
+        let planned = if back {
+            plan_back(&layout, active.slot.into(), target.unwrap().into())
+        } else {
+            let slot = then.registry.choose_slot(active.slot);
+            let mut evicted = layout.clone();
+            evicted.evict(slot.into());
+            plan(&evicted, Some(active.slot.into()), &schemas[version as usize - 1], slot.into())
+        };
+        let global_before = global(&then);
+        let before: HashMap<_, _> = snapshot(&mut reader).into_iter().map(|e| (e.key(), e)).collect();
+
+        let binary = format!("/bin/chain_{version}");
+        let ran_verb = if back { cli(&["rollback"]) } else { cli(&["swap", &binary]) };
+        let what = if back { "rollback".to_string() } else { format!("swap to chain_{version}") };
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(e) => {
+                assert_eq!(ran_verb.code, 4, "{what}: the oracle says {e}, the command {}", ran_verb.err);
+                assert_eq!(host().data.active(), active, "{what} was refused and yet something changed");
+                refused += 1;
+                continue;
+            }
+        };
+        assert_eq!(ran_verb.code, 0, "{what}: {}{}", ran_verb.out, ran_verb.err);
+        let now = host();
+        let has_steps = plan.steps.values().any(|s| !s.is_empty());
+        assert_eq!(now.data.active().epoch, active.epoch + u32::from(has_steps));
+        assert_eq!(now.registry.layout, plan.layout, "{what}: the host's layout is not the plan's");
+        let after = snapshot(&mut reader);
+        let (a, r) = audit(&before, &after, &layout, &plan, now.data.active().epoch);
+        asleep += a;
+        ran += r;
+        converted += usize::from(has_steps);
+        backward += usize::from(back);
+
+        let mut expected = global_before;
+        apply(plan.steps.get(&Scope::Global).map_or(&[][..], Vec::as_slice), &mut expected).unwrap();
+        let columns = &plan.layout.scopes[&Scope::Global].columns;
+        let held = global(&now);
+        for column in columns.iter().filter(|c| c.name != "turns") {
+            let at = column.offset as usize..(column.offset + column.ty.size()) as usize;
+            assert!(at.start >= HEADER as usize);
+            assert_eq!(held[at.clone()], expected[at], "{what}: global.{}", column.name);
+        }
+    }
+    println!(
+        "{steps} steps: {converted} with conversions, {backward} rollbacks, {refused} refused; records compared: \
+         {asleep} of tasks asleep, {ran} of tasks that ran"
+    );
+    assert!(asleep > 100 * steps && ran > steps && converted > steps / 3, "the walk shows too little");
+    let progress = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&progress).is_empty());
+    watch.finish();
+    load.stop().unwrap();
+    fresh();
+}
