@@ -28,6 +28,18 @@ pub enum Verb {
     /// Replace the running policy, in place
     #[command(alias = "switch")]
     Swap(PolicyArgs),
+    /// Show what a swap would do to each column, without doing it
+    Plan {
+        /// The policy's binary
+        binary: PathBuf,
+    },
+    /// Show what a swap from one policy to another would do, on any machine, without root
+    Check {
+        /// The binary of the policy that would run before
+        old: PathBuf,
+        /// The binary of the policy that would take over
+        new: PathBuf,
+    },
     /// Make the policy before it run again; it is still loaded
     #[command(alias = "undo")]
     Rollback,

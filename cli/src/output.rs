@@ -2,6 +2,7 @@
 
 use scx_upgrade_sdk::report::Report;
 use serde::Serialize;
+use state_migrate::Row;
 
 /// One document on stdout.
 pub fn json(value: &impl Serialize) {
@@ -21,6 +22,21 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// Columns and what becomes of them, one a line.
+pub fn rows(rows: &[Row]) {
+    let name = |row: &Row| format!("{}.{}", row.scope, row.column);
+    let names = rows.iter().map(|r| name(r).len()).max().unwrap_or(0);
+    let types = rows.iter().map(|r| r.ty.len()).max().unwrap_or(0);
+    for row in rows {
+        let from = row.from.as_ref().map(|f| format!("from {f}"));
+        let why = [from, row.reason.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ");
+        println!(
+            "{}",
+            format!("  {:<9}  {:<names$}  {:<types$}  {why}", row.fate, name(row), row.ty).trim_end()
+        );
+    }
+}
+
 /// What a swap, a rollback or a start did.
 pub fn report(report: &Report, as_json: bool) {
     if as_json {
@@ -28,17 +44,7 @@ pub fn report(report: &Report, as_json: bool) {
     }
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
     println!("{} is running as generation {}{from}", report.to, report.generation);
-    for column in &report.columns {
-        let from = column.from.as_ref().map(|f| format!(" from {f}")).unwrap_or_default();
-        let reason = column.reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default();
-        println!(
-            "  {:<9}  {}.{}: {}{from}{reason}",
-            column.fate.to_string(),
-            column.scope,
-            column.column,
-            column.ty
-        );
-    }
+    rows(&report.columns);
     let t = &report.timings;
     if t.attach_ns > 0 {
         println!("  attach  {}", duration(t.attach_ns));

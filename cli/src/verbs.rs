@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+mod plan;
 mod rollback;
 mod run;
 mod status;
@@ -15,11 +16,17 @@ use crate::failure::Failure;
 
 /// Do what the command line says.
 pub fn run(args: &Args) -> Result<(), Failure> {
+    if let Verb::Check { old, new } = &args.verb {
+        return plan::check(old, new, args.json);
+    }
     kernel::check()?;
     let pins = Pins::open()?;
     match &args.verb {
         Verb::Run(policy) => run::run(&pins, policy, args.json),
         Verb::Swap(policy) => swap::swap(&pins, policy, args.json),
+        Verb::Plan { binary } => plan::plan(&pins, binary, args.json),
+        // Answered above: it needs neither root nor a kernel with sched_ext.
+        Verb::Check { .. } => Ok(()),
         Verb::Rollback => rollback::rollback(&pins, args.json),
         Verb::Status => status::status(&pins, args.json),
         Verb::Stop => stop::stop(&pins, args.json),

@@ -51,3 +51,4 @@ pub use error::Result;
 pub use policy::Policy;
 pub use run::RunArgs;
 pub use run::Running;
+pub use scopes::record_sizes;

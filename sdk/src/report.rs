@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
-use state_migrate::Fate;
+use state_migrate::Row;
 
 use crate::registry::Generation;
 use crate::registry::Kind;
@@ -32,23 +32,6 @@ pub struct Timings {
     pub total_ns: u64,
 }
 
-/// One column and what became of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ColumnReport {
-    /// `task`, `global`, …
-    pub scope: String,
-    /// Its name.
-    pub column: String,
-    /// Its type, as C would have it.
-    pub ty: String,
-    /// `carried`, `converted`, `defaulted`, `dropped` or `retained`.
-    pub fate: Fate,
-    /// The column that its value comes from, where that is another.
-    pub from: Option<String>,
-    /// Why it is so, where that is not plain.
-    pub reason: Option<String>,
-}
-
 /// The sweep of one scope.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Swept {
@@ -75,8 +58,8 @@ pub struct Report {
     pub from: Option<String>,
     /// The policy that runs now.
     pub to: String,
-    /// Columns of either policy.
-    pub columns: Vec<ColumnReport>,
+    /// Columns of either policy, and what became of them.
+    pub columns: Vec<Row>,
     /// What the sweep did, for each scope that the plan has steps for.
     pub swept: Vec<Swept>,
     /// Tasks handed over from queues that the new policy does not name.

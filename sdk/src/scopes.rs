@@ -64,9 +64,14 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
 /// The map of CPU records, an array with one for each CPU that there can be.
 pub(crate) const CPU_MAP: &str = "scx_cpu_records";
 
+/// The size of a record of each scope, header included, in bytes.
+pub fn record_sizes() -> [(Scope, u32); 4] {
+    SCOPES.map(|s| (s.scope, HEADER + s.data as u32))
+}
+
 /// A layout in which nothing stands yet.
 pub(crate) fn empty_layout() -> Layout {
-    Layout::new(&SCOPES.map(|s| (s.scope, HEADER + s.data as u32)))
+    Layout::new(&record_sizes())
 }
 
 impl ScopeParts {

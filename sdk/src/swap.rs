@@ -40,7 +40,6 @@ use crate::registry::Kind;
 use crate::registry::Pending;
 use crate::registry::Registry;
 use crate::registry::SlotInfo;
-use crate::report::ColumnReport;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
@@ -109,7 +108,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     clock.lap();
 
     finish(host, &mut report, &scopes, &mut clock)?;
-    report.columns = columns(&plan);
+    report.columns = plan.rows();
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
     report.timings.load_ns = load_ns;
@@ -161,7 +160,7 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     report.timings.attach_ns = clock.lap();
 
     close_books(&mut host)?;
-    report.columns = columns(&plan);
+    report.columns = plan.rows();
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
     report.timings.load_ns = load_ns;
@@ -207,7 +206,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     clock.lap();
 
     finish(&mut host, &mut report, &scopes, &mut clock)?;
-    report.columns = columns(&plan);
+    report.columns = plan.rows();
     report.timings.total_ns = clock.total();
     Ok(report)
 }
@@ -377,18 +376,6 @@ fn undo(pins: &Pins) {
     if let Err(e) = pins.remove_all() {
         log::warn!("{e}");
     }
-}
-
-fn columns(plan: &Plan) -> Vec<ColumnReport> {
-    let row = |c: &state_migrate::ColumnPlan| ColumnReport {
-        scope: c.scope.to_string(),
-        column: c.column.clone(),
-        ty: c.ty.to_string(),
-        fate: c.fate.clone(),
-        from: c.from.clone(),
-        reason: c.reason.clone(),
-    };
-    plan.columns.iter().map(row).collect()
 }
 
 fn unix_time() -> u64 {

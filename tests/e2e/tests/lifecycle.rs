@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use e2e::EnabledWatch;
 use e2e::cli;
+use e2e::cli_as_nobody;
 use e2e::command;
 use e2e::fresh;
 use e2e::kill;
@@ -18,19 +19,13 @@ use e2e::status;
 use e2e::wait_until;
 use guest::load::Kind;
 use scx_upgrade_sdk::kernel;
+use scx_upgrade_sdk::report::Report;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";
 
-fn fate<'a>(report: &'a scx_upgrade_sdk::report::Report, column: &str) -> Vec<&'a str> {
-    let rows = report.columns.iter().filter(|c| c.column == column);
-    rows.map(|c| match c.fate.to_string().as_str() {
-        "carried" => "carried",
-        "defaulted" => "defaulted",
-        "dropped" => "dropped",
-        other => panic!("an unknown fate {other}"),
-    })
-    .collect()
+fn fate<'a>(report: &'a Report, column: &str) -> Vec<&'a str> {
+    report.columns.iter().filter(|c| c.column == column).map(|c| c.fate.as_str()).collect()
 }
 
 #[test]
@@ -167,6 +162,30 @@ fn tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over() {
     watch.finish();
     load.stop().unwrap();
     fresh();
+}
+
+#[test]
+fn a_plan_tells_beforehand_and_changes_nothing() {
+    fresh();
+    report(&["run", V1]);
+    let plan = cli(&["plan", V2]);
+    assert_eq!(plan.code, 0, "{}", plan.err);
+    for words in
+        ["carried    task.vtime", "defaulted  task.credit_pct", "dropped    task.nr_runs", "264 bytes"]
+    {
+        assert!(plan.out.contains(words), "{words:?} is not in: {}", plan.out);
+    }
+    let refused = cli(&["plan", "/bin/bad_type"]);
+    assert_eq!(refused.code, 4, "{}", refused.out);
+    assert!(refused.out.contains("refused    task.vtime"), "{}", refused.out);
+    assert_eq!(status().slots.len(), 1);
+    fresh();
+
+    // The same between two binaries, for anybody, with nothing running.
+    let check = cli_as_nobody(&["check", V1, V2]);
+    assert_eq!(check.code, 0, "{}", check.err);
+    assert!(check.out.contains("carried    task.vtime"), "{}", check.out);
+    assert_eq!(cli_as_nobody(&["check", V1, "/bin/bad_type"]).code, 4);
 }
 
 #[test]
