@@ -88,12 +88,13 @@ void BPF_STRUCT_OPS(fair_runnable, struct task_struct *p, u64 enq_flags)
 void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
 {
 	struct policy_task *t = task_state(p);
+	struct policy_global *g = global_state();
 
 	if (!t)
 		return;
 	t->last_run_at = scx_bpf_now();
-	if (time_before(global_state()->vtime_now, t->vtime))
-		global_state()->vtime_now = t->vtime;
+	if (time_before(g->vtime_now, t->vtime))
+		g->vtime_now = t->vtime;
 }
 
 void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
