@@ -3,6 +3,7 @@
 //! does. The control word, not the registry, says what runs.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
@@ -19,6 +20,8 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::scopes;
 
+/// How often books that are not whole are read again, a millisecond apart.
+const READ_AGAIN: u32 = 20;
 /// Generations that the books keep.
 const KEEP_GENERATIONS: usize = 32;
 
@@ -133,18 +136,27 @@ impl Registry {
         }
     }
 
-    /// Read them from the pinned map.
+    /// Read them from the pinned map. A reader without the lock may catch a writer in the middle of its copy: what is
+    /// not whole is read again a few times.
     ///
     /// # Errors
     /// [`Error::Registry`] when they are not whole.
     pub fn load(map: &MapHandle) -> Result<Registry> {
+        for _ in 0..READ_AGAIN {
+            match Registry::load_once(map) {
+                Err(Error::Registry { .. }) => std::thread::sleep(Duration::from_millis(1)),
+                other => return other,
+            }
+        }
+        Registry::load_once(map)
+    }
+
+    fn load_once(map: &MapHandle) -> Result<Registry> {
         let bytes = map
             .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
             .trying("cannot read the registry")?
             .ok_or_else(|| damaged("empty"))?;
-        let (len, rest) = bytes.split_at_checked(4).ok_or_else(|| damaged("too small"))?;
-        let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]) as usize;
-        let json = rest.get(..len).ok_or_else(|| damaged("its length is wrong"))?;
+        let json = unframe(&bytes)?;
         serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
     }
 
@@ -155,12 +167,10 @@ impl Registry {
     pub fn save(&self, map: &MapHandle) -> Result<()> {
         let json = serde_json::to_vec(self).map_err(|e| damaged(&e.to_string()))?;
         let room = map.value_size() as usize;
-        if json.len() + 4 > room {
-            return Err(damaged(&format!("it would need {} bytes and has {room}", json.len() + 4)));
+        let mut value = frame(&json);
+        if value.len() > room {
+            return Err(damaged(&format!("it would need {} bytes and has {room}", value.len())));
         }
-        let mut value = Vec::with_capacity(room);
-        value.extend_from_slice(&(json.len() as u32).to_le_bytes());
-        value.extend_from_slice(&json);
         value.resize(room, 0);
         map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).trying("cannot write the registry")
     }
@@ -250,6 +260,26 @@ impl Default for Registry {
     }
 }
 
+/// Length and checksum before the text.
+fn frame(json: &[u8]) -> Vec<u8> {
+    let (len, sum) = (json.len() as u32, crc32fast::hash(json));
+    [&len.to_le_bytes()[..], &sum.to_le_bytes()[..], json].concat()
+}
+
+/// The inverse of [`frame`]; what follows the text does not count.
+fn unframe(bytes: &[u8]) -> Result<&[u8]> {
+    let word = |at: usize| {
+        let word = bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        word.ok_or_else(|| damaged("too small"))
+    };
+    let (len, sum) = (word(0)? as usize, word(4)?);
+    let json = bytes[8..].get(..len).ok_or_else(|| damaged("its length is wrong"))?;
+    if crc32fast::hash(json) != sum {
+        return Err(damaged("its checksum is wrong"));
+    }
+    Ok(json)
+}
+
 fn damaged(why: &str) -> Error {
     Error::Registry { why: why.to_string() }
 }
@@ -301,6 +331,20 @@ mod tests {
             assert_eq!(registry.rollback_target(slot).unwrap().slot, active);
         }
         assert_eq!(registry.generations.len(), KEEP_GENERATIONS);
+    }
+
+    #[test]
+    fn books_that_are_not_whole_are_told() {
+        let mut bytes = frame(b"{\"some\": 1}");
+        bytes.resize(64, 0);
+        assert_eq!(unframe(&bytes).unwrap(), b"{\"some\": 1}");
+        for at in 0..19 {
+            let mut torn = bytes.clone();
+            torn[at] ^= 0x10;
+            assert!(unframe(&torn).is_err(), "byte {at}");
+        }
+        assert!(unframe(&[]).is_err());
+        assert!(unframe(&[0xff; 8]).is_err());
     }
 
     #[test]

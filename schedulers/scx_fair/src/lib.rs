@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use clap::CommandFactory;
+use clap::FromArgMatches;
 use clap::Parser;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::RunArgs;
@@ -20,7 +22,8 @@ struct Options {
 
 /// `main` of a version, whose BPF half is in `policy`.
 pub fn main(mut policy: Policy, version: &'static str) -> ExitCode {
-    let options = Options::parse();
+    let matches = Options::command().version(version).get_matches();
+    let options = Options::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     policy.set_version(version).set("slice_ns", options.slice_us * 1000);
     policy.run(&options.run, |running| {
         let count = |name| running.read::<u64>(name).unwrap_or(0);
