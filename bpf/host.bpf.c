@@ -128,7 +128,25 @@ HOST_OP(void, enqueue)
 }
 
 HOST_OP_VOID(dequeue)
-HOST_OP_VOID(dispatch)
+
+/*
+ * Orphans are the queues that a commit took from under their tasks: the running policy does not name them. Those who
+ * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
+ * end the grace period may be among them, and it may be killed.
+ */
+HOST_OP(void, dispatch)
+{
+	u32 i;
+
+	if (unlikely(scx_host.nr_orphans)) {
+		bpf_for(i, 0, scx_host.nr_orphans) {
+			if (scx_bpf_dsq_move_to_local(scx_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)], 0))
+				return;
+		}
+	}
+	CALL_POLICY(dispatch);
+}
+
 HOST_OP_VOID(tick)
 HOST_OP_VOID(runnable)
 HOST_OP_VOID(running)

@@ -23,6 +23,8 @@ pub const MAX_STEPS: usize = 64;
 pub const NR_PLANS: usize = 8;
 /// DSQs of one policy.
 pub const MAX_QUEUES: usize = 16;
+/// DSQs of all policies that are loaded.
+pub const MAX_ORPHANS: usize = MAX_QUEUES * NR_SLOTS;
 /// `SCX_UPGRADE_LACKS_ENQ_EXITING`
 pub const LACKS_ENQ_EXITING: u8 = 1 << 0;
 /// `SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED`
@@ -117,8 +119,12 @@ pub struct HostData {
     pub abi: u32,
     /// What entering an op adds to `current->migration_disabled`.
     pub prolog: u32,
+    /// How many of `orphans` count.
+    pub nr_orphans: u32,
     /// Fills the first cache line.
-    pub reserved: [u32; 11],
+    pub reserved: [u32; 10],
+    /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
+    pub orphans: [u64; MAX_ORPHANS],
     /// DSQs that the host's init creates; 0 ends the list.
     pub boot_queues: [u64; MAX_QUEUES],
     /// What a new task record starts as, header left out.

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
 
 use memmap2::MmapOptions;
 use memmap2::MmapRaw;
@@ -13,6 +14,7 @@ use memmap2::MmapRaw;
 use crate::abi::Active;
 use crate::abi::ExitRecord;
 use crate::abi::HostData;
+use crate::abi::MAX_ORPHANS;
 use crate::abi::MAX_QUEUES;
 use crate::abi::NR_PLANS;
 use crate::abi::NR_SLOTS;
@@ -90,6 +92,23 @@ impl Mapped {
         }
         // SAFETY: a field of HostData, see `at`.
         unsafe { self.at::<[u64; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+    }
+
+    /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
+    /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list.
+    pub(crate) fn set_orphans(&self, ids: &[u64]) {
+        let count = self.at::<u32>(offset_of!(HostData, nr_orphans));
+        let list = offset_of!(HostData, orphans);
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { count.write_volatile(0) }
+        fence(Ordering::SeqCst);
+        for (i, id) in ids.iter().take(MAX_ORPHANS).enumerate() {
+            // SAFETY: an element of a field of HostData, see `at`.
+            unsafe { self.at::<u64>(list + i * size_of::<u64>()).write_volatile(*id) }
+        }
+        fence(Ordering::SeqCst);
+        // SAFETY: as for the first.
+        unsafe { count.write_volatile(ids.len().min(MAX_ORPHANS) as u32) }
     }
 
     /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a

@@ -104,6 +104,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
+    adopt(host, after.slot);
     report.timings.commit_ns = commit(host, after);
     clock.lap();
 
@@ -202,6 +203,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     report.timings.plan_ns = plan_ns;
     report.timings.prepare_ns = clock.lap();
 
+    adopt(&host, after.slot);
     report.timings.commit_ns = commit(&host, after);
     clock.lap();
 
@@ -303,6 +305,14 @@ fn scopes_with_steps(plan: &Plan) -> Vec<&'static ScopeParts> {
     SCOPES.iter().filter(|s| plan.steps.get(&s.scope).is_some_and(|steps| !steps.is_empty())).collect()
 }
 
+/// Let the host serve the queues that the policy in `slot` does not name, from just before its commit on: a task that
+/// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
+/// for a grace period that the task may be needed for.
+fn adopt(host: &Host, slot: u8) {
+    let queues = host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(slot)));
+    host.data.set_orphans(&queues.map(|q| q.id).collect::<Vec<_>>());
+}
+
 /// Step 5; how long it took, ns. It reads the clock itself: then the rehearsal runs all of the code that the commit does.
 #[inline(never)]
 fn commit(host: &Host, after: Active) -> u64 {
@@ -329,18 +339,18 @@ fn finish(host: &mut Host, report: &mut Report, scopes: &[&ScopeParts], clock: &
 pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
     let active = u32::from(host.data.active().slot);
     let mut handed = 0;
-    let mut kept = Vec::new();
-    for queue in std::mem::take(&mut host.registry.queues) {
-        if !queue.slots.contains(&active) {
-            handed += host.drain_queue(&queue)?;
-        }
-        if queue.slots.is_empty() {
-            host.destroy_queue(&queue)?;
-        } else {
-            kept.push(queue);
-        }
+    for queue in host.registry.queues.iter().filter(|q| !q.slots.contains(&active)) {
+        handed += host.drain_queue(queue)?;
     }
+    host.data.set_orphans(&[]);
+    let (kept, unnamed): (Vec<_>, _) =
+        std::mem::take(&mut host.registry.queues).into_iter().partition(|q| !q.slots.is_empty());
     host.registry.queues = kept;
+    if !unnamed.is_empty() {
+        // The kernel ejects a scheduler that asks for a queue which is gone: wait until no dispatch still may.
+        host.settle()?;
+        unnamed.iter().try_for_each(|q| host.destroy_queue(q))?;
+    }
     Ok(handed)
 }
 

@@ -34,6 +34,9 @@ enum scx_scope {
 /* DSQs that the host's init creates before the first task is enqueued. */
 #define SCX_UPGRADE_MAX_QUEUES	16
 
+/* DSQs that no policy but the running one's predecessors names: as many as all slots can have. */
+#define SCX_UPGRADE_MAX_ORPHANS	64
+
 #define SCX_UPGRADE_EXIT_REASON	128
 #define SCX_UPGRADE_EXIT_MSG	1024
 
@@ -104,7 +107,9 @@ struct scx_host {
 	u8	lacks[SCX_UPGRADE_NR_SLOTS];
 	u32	abi;
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
-	u32	reserved[11];
+	u32	nr_orphans;		/* see host_dispatch() */
+	u32	reserved[10];
+	u64	orphans[SCX_UPGRADE_MAX_ORPHANS];	/* ids */
 	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
 	/* What a new record of each scope starts as. */
 	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];
