@@ -27,6 +27,9 @@ POLICY_QUEUE_VTIME(fair_queue);
 /* Longest time on the CPU before the next task has its turn, ns. */
 const volatile u64 slice_ns = 5 * FAIR_MS;
 
+/* A task of little weight has shorter turns too, so that who waits for it waits less; but not shorter than this, ns. */
+const volatile u64 slice_min_ns = FAIR_MS;
+
 /* Statistics. */
 u64 nr_direct, nr_queued;
 
@@ -39,13 +42,22 @@ static u64 fair_average(u64 old, u64 new)
 	return old - (old >> 3) + (new >> 3);
 }
 
+static u64 fair_slice(struct task_struct *p)
+{
+	u64 slice = slice_ns * p->scx.weight / FAIR_WEIGHT;
+
+	if (slice > slice_ns)
+		return slice_ns;
+	return slice < slice_min_ns ? slice_min_ns : slice;
+}
+
 s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	bool is_idle = false;
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
 	if (is_idle) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, fair_slice(p), 0);
 		nr_direct++;
 	}
 	return cpu;
@@ -57,13 +69,13 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 	u64 floor;
 
 	if (!t) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, fair_slice(p), enq_flags);
 		return;
 	}
 	floor = global_state()->vtime_now - fair_credit(t);
 	if (time_before(t->vtime, floor))
 		t->vtime = floor;
-	scx_bpf_dsq_insert_vtime(p, fair_queue, slice_ns, t->vtime, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, fair_queue, fair_slice(p), t->vtime, enq_flags);
 	nr_queued++;
 }
 

@@ -29,8 +29,8 @@ pub enum Past<'a> {
     },
 }
 
-/// What `scx_fair` takes for a slice unless told otherwise.
-const FAIR_SLICE_NS: u64 = 5_000_000;
+/// The shortest slice that `scx_fair` gives, to tasks of little weight.
+const FAIR_SLICE_NS: u64 = 1_000_000;
 
 /// Rules by column name. Of a column that is not named nothing is asserted.
 #[derive(Clone, Debug)]
