@@ -22,7 +22,8 @@ pub fn recover(host: &mut Host) -> Result<()> {
     }
     log::warn!("undoing the preparation of generation {} that was cut off", pending.generation.number);
     if pending.generation.kind == crate::registry::Kind::Rollback {
-        // A rollback prepares nothing: its policy was and stays loaded.
+        // A rollback prepares nothing but this: its policy was and stays loaded, and the running one's queues are its own.
+        host.data.set_orphans(&[]);
         host.registry.pending = None;
         return host.save();
     }
