@@ -44,6 +44,8 @@ pub const STEP_TO_SIGNED: u8 = 1 << 1;
 pub const STEP_TO_BOOL: u8 = 1 << 2;
 /// `SCX_STEP_AWAY`: a quotient that is not whole goes away from zero.
 pub const STEP_AWAY: u8 = 1 << 3;
+/// `SCX_STEP_RESCALE`: `pre`, `mul`, `div` and `add` do something.
+pub const STEP_RESCALE: u8 = 1 << 4;
 
 /// One step of a plan, done `count` times. Offsets count from the first byte behind the record's header.
 #[repr(C)]
@@ -121,8 +123,14 @@ pub struct HostData {
     pub prolog: u32,
     /// How many of `orphans` count.
     pub nr_orphans: u32,
+    /// Always 0.
+    pub zero: u32,
+    /// Tasks that the sweep under way has seen, about.
+    pub swept: u32,
+    /// The generation whose books are closed.
+    pub closed: u32,
     /// Fills the first cache line.
-    pub reserved: [u32; 10],
+    pub reserved: [u32; 7],
     /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
     pub orphans: [u64; MAX_ORPHANS],
     /// DSQs that the host's init creates; 0 ends the list.

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+use std::time::Instant;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
@@ -166,6 +167,7 @@ impl Host {
 
     /// Bring every record of a scope up to date.
     pub(crate) fn sweep(&self, scope: &ScopeParts) -> Result<Swept> {
+        let begin = Instant::now();
         let mut args = SweepArgs::default();
         let ret = bpf::run(&self.program(scope.sweep)?, scope.sweep, &mut args)?;
         if ret < 0 {
@@ -173,7 +175,8 @@ impl Host {
                 .trying(format!("cannot sweep: {}", scope.sweep));
         }
         let SweepArgs { visited, applied, missing } = args;
-        Ok(Swept { scope: scope.scope.to_string(), visited, applied, missing })
+        let took_ns = begin.elapsed().as_nanos() as u64;
+        Ok(Swept { scope: scope.scope.to_string(), visited, applied, missing, took_ns })
     }
 
     /// Create DSQs.

@@ -26,6 +26,8 @@ pub struct Timings {
     pub sweep_ns: u64,
     /// Handing over the tasks on queues that the new policy does not name.
     pub hand_over_ns: u64,
+    /// Writing the books.
+    pub close_ns: u64,
     /// Attach, where the host was started.
     pub attach_ns: u64,
     /// From the first step to the last.
@@ -43,6 +45,9 @@ pub struct Swept {
     pub applied: u64,
     /// Those for which there was no memory for a record.
     pub missing: u64,
+    /// How long it took, ns.
+    #[serde(default)]
+    pub took_ns: u64,
 }
 
 /// See the module.

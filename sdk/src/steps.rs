@@ -1,6 +1,7 @@
 //! The steps of a plan, as the host's interpreter wants them.
 
 use state_migrate::HEADER;
+use state_migrate::Linear;
 use state_migrate::Number;
 use state_migrate::Plan;
 use state_migrate::Repeat;
@@ -51,7 +52,7 @@ fn step(step: &Step) -> Result<abi::Step> {
         },
         Step::Convert { from, to, source, target, linear, repeat } => abi::Step {
             kind: abi::STEP_CONVERT,
-            flags: flags(source, target, linear.away),
+            flags: flags(source, target, linear),
             from: at(*from),
             to: at(*to),
             from_size: source.size as u8,
@@ -66,12 +67,13 @@ fn step(step: &Step) -> Result<abi::Step> {
     })
 }
 
-fn flags(source: &Number, target: &Number, away: bool) -> u8 {
+fn flags(source: &Number, target: &Number, linear: &Linear) -> u8 {
     let all = [
         (source.signed, abi::STEP_FROM_SIGNED),
         (target.signed, abi::STEP_TO_SIGNED),
         (target.bool, abi::STEP_TO_BOOL),
-        (away, abi::STEP_AWAY),
+        (linear.away, abi::STEP_AWAY),
+        (*linear != Linear::IDENTITY, abi::STEP_RESCALE),
     ];
     all.iter().filter(|(is, _)| *is).fold(0, |flags, (_, bit)| flags | bit)
 }

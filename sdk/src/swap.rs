@@ -331,7 +331,9 @@ fn finish(host: &mut Host, report: &mut Report, scopes: &[&ScopeParts], clock: &
     }
     report.tasks_handed_over = hand_over(host)?;
     report.timings.hand_over_ns = clock.lap();
-    close_books(host)
+    close_books(host)?;
+    report.timings.close_ns = clock.lap();
+    Ok(())
 }
 
 /// Hand over the tasks that sit on queues which the running policy does not name, and destroy the queues that nobody

@@ -60,6 +60,7 @@ enum scx_step_kind {
 #define SCX_STEP_TO_SIGNED	(1 << 1)
 #define SCX_STEP_TO_BOOL	(1 << 2)	/* 0 or 1, nothing else */
 #define SCX_STEP_AWAY		(1 << 3)	/* a quotient that is not whole goes away from zero, not toward it */
+#define SCX_STEP_RESCALE	(1 << 4)	/* pre, mul, div and add do something */
 
 /*
  * One step of a plan, done `count` times. Offsets count from the first byte behind the record's header; loads and
@@ -108,7 +109,10 @@ struct scx_host {
 	u32	abi;
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
 	u32	nr_orphans;		/* see host_dispatch() */
-	u32	reserved[10];
+	u32	zero;			/* always 0, which the verifier does not know: for loops */
+	u32	swept;			/* tasks that the sweep under way has seen, about */
+	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
+	u32	reserved[7];
 	u64	orphans[SCX_UPGRADE_MAX_ORPHANS];	/* ids */
 	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
 	/* What a new record of each scope starts as. */

@@ -64,7 +64,7 @@ __hidden struct scx_global_record scx_global_record SEC(".data.scx_global");
 #define SCX_DEFINE_BRING_UP(scope, SCOPE, bytes)					\
 static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 {											\
-	u32 epoch, stamp, k, i;								\
+	u32 epoch, stamp, i;								\
 											\
 	bpf_spin_lock(&rec->lock);							\
 	epoch = scx_host.active.epoch;							\
@@ -76,9 +76,8 @@ static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 			rec->data[i & ((bytes) / 8 - 1)] =				\
 				scx_host.scope##_image[i & ((bytes) / 8 - 1)];		\
 	} else {									\
-		bpf_for(k, stamp + 1, epoch + 1)					\
-			scx_apply_plan((u8 *)rec->data, bytes,				\
-				       &scx_host.plans[SCOPE][k & (SCX_UPGRADE_NR_PLANS - 1)]); \
+		scx_apply_plans((u8 *)rec->data, bytes, scx_host.plans[SCOPE], stamp + 1, epoch, \
+				scx_host.zero);						\
 	}										\
 	rec->stamp = epoch;								\
 out:											\

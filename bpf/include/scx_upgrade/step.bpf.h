@@ -97,11 +97,19 @@ static __always_inline void scx_value_add(struct scx_value *v, s64 add)
 
 static __always_inline void scx_value_scale(struct scx_value *v, s64 factor, s64 divisor, bool away)
 {
-	u64 mul = factor < 0 ? -(u64)factor : factor, div = divisor > 0 ? divisor : 1;
-	u64 rest = scx_mul_saturated(v->magnitude % div, mul);
-	u64 up = away && rest % div;
+	u64 mul = factor < 0 ? -(u64)factor : factor, div = divisor;
 
-	v->magnitude = scx_add_saturated(scx_mul_saturated(v->magnitude / div, mul), rest / div + up);
+	/* A division takes longer than all the rest, and most rules have none. */
+	if (divisor <= 1) {
+		v->magnitude = scx_mul_saturated(v->magnitude, mul);
+	} else {
+		u64 whole = v->magnitude / div;
+		u64 rest = scx_mul_saturated(v->magnitude - whole * div, mul);
+		u64 part = rest / div;
+		u64 up = away && part * div != rest;
+
+		v->magnitude = scx_add_saturated(scx_mul_saturated(whole, mul), part + up);
+	}
 	v->negative = v->magnitude && v->negative != (factor < 0);
 }
 
@@ -121,28 +129,48 @@ static __always_inline u64 scx_convert(u64 raw, volatile struct scx_step *s)
 	u8 flags = s->flags;
 
 	scx_value_load(&v, raw, s->from_size, flags & SCX_STEP_FROM_SIGNED);
-	scx_value_add(&v, s->pre);
-	scx_value_scale(&v, s->mul, s->div, flags & SCX_STEP_AWAY);
-	scx_value_add(&v, s->add);
+	if (flags & SCX_STEP_RESCALE) {
+		scx_value_add(&v, s->pre);
+		scx_value_scale(&v, s->mul, s->div, flags & SCX_STEP_AWAY);
+		scx_value_add(&v, s->add);
+	}
 	return scx_value_bits(&v, s->to_size, flags & SCX_STEP_TO_SIGNED, flags & SCX_STEP_TO_BOOL);
 }
 
-/* All steps of a plan on the data of one record. */
-static __always_inline void scx_apply_plan(u8 *data, const u32 bytes, volatile struct scx_plan *plan)
+/*
+ * Plans @first to @last, of the @plans that are kept, on the data of one record. One loop for plans, steps and their
+ * repetitions: `can_loop` lets the verifier see that it ends, for an instruction or two a round, where an iterator is
+ * three calls into the kernel for each loop. (Its own limit, 250 ms or 2^23 rounds, is out of reach: there are 8 plans
+ * of 64 steps, done at most 4096 times.) So that the verifier does one round for all, the counters start from a @zero
+ * that it does not know, and are masked: it would follow the sum of a number and a constant from round to round.
+ */
+static __always_inline void scx_apply_plans(u8 *data, const u32 bytes, volatile struct scx_plan *plans, u32 first,
+					    u32 last, u32 zero)
 {
-	u32 i, n;
+	u32 k = first & (SCX_UPGRADE_NR_PLANS - 1), end = last & (SCX_UPGRADE_NR_PLANS - 1), i = zero, n = zero;
 
-	bpf_for(i, 0, plan->nr_steps) {
+	while (can_loop) {
+		volatile struct scx_plan *plan = &plans[k];
 		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
+		u64 value;
 
-		bpf_for(n, 0, s->count) {
-			u64 value = s->value;
-
-			if (s->kind != SCX_STEP_STORE)
-				value = scx_load(data, bytes, s->from + n * s->from_stride, s->from_size);
-			if (s->kind == SCX_STEP_CONVERT)
-				value = scx_convert(value, s);
-			scx_store(data, bytes, s->to + n * s->to_stride, s->to_size, value);
+		if (i >= plan->nr_steps) {
+			if (k == end)
+				break;
+			k = (k + 1) & (SCX_UPGRADE_NR_PLANS - 1);
+			i = zero;
+			continue;
+		}
+		value = s->value;
+		if (s->kind != SCX_STEP_STORE)
+			value = scx_load(data, bytes, s->from + n * s->from_stride, s->from_size);
+		if (s->kind == SCX_STEP_CONVERT)
+			value = scx_convert(value, s);
+		scx_store(data, bytes, s->to + n * s->to_stride, s->to_size, value);
+		n = (n + 1) & 0xffff;
+		if (n >= s->count) {
+			n = zero;
+			i = (i + 1) & (2 * SCX_UPGRADE_MAX_STEPS - 1);
 		}
 	}
 }

@@ -6,6 +6,7 @@
 //! - [`reader`]: every task's record, read by a BPF program that shares no code with host and policies.
 //! - [`verify`]: whether a swap carried those records.
 //! - [`demo`]: swap, rollback and the kernel's own way under load, in one run, with a report.
+//! - [`sweep`]: what a sweep costs, beside the bare walk over all tasks.
 //! - [`tasks`]: what `/proc` and `/sys/kernel/sched_ext` say.
 //!
 //! The machine is emulated, 10 to 30 times slower than hardware, and has two CPUs: whatever measures here must
@@ -16,5 +17,6 @@ pub mod demo;
 pub mod load;
 pub mod probe;
 pub mod reader;
+pub mod sweep;
 pub mod tasks;
 pub mod verify;

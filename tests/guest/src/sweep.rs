@@ -1,0 +1,188 @@
+//! What a sweep costs, beside the bare walk over all tasks and the kernel's own detach and attach: all in one run, with
+//! the same threads.
+//!
+//! One round is: `run` a policy, walk the tasks without doing anything, swap to the same policy (nothing to convert),
+//! swap to one that adds and converts five columns, roll back, `stop`. Delays are measured in two windows of equal
+//! length in the first round, one in which nothing happens and one with the swap that sweeps.
+
+mod cgroups;
+mod walk;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::report::{Report as Swapped, Swept, Timings};
+use serde::Serialize;
+
+use crate::demo::command::{Command, binary};
+use crate::load::{self, Load, LoadSpec};
+use crate::probe::{Probe, Window};
+use cgroups::Cgroups;
+use walk::Walk;
+
+/// The two versions.
+const POLICIES: [&str; 2] = ["sweep_1", "sweep_2"];
+/// Bare walks per round; the fastest counts.
+const WALKS: usize = 5;
+/// Time between two points of the probe.
+const PERIOD: Duration = Duration::from_millis(1);
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads of the load.
+    pub threads: usize,
+    /// Cgroups to make.
+    pub cgroups: usize,
+    /// How often.
+    pub rounds: usize,
+    /// Length of the two windows in which delays are measured; zero for none.
+    pub window: Duration,
+}
+
+/// One walk: how long, and over how much.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Walked {
+    /// Tasks seen.
+    pub tasks: u64,
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
+/// One round. Times are in nanoseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Round {
+    /// The kernel's attach of the host with the first policy.
+    pub attach_ns: u64,
+    /// Over all tasks, doing nothing.
+    pub walk_bare: Walked,
+    /// The same, looking each task's record up.
+    pub walk_records: Walked,
+    /// The swap that converts nothing.
+    pub same: Timings,
+    /// The swap that adds and converts.
+    pub changed: Timings,
+    /// What its sweep did.
+    pub changed_swept: Vec<Swept>,
+    /// The rollback from it.
+    pub back: Timings,
+    /// What its sweep did.
+    pub back_swept: Vec<Swept>,
+    /// The kernel's detach.
+    pub detach_ns: u64,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Its version.
+    pub kernel: String,
+    /// CPUs.
+    pub cpus: usize,
+    /// Live threads of the load, before the first round.
+    pub live_threads: usize,
+    /// Cgroups made.
+    pub cgroups: usize,
+    /// The rounds.
+    pub rounds: Vec<Round>,
+    /// Delays while nothing happens.
+    pub baseline: Option<Window>,
+    /// Delays around the swap that sweeps.
+    pub swap: Option<Window>,
+}
+
+impl Round {
+    /// The sweep of all scopes, ns.
+    pub fn sweep_ns(&self) -> u64 {
+        self.changed.sweep_ns
+    }
+
+    /// What the swap that converts nothing did after commit and settle, ns.
+    pub fn beyond_ns(&self) -> u64 {
+        self.same.sweep_ns + self.same.hand_over_ns + self.same.close_ns
+    }
+
+    /// Detach and attach, ns.
+    pub fn reattach_ns(&self) -> u64 {
+        self.detach_ns + self.attach_ns
+    }
+}
+
+/// Do all of it.
+///
+/// # Errors
+/// A step that cannot be done. The host is stopped and the load ended.
+pub fn run(options: &Options) -> Result<Report> {
+    ensure!(options.rounds > 0, "no rounds, nothing to measure");
+    let command = Command::find()?;
+    let binaries = [binary(POLICIES[0])?, binary(POLICIES[1])?];
+    load::raise_limits(options.threads)?;
+    let cgroups = Cgroups::make(options.cgroups)?;
+    let load = Load::start(LoadSpec::mixed(options.threads))?;
+    cgroups.spread(load.pids());
+    let mut report = Report {
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        cpus: std::thread::available_parallelism()?.get(),
+        live_threads: load.live()?,
+        cgroups: cgroups.len(),
+        ..Report::default()
+    };
+    let mut rounds = || -> Result<()> {
+        for n in 0..options.rounds {
+            let window = (n == 0 && !options.window.is_zero()).then_some(options.window);
+            let round = round(&command, &binaries, window, &mut report).with_context(|| format!("round {n}"))?;
+            report.rounds.push(round);
+        }
+        Ok(())
+    };
+    let done = rounds();
+    if done.is_err() {
+        // Whatever failed, leave the machine on its own scheduler.
+        let _ = command.stop();
+    }
+    load.stop()?;
+    drop(cgroups);
+    done.map(|()| report)
+}
+
+fn round(
+    command: &Command,
+    binaries: &[PathBuf; 2],
+    window: Option<Duration>,
+    report: &mut Report,
+) -> Result<Round> {
+    let mut round = Round { attach_ns: command.launch("run", &binaries[0])?.timings.attach_ns, ..Round::default() };
+    let host = Host::running(&Pins::open()?)?;
+    let walk = Walk::open(&host)?;
+    let fastest = |walk: &dyn Fn() -> Result<Walked>| -> Result<Walked> {
+        let walks = (0..WALKS).map(|_| walk()).collect::<Result<Vec<_>>>()?;
+        walks.into_iter().min_by_key(|w| w.ns).context("no walk")
+    };
+    round.walk_bare = fastest(&|| walk.bare())?;
+    round.walk_records = fastest(&|| walk.records())?;
+
+    round.same = command.launch("swap", &binaries[0])?.timings;
+    let swap = || command.launch("swap", &binaries[1]);
+    let changed: Swapped = match window {
+        None => swap()?,
+        Some(length) => {
+            let mut probe = Probe::start(PERIOD)?;
+            probe.window();
+            std::thread::sleep(length);
+            report.baseline = Some(probe.window());
+            std::thread::sleep(length / 2);
+            let changed = swap()?;
+            std::thread::sleep(length / 2);
+            report.swap = Some(probe.stop());
+            changed
+        }
+    };
+    (round.changed, round.changed_swept) = (changed.timings, changed.swept);
+    let back = command.rollback()?;
+    (round.back, round.back_swept) = (back.timings, back.swept);
+    round.detach_ns = command.stop()?.detach_ns;
+    Ok(round)
+}
