@@ -161,7 +161,7 @@ pub struct SdkData {
     pub direct_queues: [u64; MAX_QUEUES],
 }
 
-/// Arguments of the host's `sweep_tasks`.
+/// Arguments of a sweep.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SweepArgs {
@@ -171,6 +171,10 @@ pub struct SweepArgs {
     pub applied: u64,
     /// Those for which no record could be made.
     pub missing: u64,
+    /// Which share of the tasks, from 0.
+    pub part: u32,
+    /// Of how many, a power of two; 1 for all.
+    pub parts: u32,
 }
 
 /// Arguments of the host's programs on one DSQ.

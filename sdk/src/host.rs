@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::panic::resume_unwind;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use crate::abi;
 use crate::abi::QueueArgs;
 use crate::abi::SweepArgs;
 use crate::bpf;
+use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -41,6 +43,14 @@ const CREATE_QUEUE: &str = "create_queue";
 const DESTROY_QUEUE: &str = "destroy_queue";
 const DRAIN_QUEUE: &str = "drain_queue";
 const QUEUE_PROGRAMS: [&str; 3] = [CREATE_QUEUE, DESTROY_QUEUE, DRAIN_QUEUE];
+
+/// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
+pub(crate) const MANY: u64 = 500;
+/// The most CPUs that share a sweep: each walks the whole list, so more gain little.
+const MAX_SHARES: u32 = 8;
+/// From so many tasks on a sweep may take long enough to say how far it is; how often.
+const SLOW: u64 = 500_000;
+const PROGRESS: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -86,9 +96,12 @@ impl Host {
     pub(crate) fn pinned(pins: &Pins) -> Result<Host> {
         let host_map = pins.map(HOST_MAP)?;
         let registry_map = pins.map(REGISTRY_MAP)?;
+        let data = Mapped::new(&host_map)?;
+        let mut registry = Registry::load(&registry_map)?;
+        registry.settle(data.closed());
         Ok(Host {
-            data: Mapped::new(&host_map)?,
-            registry: Registry::load(&registry_map)?,
+            data,
+            registry,
             registry_map,
             host_map,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
@@ -165,18 +178,56 @@ impl Host {
             .trying("cannot wait for a grace period")
     }
 
-    /// Bring every record of a scope up to date.
-    pub(crate) fn sweep(&self, scope: &ScopeParts) -> Result<Swept> {
+    /// Bring every record of a scope up to date, with the host's own program or one made for the plan. Where there are
+    /// many tasks all CPUs take part.
+    pub(crate) fn sweep(&self, scope: &ScopeParts, compiled: Option<&Compiled>) -> Result<Swept> {
         let begin = Instant::now();
-        let mut args = SweepArgs::default();
-        let ret = bpf::run(&self.program(scope.sweep)?, scope.sweep, &mut args)?;
-        if ret < 0 {
-            return Err(std::io::Error::from_raw_os_error(-ret))
-                .trying(format!("cannot sweep: {}", scope.sweep));
+        let own = self.program(scope.sweep)?;
+        let program = compiled.and_then(|c| c.program(scope)).unwrap_or(own.as_fd());
+        let tasks = kernel::tasks();
+        let parts = if scope.scope == Scope::Task { shares(tasks) } else { 1 };
+        self.data.set_swept(0);
+        let run = |part: u32| -> Result<SweepArgs> {
+            let mut args = SweepArgs { part, parts, ..Default::default() };
+            let ret = bpf::run(&program, scope.sweep, &mut args)?;
+            if ret < 0 {
+                return Err(std::io::Error::from_raw_os_error(-ret))
+                    .trying(format!("cannot sweep: {}", scope.sweep));
+            }
+            Ok(args)
+        };
+        let shares = std::thread::scope(|threads| {
+            let others: Vec<_> = (1..parts).map(|part| threads.spawn(move || run(part))).collect();
+            let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks)));
+            let first = run(0);
+            let joined = others.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            let all: Result<Vec<_>> = std::iter::once(first).chain(joined).collect();
+            // Ends the watch.
+            self.data.set_swept(u32::MAX);
+            if let Some(watch) = watch {
+                watch.thread().unpark();
+            }
+            all
+        })?;
+        let sum = |of: fn(&SweepArgs) -> u64| shares.iter().map(of).sum();
+        Ok(Swept {
+            scope: scope.scope.to_string(),
+            visited: sum(|s| s.visited),
+            applied: sum(|s| s.applied),
+            missing: sum(|s| s.missing),
+            took_ns: begin.elapsed().as_nanos() as u64,
+        })
+    }
+
+    /// Say how far a sweep that takes long is, until it is over.
+    fn report_progress(&self, tasks: u64) {
+        loop {
+            std::thread::park_timeout(PROGRESS);
+            match self.data.swept() {
+                u32::MAX => return,
+                swept => log::info!("sweep: {swept} of about {tasks} tasks"),
+            }
         }
-        let SweepArgs { visited, applied, missing } = args;
-        let took_ns = begin.elapsed().as_nanos() as u64;
-        Ok(Swept { scope: scope.scope.to_string(), visited, applied, missing, took_ns })
     }
 
     /// Create DSQs.
@@ -227,6 +278,15 @@ impl Host {
     fn program(&self, name: &str) -> Result<OwnedFd> {
         self.pins.program(name)
     }
+}
+
+/// How many CPUs share the sweep of so many tasks: a power of two.
+fn shares(tasks: u64) -> u32 {
+    if tasks < MANY {
+        return 1;
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    1 << cpus.min(MAX_SHARES).ilog2()
 }
 
 /// The program arrays, one per op that this kernel knows.

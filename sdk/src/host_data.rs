@@ -128,6 +128,30 @@ impl Mapped {
         unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
     }
 
+    /// The generation whose books are closed; 0 if none is.
+    pub fn closed(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`; aligned, so read as a whole.
+        unsafe { self.at::<u32>(offset_of!(HostData, closed)).read_volatile() }
+    }
+
+    /// Close the books of a generation: one aligned store, as the commit is.
+    pub(crate) fn close(&self, generation: u32) {
+        // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
+        unsafe { self.at::<u32>(offset_of!(HostData, closed)).write_volatile(generation) }
+    }
+
+    /// About how many tasks the sweep under way has seen.
+    pub fn swept(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, swept)).read_volatile() }
+    }
+
+    /// Begin to count anew.
+    pub(crate) fn set_swept(&self, tasks: u32) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, swept)).write_volatile(tasks) }
+    }
+
     /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
     pub fn exit_reason(&self) -> Option<String> {
         // SAFETY: a field of HostData, see `at`; any bytes are a value.

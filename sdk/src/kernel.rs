@@ -27,6 +27,13 @@ pub fn ops() -> String {
     read("root/ops")
 }
 
+/// Tasks on the whole system, as `/proc/loadavg` counts them; 0 if it cannot be read.
+pub fn tasks() -> u64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let total = text.split_whitespace().nth(3).and_then(|counts| counts.split('/').nth(1));
+    total.and_then(|total| total.parse().ok()).unwrap_or(0)
+}
+
 fn read(file: &str) -> String {
     fs::read_to_string(Path::new(SYSFS).join(file)).unwrap_or_default().trim().to_string()
 }

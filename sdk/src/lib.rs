@@ -23,6 +23,7 @@
 
 pub mod abi;
 mod bpf;
+mod compiled;
 pub mod direct;
 pub mod error;
 pub mod host;

@@ -75,7 +75,7 @@ pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
 /// taken out.
 pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf) -> Result<OpenObject> {
     let host = Policy::new(object, env!("CARGO_PKG_VERSION"));
-    let mut open = open_object(&host, None)?;
+    let mut open = open_object(host.object(), None)?;
     kernel.fill_enums(&mut open, &variables::Variables::of(object)?)?;
     let mut ops = Ops::read(&open, &host.btf()?)?;
     for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
@@ -115,13 +115,35 @@ pub(crate) fn load_for_host(
     refuse_sleepable(&open, &ops)?;
     drop_unknown_ops(&mut open, &mut ops, kernel);
     let lacks = compare_flags(&ops, kernel)?;
+    share(&mut open, shared)?;
+    load(open, ops, lacks)
+}
+
+/// Its maps of these names become the host's.
+fn share(open: &mut OpenObject, shared: &[(&str, &MapHandle)]) -> Result<()> {
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if let Some((_, host)) = shared.iter().find(|(n, _)| *n == name) {
             map.reuse_fd(host.as_fd()).trying(format!("cannot share the host's map {name}"))?;
         }
     }
-    load(open, ops, lacks)
+    Ok(())
+}
+
+/// Load those of an object's SYSCALL programs that `wanted` wants, on the host's maps.
+pub(crate) fn load_programs(
+    object: &[u8],
+    shared: &[(&str, &MapHandle)],
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Object> {
+    let mut open = open_object(object, None)?;
+    share(&mut open, shared)?;
+    for mut program in open.progs_mut() {
+        let wants = wanted(&program.name().to_string_lossy());
+        program.set_autoload(wants);
+    }
+    let (object, log) = libbpf_log::captured(|| open.load());
+    object.map_err(|source| Error::Load { policy: "the sweep".to_string(), source, log })
 }
 
 /// Load a policy to be attached by itself, with records and queues of its own.
@@ -178,14 +200,14 @@ fn augmented_btf(inspected: &Inspected, kernel: &KernelBtf, layout: &Layout, slo
     Ok(BtfFile(file))
 }
 
-fn open_object(policy: &Policy, btf: Option<&BtfFile>) -> Result<OpenObject> {
+fn open_object(object: &[u8], btf: Option<&BtfFile>) -> Result<OpenObject> {
     let mut builder = ObjectBuilder::default();
     // Names the object's maps in the kernel, for bpftool.
     builder.name("scx_policy").trying("cannot name the object")?;
     if let Some(btf) = btf {
         builder.btf_custom_path(btf.path()).trying("cannot name the BTF")?;
     }
-    let (open, log) = libbpf_log::captured(|| builder.open_memory(policy.object()));
+    let (open, log) = libbpf_log::captured(|| builder.open_memory(object));
     open.map_err(|e| Error::NotAPolicy { why: format!("libbpf cannot open its BPF half: {e}\n{log}") })
 }
 
@@ -196,7 +218,7 @@ fn open_policy(
     btf: &BtfFile,
     queues: &[u64],
 ) -> Result<OpenObject> {
-    let mut open = open_object(policy, Some(btf))?;
+    let mut open = open_object(policy.object(), Some(btf))?;
     kernel.fill_enums(&mut open, &inspected.variables)?;
     for (name, value) in policy.settings() {
         inspected.variables.set(&mut open, name, value)?;

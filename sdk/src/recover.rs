@@ -16,9 +16,10 @@ pub fn recover(host: &mut Host) -> Result<()> {
     if active.slot == pending.generation.slot && active.generation == pending.generation.number {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
         host.settle()?;
-        SCOPES.iter().try_for_each(|scope| host.sweep(scope).map(|_| ()))?;
+        SCOPES.iter().try_for_each(|scope| host.sweep(scope, None).map(|_| ()))?;
         swap::hand_over(host)?;
-        return swap::close_books(host);
+        swap::close_books(host);
+        return Ok(());
     }
     log::warn!("undoing the preparation of generation {} that was cut off", pending.generation.number);
     if pending.generation.kind == crate::registry::Kind::Rollback {

@@ -175,6 +175,14 @@ impl Registry {
         map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).trying("cannot write the registry")
     }
 
+    /// Take in what happened since they were written: the host's `closed` says which generation's books are closed. One
+    /// that is pending here and closed there is committed.
+    pub fn settle(&mut self, closed: u32) {
+        if let Some(pending) = self.pending.take_if(|pending| pending.generation.number == closed) {
+            self.record(pending.generation);
+        }
+    }
+
     /// What is loaded in `slot`.
     pub fn slot(&self, slot: u8) -> Option<&SlotInfo> {
         self.slots.get(usize::from(slot)).and_then(Option::as_ref)

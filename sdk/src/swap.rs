@@ -21,6 +21,7 @@ use state_migrate::Plan;
 
 use crate::abi;
 use crate::abi::Active;
+use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -101,6 +102,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let after =
         Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
     prepare(host, books, &plan, &loaded, &generation, after, &new_queues)?;
+    let compiled = compile(host, &plan);
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
@@ -108,7 +110,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     report.timings.commit_ns = commit(host, after);
     clock.lap();
 
-    finish(host, &mut report, &scopes, &mut clock)?;
+    finish(host, &mut report, &scopes, compiled.as_ref(), &mut clock)?;
     report.columns = plan.rows();
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
@@ -160,7 +162,7 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     attach(pins, &mut object, &host).inspect_err(|_| undo(pins))?;
     report.timings.attach_ns = clock.lap();
 
-    close_books(&mut host)?;
+    close_books(&mut host);
     report.columns = plan.rows();
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
@@ -207,7 +209,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     report.timings.commit_ns = commit(&host, after);
     clock.lap();
 
-    finish(&mut host, &mut report, &scopes, &mut clock)?;
+    finish(&mut host, &mut report, &scopes, None, &mut clock)?;
     report.columns = plan.rows();
     report.timings.total_ns = clock.total();
     Ok(report)
@@ -305,6 +307,17 @@ fn scopes_with_steps(plan: &Plan) -> Vec<&'static ScopeParts> {
     SCOPES.iter().filter(|s| plan.steps.get(&s.scope).is_some_and(|steps| !steps.is_empty())).collect()
 }
 
+/// The plan in instructions, for the sweep of many tasks. A kernel that does not take it costs time, nothing else.
+fn compile(host: &Host, plan: &Plan) -> Option<Compiled> {
+    if kernel::tasks() < host::MANY {
+        return None;
+    }
+    politely(|| Compiled::load(plan, &host.shared())).unwrap_or_else(|e| {
+        log::warn!("the sweep takes longer: {e}");
+        None
+    })
+}
+
 /// Let the host serve the queues that the policy in `slot` does not name, from just before its commit on: a task that
 /// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
 /// for a grace period that the task may be needed for.
@@ -322,16 +335,22 @@ fn commit(host: &Host, after: Active) -> u64 {
 }
 
 /// Steps 6 and 7, and the books closed.
-fn finish(host: &mut Host, report: &mut Report, scopes: &[&ScopeParts], clock: &mut Clock) -> Result<()> {
+fn finish(
+    host: &mut Host,
+    report: &mut Report,
+    scopes: &[&ScopeParts],
+    compiled: Option<&Compiled>,
+    clock: &mut Clock,
+) -> Result<()> {
     host.settle()?;
     report.timings.settle_ns = clock.lap();
     if !scopes.is_empty() {
-        report.swept = scopes.iter().map(|s| host.sweep(s)).collect::<Result<_>>()?;
+        report.swept = scopes.iter().map(|s| host.sweep(s, compiled)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     report.tasks_handed_over = hand_over(host)?;
     report.timings.hand_over_ns = clock.lap();
-    close_books(host)?;
+    close_books(host);
     report.timings.close_ns = clock.lap();
     Ok(())
 }
@@ -345,23 +364,25 @@ pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
         handed += host.drain_queue(queue)?;
     }
     host.data.set_orphans(&[]);
-    let (kept, unnamed): (Vec<_>, _) =
+    let (kept, unnamed): (Vec<_>, Vec<_>) =
         std::mem::take(&mut host.registry.queues).into_iter().partition(|q| !q.slots.is_empty());
     host.registry.queues = kept;
     if !unnamed.is_empty() {
         // The kernel ejects a scheduler that asks for a queue which is gone: wait until no dispatch still may.
         host.settle()?;
         unnamed.iter().try_for_each(|q| host.destroy_queue(q))?;
+        host.save()?;
     }
     Ok(handed)
 }
 
-/// The commit is done and nothing is left to finish.
-pub(crate) fn close_books(host: &mut Host) -> Result<()> {
-    if let Some(pending) = host.registry.pending.take() {
-        host.registry.record(pending.generation);
+/// The commit is done and nothing is left to finish. The books were written before the commit, with the generation
+/// pending; that it is not any more is one store. Who reads them next takes it from there.
+pub(crate) fn close_books(host: &mut Host) {
+    if let Some(pending) = &host.registry.pending {
+        host.data.close(pending.generation.number);
     }
-    host.save()
+    host.registry.settle(host.data.closed());
 }
 
 fn attach(pins: &Pins, object: &mut libbpf_rs::Object, host: &Host) -> Result<()> {

@@ -79,7 +79,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         plans,
         exit
     );
-    same!(&btf, "scx_sweep_args", abi::SweepArgs, visited, applied, missing);
+    same!(&btf, "scx_sweep_args", abi::SweepArgs, visited, applied, missing, part, parts);
     same!(&btf, "scx_queue_args", abi::QueueArgs, id, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);
 }

@@ -6,7 +6,8 @@
 //! 1. [`Schema`]: the columns and queues that a policy declares, read from the BTF of its object.
 //! 2. [`Layout`]: where every live column stands in the host's fixed-size records.
 //! 3. [`plan()`]: which columns a swap carries, converts, defaults and drops, the steps that do it to each record, and
-//!    the layout after it; [`plan_back`]: the same for a rollback; [`apply()`]: the meaning of the steps.
+//!    the layout after it; [`plan_back`]: the same for a rollback; [`apply()`]: the meaning of the steps;
+//!    [`compile()`]: the steps as BPF instructions.
 //! 4. [`augment()`]: the kernel's BTF with the policy's structs appended as the layout has them, for libbpf's CO-RE
 //!    to rewrite the policy's accesses by.
 //!
@@ -14,6 +15,7 @@
 
 pub mod augment;
 pub mod btf;
+pub mod compile;
 mod convert;
 pub mod layout;
 pub mod object;
@@ -27,6 +29,7 @@ pub mod well_known;
 
 pub use augment::{AugmentError, augment, malformed_kfuncs};
 pub use btf::{Btf, BtfError, Kind};
+pub use compile::compile;
 pub use layout::{HEADER, Layout, LayoutError, MAX_RECORD, Placed, ScopeLayout, Source};
 pub use object::ObjectError;
 pub use plan::{

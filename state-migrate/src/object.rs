@@ -1,6 +1,8 @@
 //! Sections of ELF files: a BPF object's BTF, and the object that is embedded in a policy's binary.
 
-use object::{File, Object, ObjectSection};
+use std::ops::Range;
+
+use object::{File, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 /// Why a section could not be had from an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,4 +37,20 @@ pub fn section<'a>(elf: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Object
     let Some(section) = file.section_by_name(name) else { return Ok(None) };
     let data = section.data();
     data.map(Some).map_err(|e| ObjectError::Unreadable { name: name.to_owned(), reason: e.to_string() })
+}
+
+/// Where in the file the instructions of a function stand, by its symbol; `None` if there is none of that name.
+pub fn function(elf: &[u8], name: &str) -> Result<Option<Range<usize>>, ObjectError> {
+    let file = File::parse(elf).map_err(|e| ObjectError::NotElf { reason: e.to_string() })?;
+    let mut symbols = file.symbols().filter(|s| s.kind() == SymbolKind::Text && s.name() == Ok(name));
+    let Some(symbol) = symbols.next() else { return Ok(None) };
+    let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+    let Some((start, size)) = section.and_then(|s| s.file_range()) else { return Ok(None) };
+    // In an object file, the address of a symbol is its place in the section.
+    let (from, len) = (symbol.address(), symbol.size());
+    let inside = from.checked_add(len).is_some_and(|end| end <= size);
+    let end = start.checked_add(from).and_then(|at| at.checked_add(len));
+    let range =
+        end.filter(|&end| inside && end <= elf.len() as u64).map(|end| (end - len) as usize..end as usize);
+    Ok(range)
 }

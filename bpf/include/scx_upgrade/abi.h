@@ -130,6 +130,8 @@ struct scx_sweep_args {
 	u64	visited;		/* out: tasks, cgroups or CPUs seen */
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
+	u32	part;			/* in: which share of the tasks, from 0 */
+	u32	parts;			/* in: of how many, a power of two; 1 for all */
 };
 
 struct scx_queue_args {

@@ -2,7 +2,9 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use state_migrate::{ApplyError, Linear, MAX_STEPS, Number, Repeat, Scale, Step, Type, apply, apply_with};
+use state_migrate::{
+    ApplyError, Linear, MAX_STEPS, Number, Repeat, Scale, Step, Type, apply, apply_with, compile,
+};
 
 use crate::evolve::Rng;
 use crate::model::{Value, chain, forward, inverse, range, read, write};
@@ -34,6 +36,7 @@ fn converted(n: i128, from: &Type, to: &Type, linear: Linear) -> i128 {
     let (source, target) = (Number::of(from).unwrap(), Number::of(to).unwrap());
     let step = Step::Convert { from: 8, to: 16, source, target, linear, repeat: Repeat::ONCE };
     let before = record;
+    check_compiled(std::slice::from_ref(&step), &record);
     apply(&[step], &mut record).unwrap();
     assert_eq!(record[..16], before[..16]);
     assert_eq!(record[16 + to.size() as usize..], before[16 + to.size() as usize..]);
@@ -42,6 +45,20 @@ fn converted(n: i128, from: &Type, to: &Type, linear: Linear) -> i128 {
         _ => unreachable!(),
     }
 }
+
+/// The steps as instructions do to a record what the steps do.
+pub fn check_compiled(steps: &[Step], record: &[u8]) {
+    let mut code = compile(steps, usize::MAX).unwrap();
+    code.extend(EXIT);
+    let (mut expected, mut made) = (record.to_vec(), record.to_vec());
+    apply(steps, &mut expected).unwrap();
+    let vm = rbpf::EbpfVmRaw::new(Some(&code)).unwrap();
+    vm.execute_program(&mut made).unwrap();
+    assert_eq!(made, expected, "{steps:?} on {record:x?}");
+}
+
+/// `r0 = 0; exit`
+const EXIT: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
 
 fn clamp(n: i128, ty: &Type) -> i128 {
     let (min, max) = range(ty).unwrap();

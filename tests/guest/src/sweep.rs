@@ -133,7 +133,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut rounds = || -> Result<()> {
         for n in 0..options.rounds {
             let window = (n == 0 && !options.window.is_zero()).then_some(options.window);
-            let round = round(&command, &binaries, window, &mut report).with_context(|| format!("round {n}"))?;
+            let round =
+                round(&command, &binaries, window, &mut report).with_context(|| format!("round {n}"))?;
             report.rounds.push(round);
         }
         Ok(())
@@ -154,7 +155,8 @@ fn round(
     window: Option<Duration>,
     report: &mut Report,
 ) -> Result<Round> {
-    let mut round = Round { attach_ns: command.launch("run", &binaries[0])?.timings.attach_ns, ..Round::default() };
+    let mut round =
+        Round { attach_ns: command.launch("run", &binaries[0])?.timings.attach_ns, ..Round::default() };
     let host = Host::running(&Pins::open()?)?;
     let walk = Walk::open(&host)?;
     let fastest = |walk: &dyn Fn() -> Result<Walked>| -> Result<Walked> {
