@@ -147,6 +147,11 @@ impl Host {
         self.records.iter().find(|(n, _)| *n == name).map(|(_, map)| map)
     }
 
+    /// The map of its shared memory, for readers.
+    pub fn memory(&self) -> &MapHandle {
+        &self.host_map
+    }
+
     /// Write the books.
     pub(crate) fn save(&self) -> Result<()> {
         self.registry.save(&self.registry_map)
