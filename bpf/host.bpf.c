@@ -50,22 +50,30 @@ struct {
 		__type(value, u32);						\
 	} op_##op SEC(".maps")
 
-/* Constant indices keep each call a patched direct jump; a variable one would be an indirect jump. */
+/*
+ * The tail call into the running policy; what follows is reached if it has no such op. Constant indices keep each call a
+ * patched direct jump; a variable one would be an indirect jump. In assembly, because this is what the host adds to each
+ * op of each context switch: r1 holds the context all along, where the compiler would save it, and two registers more,
+ * around each of four calls.
+ */
 #define CALL_POLICY(op)								\
 do {										\
-	u8 slot = scx_host.active.slot;						\
+	register void *r1 asm("r1") = ctx;					\
 										\
-	if (slot & 2) {								\
-		if (slot & 1)							\
-			bpf_tail_call_static(ctx, &op_##op, 3);			\
-		else								\
-			bpf_tail_call_static(ctx, &op_##op, 2);			\
-	} else {								\
-		if (slot & 1)							\
-			bpf_tail_call_static(ctx, &op_##op, 1);			\
-		else								\
-			bpf_tail_call_static(ctx, &op_##op, 0);			\
-	}									\
+	asm volatile("r3 = %[host] ll;"						\
+		     "r3 = *(u8 *)(r3 + 0);"					\
+		     "r2 = %[array] ll;"					\
+		     "if r3 & 2 goto 2f;"					\
+		     "if r3 & 1 goto 1f;"					\
+		     "r3 = 0; call 12; goto 4f;"				\
+		     "1: r3 = 1; call 12; goto 4f;"				\
+		     "2: if r3 & 1 goto 3f;"					\
+		     "r3 = 2; call 12; goto 4f;"				\
+		     "3: r3 = 3; call 12;"					\
+		     "4:"							\
+		     : "+r"(r1)							\
+		     : [host] "i"(&scx_host), [array] "i"(&op_##op)		\
+		     : "r0", "r2", "r3", "r4", "r5", "memory");			\
 } while (0)
 
 #define HOST_OP(ret, op)							\
@@ -77,41 +85,56 @@ do {										\
 #define HOST_OP_VOID(op)	HOST_OP(void, op) { CALL_POLICY(op); }
 #define HOST_OP_ZERO(op)	HOST_OP(s32, op) { CALL_POLICY(op); return 0; }
 
+/*
+ * What a policy seldom needs stands in functions of its own: the registers and the stack that it takes are then not
+ * saved and made on the way to every tail call.
+ */
+
 /* scx_select_cpu_dfl() and a direct dispatch where it found an idle CPU: do_select_task_rq_scx(). */
-HOST_OP(s32, select_cpu)
+static __noinline s32 select_cpu_default(unsigned long long *ctx)
 {
-	struct task_struct *p;
+	struct task_struct *p = (struct task_struct *)ctx[0];
 	bool is_idle = false;
 	s32 cpu;
 
-	CALL_POLICY(select_cpu);
-
-	p = (struct task_struct *)ctx[0];
 	cpu = scx_bpf_select_cpu_dfl(p, ctx[1], ctx[2], &is_idle);
 	if (is_idle)
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, 0);
 	return cpu;
 }
 
+HOST_OP(s32, select_cpu)
+{
+	CALL_POLICY(select_cpu);
+	return select_cpu_default(ctx);
+}
+
 /*
  * The host sets SCX_OPS_ENQ_EXITING and SCX_OPS_ENQ_MIGRATION_DISABLED, so these tasks come here. For a policy without
  * the flag they go where the kernel would have put them (do_enqueue_task()): on the local DSQ.
  */
-static __always_inline bool goes_local(struct task_struct *p)
+static __noinline bool goes_local(unsigned long long *ctx)
 {
-	u32 exiting = p->flags & PF_EXITING;
+	struct task_struct *p = (struct task_struct *)ctx[0];
 	u32 pinned = p->migration_disabled;
-	u8 lacks;
+	u8 lacks = scx_host.lacks[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)];
 
-	if (likely(!(exiting | pinned)))
-		return false;
-	lacks = scx_host.lacks[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)];
-	if (exiting && (lacks & SCX_UPGRADE_LACKS_ENQ_EXITING))
-		return true;
+	if ((p->flags & PF_EXITING) && (lacks & SCX_UPGRADE_LACKS_ENQ_EXITING))
+		goto local;
 	if (!(lacks & SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED))
 		return false;
 	/* A task that is enqueued as it leaves the CPU is current: leave out what running this program added. */
-	return pinned > (p == bpf_get_current_task_btf() ? scx_host.prolog : 0);
+	if (pinned <= (p == bpf_get_current_task_btf() ? scx_host.prolog : 0))
+		return false;
+local:
+	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, ctx[1]);
+	return true;
+}
+
+static __noinline int enqueue_default(unsigned long long *ctx)
+{
+	scx_bpf_dsq_insert((struct task_struct *)ctx[0], SCX_DSQ_GLOBAL, SCX_SLICE_DFL, ctx[1]);
+	return 0;
 }
 
 /* Otherwise the global DSQ, with the default slice. */
@@ -119,13 +142,10 @@ HOST_OP(void, enqueue)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
 
-	if (unlikely(goes_local(p))) {
-		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, ctx[1]);
+	if (unlikely((p->flags & PF_EXITING) | p->migration_disabled) && goes_local(ctx))
 		return;
-	}
 	CALL_POLICY(enqueue);
-
-	scx_bpf_dsq_insert((struct task_struct *)ctx[0], SCX_DSQ_GLOBAL, SCX_SLICE_DFL, ctx[1]);
+	enqueue_default(ctx);
 }
 
 HOST_OP_VOID(dequeue)

@@ -49,7 +49,12 @@ impl Walk {
     /// The program cannot be run, or hardly a task has a record: then it did not do what it is to cost.
     pub fn records(&self) -> Result<Walked> {
         let (walked, args) = self.run("walk_records")?;
-        ensure!(args.records * 10 >= args.tasks * 9, "only {} of {} tasks have a record", args.records, args.tasks);
+        ensure!(
+            args.records * 10 >= args.tasks * 9,
+            "only {} of {} tasks have a record",
+            args.records,
+            args.tasks
+        );
         Ok(walked)
     }
 
