@@ -146,12 +146,32 @@ impl Host {
             bpf::set_slot(array, slot, program.as_ref().map(|p| p as &dyn bpf::AsFdDyn))?;
         }
         self.data.set_lacks(slot, loaded.lacks);
+        self.data.set_caller(slot, loaded.load);
+        self.pin_sweepers(slot, loaded)
+    }
+
+    /// Pin the sweep's programs that a policy with conversions has of its own: a later command may need them.
+    fn pin_sweepers(&self, slot: u8, loaded: &Loaded) -> Result<()> {
+        self.unpin_sweepers(slot)?;
+        for mut program in loaded.object.progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            if SCOPES.iter().any(|s| s.sweep == name) {
+                program
+                    .pin(self.pins.policy_program_path(slot, &name))
+                    .trying(format!("cannot pin the policy's program {name}"))?;
+            }
+        }
         Ok(())
+    }
+
+    fn unpin_sweepers(&self, slot: u8) -> Result<()> {
+        SCOPES.iter().try_for_each(|s| self.pins.remove(&self.pins.policy_program_path(slot, s.sweep)))
     }
 
     /// Empty a slot: its programs are freed once no op is in them.
     pub(crate) fn empty(&self, slot: u8) -> Result<()> {
-        self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))
+        self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))?;
+        self.unpin_sweepers(slot)
     }
 
     /// Wait until no op that began before the call is still in flight.
@@ -164,10 +184,11 @@ impl Host {
             .trying("cannot wait for a grace period")
     }
 
-    /// Bring every record of a scope up to date.
-    pub(crate) fn sweep(&self, scope: &ScopeParts) -> Result<Swept> {
+    /// Bring every record of a scope up to date, by the host's program or, where the plan calls conversions, by that of the
+    /// policy that has them.
+    pub(crate) fn sweep(&self, scope: &ScopeParts, sweeper: Option<u8>) -> Result<Swept> {
         let mut args = SweepArgs::default();
-        let ret = bpf::run(&self.program(scope.sweep)?, scope.sweep, &mut args)?;
+        let ret = bpf::run(&self.sweeper(scope, sweeper)?, scope.sweep, &mut args)?;
         if ret < 0 {
             return Err(std::io::Error::from_raw_os_error(-ret))
                 .trying(format!("cannot sweep: {}", scope.sweep));
@@ -219,6 +240,13 @@ impl Host {
             return Err(Error::Stranded { queue: queue.name.clone(), queued: args.queued });
         }
         Ok(())
+    }
+
+    fn sweeper(&self, scope: &ScopeParts, slot: Option<u8>) -> Result<OwnedFd> {
+        match slot {
+            Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, scope.sweep)),
+            None => self.program(scope.sweep),
+        }
     }
 
     fn program(&self, name: &str) -> Result<OwnedFd> {

@@ -25,6 +25,7 @@ pub mod abi;
 mod bpf;
 pub mod direct;
 pub mod error;
+mod hold;
 pub mod host;
 pub mod host_data;
 pub mod kernel;
