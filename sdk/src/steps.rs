@@ -63,7 +63,7 @@ fn calls(call: &Call, conversion: u16) -> [abi::Step; 4] {
 
 /// Moves `len` bytes in pieces as large as alignment allows, so that no neighbour is touched.
 fn piecewise(kind: u8, (from, to): (u32, u32), len: u32) -> abi::Step {
-    let size = [8, 4, 2].into_iter().find(|s| (from | to | len) % s == 0).unwrap_or(1);
+    let size = [8, 4, 2].into_iter().find(|s| (from | to | len).is_multiple_of(*s)).unwrap_or(1);
     abi::Step {
         kind,
         from: from as u16,

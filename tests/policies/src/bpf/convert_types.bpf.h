@@ -13,9 +13,10 @@ struct pair {
 	u8	tag;
 };
 
+/* Not in the order that the bytes of a u32 have. */
 struct split {
-	u16	low;
 	u16	high;
+	u16	low;
 };
 
 /* As large as a conversion can take and give. */
