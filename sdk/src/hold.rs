@@ -30,10 +30,8 @@ use crate::swap;
 #[derive(Debug)]
 pub(crate) struct Back {
     pub plan: Plan,
-    /// The empty slot to hold in, if it must.
+    /// The slot to hold in, if it must. The books have nothing there; it has yet to be emptied.
     pub hold: Option<u8>,
-    /// The slot whose policy has to go for it, which the books have forgotten.
-    pub evicted: Option<u8>,
 }
 
 /// Plan the way from the policy in `running` to the one in `target`. The books change only where a hold needs a slot and
@@ -42,14 +40,14 @@ pub(crate) fn plan_back(books: &mut Registry, running: u8, target: u8) -> Result
     let plan = |books: &Registry| state_migrate::plan_back(&books.layout, running.into(), target.into());
     let planned = plan(books)?;
     let caller = swap::sweeper(&planned).filter(|caller| *caller != target);
-    let Some(caller) = caller else { return Ok(Back { plan: planned, hold: None, evicted: None }) };
+    let Some(caller) = caller else { return Ok(Back { plan: planned, hold: None }) };
     let slot = books.choose_slot_but(&[running, target, caller]);
     if books.slot(slot).is_none() {
-        return Ok(Back { plan: planned, hold: Some(slot), evicted: None });
+        return Ok(Back { plan: planned, hold: Some(slot) });
     }
     books.evict(slot);
     // A way over a column of the policy that went is lost, but none with a call: those have nothing in between.
-    Ok(Back { plan: plan(books)?, hold: Some(slot), evicted: Some(slot) })
+    Ok(Back { plan: plan(books)?, hold: Some(slot) })
 }
 
 /// What a hold did.

@@ -193,7 +193,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
         Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
     let mut books = host.registry.clone();
-    let Back { plan, hold, evicted } = hold::plan_back(&mut books, before.slot, generation.slot)?;
+    let Back { plan, hold } = hold::plan_back(&mut books, before.slot, generation.slot)?;
     let plan_ns = clock.lap();
     let scopes = scopes_with_steps(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
@@ -202,7 +202,8 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     books.pending = Some(pending.clone());
     host.registry = books;
     host.save()?;
-    if let Some(slot) = evicted {
+    if let Some(slot) = hold {
+        // A policy may have had to go for it.
         host.empty(slot)?;
     }
     if !scopes.is_empty() {

@@ -36,6 +36,7 @@ use guest::reader::Reader;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::abi::Active;
 use scx_upgrade_sdk::kernel;
+use scx_upgrade_sdk::report::Report;
 use state_migrate::Call;
 use state_migrate::Layout;
 use state_migrate::Plan;
@@ -53,8 +54,8 @@ const V3: &str = "/bin/convert_3";
 const REFUSED: &str = "/bin/bad_pointer";
 /// Columns that go up with each turn.
 const COUNTERS: [&str; 5] = ["runs", "tally", "beat", "turns", "seen"];
-const WALK: usize = 30;
-const KILLS: u32 = 24;
+const WALK: usize = 24;
+const KILLS: u32 = 16;
 
 /// The conversions of `tests/policies/src/bpf/convert_*.bpf.c`, again.
 fn twin(call: &Call, old: &[u8], new: &mut [u8]) {
@@ -181,6 +182,7 @@ impl World {
 
     /// What one commit did to every record, against what the plan says that it does.
     fn audit(&mut self, before: &Shot, after: &Shot, plan: &Plan, what: &str) {
+        assert_eq!(after.layout, plan.layout, "{what}: the host's layout is not the plan's");
         let columns = &plan.layout.scopes[&Scope::Task].columns;
         let turns = before.layout.column(Scope::Task, before.active.slot.into(), "runs").unwrap();
         for new in after.tasks.values().filter(|e| e.has_record() && !e.is_idle_thread()) {
@@ -305,6 +307,7 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
     let schemas = versions.map(schema);
     let mut walk = Walk(11);
     let (mut converted, mut held, mut evicted, mut refused) = (0, 0, 0, 0);
+    let (mut hold_ns, mut sweep_ns, mut load_ns) = (0, 0, 0);
     // There with every slot taken, so that a policy has to go for the hold; back, there again and back; anew, back, and
     // there; on to the third, back and there. Then anything goes.
     let there_and_back = [Some(1), None, None, None];
@@ -336,6 +339,8 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
             if holds {
                 world.audit_counters(&before, &after);
                 held += 1;
+                hold_ns = done.timings.hold_ns.max(hold_ns);
+                sweep_ns = done.timings.sweep_ns.max(sweep_ns);
                 evicted += gone(&slots).len();
             }
             converted += calls(&plan);
@@ -346,13 +351,14 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
         let mut layout = before.layout.clone();
         layout.evict(slot.into());
         let planned = plan(&layout, Some(before.active.slot.into()), &schemas[version], slot.into());
-        let ran = cli(&["swap", versions[version]]);
+        let ran = cli(&["--json", "swap", versions[version]]);
         let what = format!("step {n}, swap to {}", versions[version]);
         match planned {
             Ok(plan) => {
                 assert_eq!(ran.code, 0, "{what}: {}{}", ran.out, ran.err);
+                let done: Report = serde_json::from_str(&ran.out).unwrap();
+                load_ns = done.timings.load_ns.max(load_ns);
                 let after = world.shot();
-                assert_eq!(after.layout, plan.layout, "{what}: the host's layout is not the plan's");
                 world.audit(&before, &after, &plan, &what);
                 converted += calls(&plan);
             }
@@ -366,6 +372,7 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
     println!(
         "{WALK} steps: {converted} columns converted, {held} rollbacks held, {evicted} policies gone for it, {refused} swaps refused"
     );
+    println!("longest: hold {hold_ns} ns, of it the sweep {sweep_ns} ns; load and verifier {load_ns} ns");
     assert!(converted > 20 && held >= 3 && evicted > 0, "the walk shows too little");
     world.end(WALK - refused);
 }
