@@ -51,6 +51,12 @@ pub fn report(report: &Report, as_json: bool) {
     } else {
         println!("  commit  {}", duration(t.commit_ns));
     }
+    if t.hold_ns > 0 {
+        println!(
+            "  held    {} (no policy ran while the newer one's own inverse brought the records back)",
+            duration(t.hold_ns)
+        );
+    }
     if t.sweep_ns > 0 {
         let scopes = report.swept.iter().map(|s| format!("{} of {} {}s", s.applied, s.visited, s.scope));
         println!(

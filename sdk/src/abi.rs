@@ -4,7 +4,7 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 /// Slots in each of the host's program arrays.
 pub const NR_SLOTS: usize = 4;
 /// Scopes of state.
@@ -21,6 +21,8 @@ pub const GLOBAL_DATA: usize = 4096;
 pub const MAX_STEPS: usize = 64;
 /// Plans that the host keeps for records that missed some.
 pub const NR_PLANS: usize = 8;
+/// The most bytes that a conversion by a policy's own program takes, and the most that it gives.
+pub const MAX_ARG: usize = 64;
 /// DSQs of one policy.
 pub const MAX_QUEUES: usize = 16;
 /// DSQs of all policies that are loaded.
@@ -36,6 +38,12 @@ pub const STEP_STORE: u8 = 0;
 pub const STEP_COPY: u8 = 1;
 /// `SCX_STEP_CONVERT`: load a number, rescale, clamp and store it.
 pub const STEP_CONVERT: u8 = 2;
+/// `SCX_STEP_ARG`: load from the record, store into the arguments of a conversion.
+pub const STEP_ARG: u8 = 3;
+/// `SCX_STEP_CALL`: run a conversion of the policy's own.
+pub const STEP_CALL: u8 = 4;
+/// `SCX_STEP_RESULT`: load from the arguments, store into the record.
+pub const STEP_RESULT: u8 = 5;
 /// `SCX_STEP_FROM_SIGNED`
 pub const STEP_FROM_SIGNED: u8 = 1 << 0;
 /// `SCX_STEP_TO_SIGNED`
@@ -69,8 +77,8 @@ pub struct Step {
     pub from_stride: u16,
     /// By how much `to` grows each time.
     pub to_stride: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// Which of the policy's conversions, for `STEP_CALL`.
+    pub conversion: u16,
     /// What `STEP_STORE` stores, in the low `to_size` bytes.
     pub value: u64,
     /// Added first.
@@ -87,11 +95,13 @@ pub struct Step {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// How many of `steps` count.
+    /// How many of `steps` count, without the call steps.
     pub nr_steps: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// The stores.
+    /// How many call steps stand behind them.
+    pub nr_call_steps: u32,
+    /// Load number of the policy that the calls are of; 0 if there are none.
+    pub caller: u64,
+    /// The steps.
     pub steps: [Step; MAX_STEPS],
 }
 
@@ -143,6 +153,8 @@ pub struct HostData {
     pub cpu_image: [u8; CPU_DATA],
     /// and the global record.
     pub global_image: [u8; GLOBAL_DATA],
+    /// By slot: while it is active, plans that call the policy of this load number wait for it.
+    pub callers: [u64; NR_SLOTS],
     /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
     pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
     /// Why the kernel last took the host off.
@@ -157,6 +169,8 @@ pub struct SdkData {
     pub abi: u32,
     /// Zero.
     pub reserved: u32,
+    /// Counts loads into one host, from 1.
+    pub load: u64,
     /// DSQs for init when attached without the host; 0 ends the list.
     pub direct_queues: [u64; MAX_QUEUES],
 }

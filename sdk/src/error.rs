@@ -110,15 +110,6 @@ pub enum Error {
     /// BTF that cannot be read.
     #[error("cannot read BTF: {0}")]
     Btf(#[from] BtfError),
-    /// A conversion by a program of the author's.
-    #[error(
-        "the conversion by the program `{program}` cannot be run by this host: use a rule (scale, from, saturate), or \
-         give the column a new name to begin with its default"
-    )]
-    NeedsProgram {
-        /// Its name.
-        program: String,
-    },
     /// libbpf or the verifier refused the policy.
     #[error("{policy} does not load, the kernel or libbpf refused it: {source}\n{log}")]
     Load {
@@ -204,7 +195,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NothingRunning => 3,
-            Error::Plan(_) | Error::Schema(_) | Error::NeedsProgram { .. } => 4,
+            Error::Plan(_) | Error::Schema(_) => 4,
             Error::Ejected { .. } | Error::NotEnabled { .. } => 5,
             _ => 1,
         }

@@ -44,6 +44,15 @@ const DESTROY_QUEUE: &str = "destroy_queue";
 const DRAIN_QUEUE: &str = "drain_queue";
 const QUEUE_PROGRAMS: [&str; 3] = [CREATE_QUEUE, DESTROY_QUEUE, DRAIN_QUEUE];
 
+/// Whose program sweeps, if not the host's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sweeper<'a> {
+    /// Made for the plan, for the scopes that it has.
+    pub compiled: Option<&'a Compiled>,
+    /// That of the policy in this slot: the plan calls its conversions.
+    pub slot: Option<u8>,
+}
+
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
 pub(crate) const MANY: u64 = 500;
 /// The most CPUs that share a sweep: each walks the whole list, so more gain little.
@@ -165,12 +174,32 @@ impl Host {
             bpf::set_slot(array, slot, program.as_ref().map(|p| p as &dyn bpf::AsFdDyn))?;
         }
         self.data.set_lacks(slot, loaded.lacks);
+        self.data.set_caller(slot, loaded.load);
+        self.pin_sweepers(slot, loaded)
+    }
+
+    /// Pin the sweep's programs that a policy with conversions has of its own: a later command may need them.
+    fn pin_sweepers(&self, slot: u8, loaded: &Loaded) -> Result<()> {
+        self.unpin_sweepers(slot)?;
+        for mut program in loaded.object.progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            if SCOPES.iter().any(|s| s.sweep == name) {
+                program
+                    .pin(self.pins.policy_program_path(slot, &name))
+                    .trying(format!("cannot pin the policy's program {name}"))?;
+            }
+        }
         Ok(())
+    }
+
+    fn unpin_sweepers(&self, slot: u8) -> Result<()> {
+        SCOPES.iter().try_for_each(|s| self.pins.remove(&self.pins.policy_program_path(slot, s.sweep)))
     }
 
     /// Empty a slot: its programs are freed once no op is in them.
     pub(crate) fn empty(&self, slot: u8) -> Result<()> {
-        self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))
+        self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))?;
+        self.unpin_sweepers(slot)
     }
 
     /// Wait until no op that began before the call is still in flight.
@@ -183,12 +212,11 @@ impl Host {
             .trying("cannot wait for a grace period")
     }
 
-    /// Bring every record of a scope up to date, with the host's own program or one made for the plan. Where there are
-    /// many tasks all CPUs take part.
-    pub(crate) fn sweep(&self, scope: &ScopeParts, compiled: Option<&Compiled>) -> Result<Swept> {
+    /// Bring every record of a scope up to date. Where there are many tasks all CPUs take part.
+    pub(crate) fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<Swept> {
         let begin = Instant::now();
-        let own = self.program(scope.sweep)?;
-        let program = compiled.and_then(|c| c.program(scope)).unwrap_or(own.as_fd());
+        let pinned = self.sweeper(scope, sweeper.slot)?;
+        let program = sweeper.compiled.and_then(|c| c.program(scope)).unwrap_or(pinned.as_fd());
         let tasks = kernel::tasks();
         let parts = if scope.scope == Scope::Task { shares(tasks) } else { 1 };
         self.data.set_swept(0);
@@ -278,6 +306,13 @@ impl Host {
             return Err(Error::Stranded { queue: queue.name.clone(), queued: args.queued });
         }
         Ok(())
+    }
+
+    fn sweeper(&self, scope: &ScopeParts, slot: Option<u8>) -> Result<OwnedFd> {
+        match slot {
+            Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, scope.sweep)),
+            None => self.program(scope.sweep),
+        }
     }
 
     fn program(&self, name: &str) -> Result<OwnedFd> {

@@ -84,6 +84,14 @@ impl Mapped {
         unsafe { self.at::<u8>(offset).write_volatile(lacks) }
     }
 
+    /// The policy of load number `load` is the one that plans may wait for while `slot` is active.
+    pub(crate) fn set_caller(&self, slot: u8, load: u64) {
+        let index = usize::from(slot) % NR_SLOTS;
+        let offset = offset_of!(HostData, callers) + index * size_of::<u64>();
+        // SAFETY: an element of a field of HostData, see `at`.
+        unsafe { self.at::<u64>(offset).write_volatile(load) }
+    }
+
     /// The DSQs that the host's init creates. Before attach.
     pub fn set_boot_queues(&self, ids: &[u64]) {
         let mut queues = [0u64; MAX_QUEUES];

@@ -26,6 +26,7 @@ mod bpf;
 mod compiled;
 pub mod direct;
 pub mod error;
+mod hold;
 pub mod host;
 pub mod host_data;
 pub mod kernel;

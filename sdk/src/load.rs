@@ -34,6 +34,8 @@ use crate::variables;
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
 const SCX_PROBE: &str = "scx_lib_init_probe";
+/// Where a policy has its `struct scx_sdk`.
+const SDK_SECTION: &str = ".rodata.scx_sdk";
 /// Ops that only a scheduler attached by itself has.
 const DIRECT_OPS: [&str; 2] = ["init", "exit"];
 /// Flags that the host sets always; a policy without one is emulated. See `host_enqueue()`.
@@ -50,6 +52,20 @@ pub struct Loaded {
     pub(crate) object: Object,
     pub(crate) ops: Ops,
     pub(crate) lacks: u8,
+    /// Its number among the loads into one host; 0 without a host.
+    pub(crate) load: u64,
+}
+
+/// Where a policy goes in the host.
+pub(crate) struct Seat<'a> {
+    /// Where each column stands.
+    pub layout: &'a Layout,
+    /// The slot.
+    pub slot: u8,
+    /// The number of this load.
+    pub load: u64,
+    /// DSQ ids in the schema's order.
+    pub queues: &'a [u64],
 }
 
 impl Loaded {
@@ -96,18 +112,17 @@ fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
 }
 
 /// Load a policy for the host: its maps of records and shared memory become the host's (`shared`: name and map).
-/// `queues` are the DSQ ids in the schema's order.
 pub(crate) fn load_for_host(
     policy: &Policy,
     inspected: &Inspected,
     kernel: &KernelBtf,
-    layout: &Layout,
-    slot: u8,
-    queues: &[u64],
+    seat: &Seat<'_>,
     shared: &[(&str, &MapHandle)],
 ) -> Result<Loaded> {
-    let btf = augmented_btf(inspected, kernel, layout, slot)?;
-    let mut open = open_policy(policy, inspected, kernel, &btf, queues)?;
+    let btf = augmented_btf(inspected, kernel, seat.layout, seat.slot)?;
+    let mut open = open_policy(policy, inspected, kernel, &btf, seat.queues)?;
+    let load_at = std::mem::offset_of!(SdkData, load);
+    patch(&mut open, SDK_SECTION, load_at, &seat.load.to_ne_bytes())?;
     let mut ops = Ops::read(&open, &policy.btf()?)?;
     for op in DIRECT_OPS {
         ops.clear(&mut open, op);
@@ -116,7 +131,7 @@ pub(crate) fn load_for_host(
     drop_unknown_ops(&mut open, &mut ops, kernel);
     let lacks = compare_flags(&ops, kernel)?;
     share(&mut open, shared)?;
-    load(open, ops, lacks)
+    load(open, ops, lacks, seat.load)
 }
 
 /// Its maps of these names become the host's.
@@ -167,9 +182,13 @@ pub(crate) fn load_direct(
     }
     for (i, id) in queues.iter().enumerate() {
         let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<u64>();
-        patch(&mut open, ".rodata.scx_sdk", offset, &id.to_ne_bytes())?;
+        patch(&mut open, SDK_SECTION, offset, &id.to_ne_bytes())?;
     }
-    load(open, ops, 0)
+    // Nothing is ever swept without the host.
+    for mut program in open.progs_mut().filter(|p| SCOPES.iter().any(|s| p.name() == s.sweep)) {
+        program.set_autoload(false);
+    }
+    load(open, ops, 0, 0)
 }
 
 fn patch(open: &mut OpenObject, section: &str, offset: usize, bytes: &[u8]) -> Result<()> {
@@ -268,13 +287,13 @@ fn compare_flags(ops: &Ops, kernel: &KernelBtf) -> Result<u8> {
     Ok(EMULATED.iter().map(lacks).fold(0, |all, bit| all | bit))
 }
 
-fn load(mut open: OpenObject, ops: Ops, lacks: u8) -> Result<Loaded> {
+fn load(mut open: OpenObject, ops: Ops, lacks: u8, number: u64) -> Result<Loaded> {
     for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
         program.set_autoload(false);
     }
     let (object, log) = libbpf_log::captured(|| open.load());
     match object {
-        Ok(object) => Ok(Loaded { object, ops, lacks }),
+        Ok(object) => Ok(Loaded { object, ops, lacks, load: number }),
         Err(source) => Err(Error::Load { policy: ops.name, source, log }),
     }
 }

@@ -64,6 +64,22 @@ impl Pins {
         self.dir.join(format!("prog_{name}"))
     }
 
+    /// Path of the pin of a policy's own program.
+    pub fn policy_program_path(&self, slot: u8, name: &str) -> PathBuf {
+        self.program_path(&format!("{name}_slot{slot}"))
+    }
+
+    /// Remove a pin, if it is there.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.trying(format!("cannot unpin {}", path.display())),
+        }
+    }
+
     /// A pinned map.
     ///
     /// # Errors
@@ -78,8 +94,12 @@ impl Pins {
     /// # Errors
     /// It is not pinned, or not readable.
     pub fn program(&self, name: &str) -> Result<OwnedFd> {
-        let path = self.program_path(name);
-        Program::fd_from_pinned_path(&path).trying(format!("cannot open the pin {}", path.display()))
+        self.program_at(&self.program_path(name))
+    }
+
+    /// The program that is pinned there.
+    pub(crate) fn program_at(&self, path: &Path) -> Result<OwnedFd> {
+        Program::fd_from_pinned_path(path).trying(format!("cannot open the pin {}", path.display()))
     }
 
     /// Remove every pin; the folder stays, because it is what commands lock. The link goes first: with it the
@@ -88,10 +108,7 @@ impl Pins {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn remove_all(&self) -> Result<()> {
-        match fs::remove_file(self.link()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            other => other.trying("cannot unpin the host's link")?,
-        }
+        self.remove(&self.link())?;
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
             fs::remove_file(&path).trying(format!("cannot unpin {}", path.display()))?;

@@ -2,7 +2,9 @@
 //! commit happened.
 
 use crate::error::Result;
+use crate::hold;
 use crate::host::Host;
+use crate::host::Sweeper;
 use crate::scopes::SCOPES;
 use crate::swap;
 
@@ -12,16 +14,25 @@ use crate::swap;
 /// The host's maps cannot be changed.
 pub fn recover(host: &mut Host) -> Result<()> {
     let Some(pending) = host.registry.pending.clone() else { return Ok(()) };
-    let active = host.data.active();
+    let mut active = host.data.active();
+    if let Some(slot) = pending.hold.filter(|slot| *slot == active.slot) {
+        log::warn!("going on with the rollback to generation {} that was cut off", pending.generation.number);
+        hold::run(host, &pending, slot, &SCOPES.iter().collect::<Vec<_>>())?;
+        active = host.data.active();
+    }
     if active.slot == pending.generation.slot && active.generation == pending.generation.number {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
         host.settle()?;
-        SCOPES.iter().try_for_each(|scope| host.sweep(scope, None).map(|_| ()))?;
+        let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
+        SCOPES.iter().try_for_each(|scope| host.sweep(scope, sweeper).map(|_| ()))?;
         swap::hand_over(host)?;
         swap::close_books(host);
         return Ok(());
     }
     log::warn!("undoing the preparation of generation {} that was cut off", pending.generation.number);
+    if let Some(slot) = pending.hold {
+        return abandon(host, slot);
+    }
     if pending.generation.kind == crate::registry::Kind::Rollback {
         // A rollback prepares nothing but this: its policy was and stays loaded, and the running one's queues are its own.
         host.data.set_orphans(&[]);

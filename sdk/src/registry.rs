@@ -98,6 +98,12 @@ pub struct Pending {
     pub generation: Generation,
     /// The epoch that the commit would set.
     pub epoch: u32,
+    /// The slot whose own programs sweep, if the plan calls conversions of that policy's.
+    #[serde(default)]
+    pub sweeper: Option<u8>,
+    /// The empty slot that is active while a rollback holds: see `hold.rs`.
+    #[serde(default)]
+    pub hold: Option<u8>,
 }
 
 /// See the module.
@@ -199,6 +205,11 @@ impl Registry {
     /// active one nor the one that a rollback would go to.
     pub fn choose_slot(&self, active: u8) -> u8 {
         let back = self.rollback_target(active).map(|g| g.slot);
+        self.choose_slot_but(&[Some(active), back].into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    /// The same, but never one of `kept`, which are at most three.
+    pub(crate) fn choose_slot_but(&self, kept: &[u8]) -> u8 {
         let last_commit = |slot: u8| {
             let load = self.slot(slot).map(|s| s.load);
             self.generations
@@ -208,10 +219,10 @@ impl Registry {
                 .map_or(0, |g| g.number)
         };
         (0..abi::NR_SLOTS as u8)
-            .filter(|slot| *slot != active && Some(*slot) != back)
+            .filter(|slot| !kept.contains(slot))
             .min_by_key(|slot| (self.slot(*slot).is_some(), last_commit(*slot)))
-            // With four slots the filter leaves at least two.
-            .unwrap_or((active + 1) % abi::NR_SLOTS as u8)
+            // With four slots the filter leaves at least one.
+            .unwrap_or_default()
     }
 
     /// The latest generation other than the running policy's whose policy is still loaded.
@@ -293,13 +304,12 @@ fn damaged(why: &str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn loaded(registry: &mut Registry, slot: u8, number: u32) {
-        registry.loads += 1;
-        let load = registry.loads;
-        registry.slots[usize::from(slot)] = Some(SlotInfo {
+    /// Something that is loaded.
+    pub(crate) fn slot_info(load: u64) -> SlotInfo {
+        SlotInfo {
             policy: format!("p{load}"),
             version: "1".into(),
             load,
@@ -308,7 +318,13 @@ mod tests {
             lacks: 0,
             pid: 1,
             args: vec![],
-        });
+        }
+    }
+
+    fn loaded(registry: &mut Registry, slot: u8, number: u32) {
+        registry.loads += 1;
+        let load = registry.loads;
+        registry.slots[usize::from(slot)] = Some(slot_info(load));
         registry.record(Generation {
             number,
             kind: Kind::Swap,

@@ -30,6 +30,9 @@ pub struct Timings {
     pub close_ns: u64,
     /// Attach, where the host was started.
     pub attach_ns: u64,
+    /// How long no policy ran, in a rollback by conversions of the author's own: see `hold.rs`. 0 in any other.
+    #[serde(default)]
+    pub hold_ns: u64,
     /// From the first step to the last.
     pub total_ns: u64,
 }

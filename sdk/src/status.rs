@@ -62,6 +62,9 @@ pub struct Status {
     pub pending: Option<u32>,
     /// Why the kernel took the host off, if it did.
     pub ejected: Option<String>,
+    /// Was a rollback cut off while no policy ran? Then the host serves tasks as they come.
+    #[serde(default)]
+    pub held: bool,
     /// What is loaded.
     pub slots: Vec<SlotStatus>,
     /// The DSQs.
@@ -85,6 +88,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
         generation: 0,
         epoch: 0,
         pending: None,
+        held: false,
         ejected: None,
         slots: Vec::new(),
         queues: Vec::new(),
@@ -106,6 +110,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
     status.generation = active.generation;
     status.epoch = active.epoch;
     status.pending = host.registry.pending.as_ref().map(|p| p.generation.number);
+    status.held = host.registry.slot(active.slot).is_none();
     for slot in 0..crate::abi::NR_SLOTS as u8 {
         let Some(info) = host.registry.slot(slot) else { continue };
         let columns = info.schema.scopes.iter().flat_map(|(scope, columns)| {

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// What stopping did.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Stopped {
-    /// The policy that ran, as `name version`; none when only leftovers were removed.
+    /// The policy that ran, as `name version`; none when only leftovers were removed, or while a rollback held.
     pub policy: Option<String>,
     /// From the removal of the link to the kernel's `disabled`, ns.
     pub detach_ns: u64,
@@ -30,11 +30,14 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
     if pins.is_empty() {
         return Err(Error::NothingRunning);
     }
-    let policy = Host::running(pins).ok().and_then(|host| {
+    let host = Host::running(pins).ok();
+    let policy = host.as_ref().and_then(|host| {
         let slot = host.data.active().slot;
         host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version))
     });
-    let ours = policy.is_some();
+    // Its pins must be all that holds it: what this process has mapped goes first.
+    let ours = host.is_some();
+    drop(host);
     let begin = Instant::now();
     pins.remove_all()?;
     if ours && !kernel::wait_for_state("disabled", TIMEOUT) {

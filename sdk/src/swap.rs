@@ -8,6 +8,8 @@
 //! 6. **settle**: a grace period, after which no op of the old policy is in flight;
 //! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
 //!
+//! A rollback is 2, 4, 5, 6 and 7 without the load; one that needs a conversion of the newer policy's own is in `hold.rs`.
+//!
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
 //! that it happened, and `pending` what to finish. See `recover.rs`.
 
@@ -25,12 +27,16 @@ use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::hold;
+use crate::hold::Back;
 use crate::host;
 use crate::host::Host;
+use crate::host::Sweeper;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
 use crate::load::Loaded;
+use crate::load::Seat;
 use crate::pins::Pins;
 use crate::policy::Inspected;
 use crate::policy::Policy;
@@ -91,8 +97,8 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let (queues, new_queues) = books.claim_queues(&inspected.schema, slot);
     let plan_ns = clock.lap();
 
-    let loaded =
-        load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())?;
+    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &queues };
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &seat, &host.shared())?;
     let generation =
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
@@ -110,7 +116,8 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     report.timings.commit_ns = commit(host, after);
     clock.lap();
 
-    finish(host, &mut report, &scopes, compiled.as_ref(), &mut clock)?;
+    let sweeper = Sweeper { compiled: compiled.as_ref(), slot: caller(&plan) };
+    finish(host, &mut report, &scopes, sweeper, &mut clock)?;
     report.columns = plan.rows();
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
@@ -144,9 +151,9 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
-    let loaded =
-        load::load_for_host(policy, &inspected, &kernel, &plan.layout, slot, &queues, &host.shared())
-            .inspect_err(|_| undo(pins))?;
+    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &queues };
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &seat, &host.shared())
+        .inspect_err(|_| undo(pins))?;
     let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
@@ -189,14 +196,20 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     let generation =
         Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
-    let plan =
-        state_migrate::plan_back(&host.registry.layout, u32::from(before.slot), u32::from(generation.slot))?;
+    let mut books = host.registry.clone();
+    let Back { plan, hold } = hold::plan_back(&mut books, before.slot, generation.slot)?;
     let plan_ns = clock.lap();
     let scopes = scopes_with_steps(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
-    host.registry.pending = Some(Pending { generation: generation.clone(), epoch: after.epoch });
+    let pending = Pending { generation: generation.clone(), epoch, sweeper: caller(&plan), hold };
+    books.pending = Some(pending.clone());
+    host.registry = books;
     host.save()?;
+    if let Some(slot) = hold {
+        // A policy may have had to go for it.
+        host.empty(slot)?;
+    }
     if !scopes.is_empty() {
         set_plan(&host, &plan, after.epoch)?;
     }
@@ -205,11 +218,17 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     report.timings.plan_ns = plan_ns;
     report.timings.prepare_ns = clock.lap();
 
-    adopt(&host, after.slot);
-    report.timings.commit_ns = commit(&host, after);
-    clock.lap();
-
-    finish(&mut host, &mut report, &scopes, None, &mut clock)?;
+    if let Some(slot) = hold {
+        report.swept = hold::run(&host, &pending, slot, &scopes)?.report(&mut report.timings);
+        clock.lap();
+        finish(&mut host, &mut report, &[], Sweeper::default(), &mut clock)?;
+    } else {
+        adopt(&host, after.slot);
+        report.timings.commit_ns = commit(&host, after);
+        clock.lap();
+        let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
+        finish(&mut host, &mut report, &scopes, sweeper, &mut clock)?;
+    }
     report.columns = plan.rows();
     report.timings.total_ns = clock.total();
     Ok(report)
@@ -233,8 +252,8 @@ fn settle_books(
     slot: u8,
     number: u32,
 ) -> Generation {
-    books.loads += 1;
-    let load = books.loads;
+    let load = loaded.load;
+    books.loads = load;
     books.slots[usize::from(slot)] = Some(SlotInfo {
         policy: loaded.ops.name.clone(),
         version: policy.version().to_string(),
@@ -266,7 +285,12 @@ fn prepare(
     after: Active,
     new_queues: &[u64],
 ) -> Result<()> {
-    books.pending = Some(Pending { generation: generation.clone(), epoch: after.epoch });
+    books.pending = Some(Pending {
+        generation: generation.clone(),
+        epoch: after.epoch,
+        sweeper: caller(plan),
+        hold: None,
+    });
     host.registry = books;
     host.save()?;
     let prepared = fill(host, plan, loaded, after, new_queues);
@@ -291,7 +315,7 @@ fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[
 /// older stamp, and gets the plan all the same.
 fn set_plan(host: &Host, plan: &Plan, epoch: u32) -> Result<()> {
     for scope in &SCOPES {
-        host.data.set_plan(scope, epoch, &steps::of(plan, scope.scope)?);
+        host.data.set_plan(scope, epoch, &steps::of(plan, scope.scope, &host.registry)?);
     }
     Ok(())
 }
@@ -318,17 +342,22 @@ fn compile(host: &Host, plan: &Plan) -> Option<Compiled> {
     })
 }
 
+/// The slot whose policy's own programs must sweep, because the plan calls its conversions.
+pub(crate) fn caller(plan: &Plan) -> Option<u8> {
+    plan.caller().and_then(|slot| u8::try_from(slot).ok())
+}
+
 /// Let the host serve the queues that the policy in `slot` does not name, from just before its commit on: a task that
 /// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
 /// for a grace period that the task may be needed for.
-fn adopt(host: &Host, slot: u8) {
+pub(crate) fn adopt(host: &Host, slot: u8) {
     let queues = host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(slot)));
     host.data.set_orphans(&queues.map(|q| q.id).collect::<Vec<_>>());
 }
 
 /// Step 5; how long it took, ns. It reads the clock itself: then the rehearsal runs all of the code that the commit does.
 #[inline(never)]
-fn commit(host: &Host, after: Active) -> u64 {
+pub(crate) fn commit(host: &Host, after: Active) -> u64 {
     let begin = Instant::now();
     host.data.commit(after);
     begin.elapsed().as_nanos() as u64
@@ -339,13 +368,13 @@ fn finish(
     host: &mut Host,
     report: &mut Report,
     scopes: &[&ScopeParts],
-    compiled: Option<&Compiled>,
+    sweeper: Sweeper<'_>,
     clock: &mut Clock,
 ) -> Result<()> {
     host.settle()?;
-    report.timings.settle_ns = clock.lap();
+    report.timings.settle_ns += clock.lap();
     if !scopes.is_empty() {
-        report.swept = scopes.iter().map(|s| host.sweep(s, compiled)).collect::<Result<_>>()?;
+        report.swept = scopes.iter().map(|s| host.sweep(s, sweeper)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     report.tasks_handed_over = hand_over(host)?;
@@ -416,6 +445,7 @@ fn unix_time() -> u64 {
 }
 
 /// Laps of a monotonic clock, in ns.
+#[derive(Debug)]
 pub(crate) struct Clock {
     begin: Instant,
     last: Instant,

@@ -48,14 +48,14 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         count,
         from_stride,
         to_stride,
-        reserved,
+        conversion,
         value,
         pre,
         mul,
         div,
         add
     );
-    same!(&btf, "scx_plan", abi::Plan, nr_steps, reserved, steps);
+    same!(&btf, "scx_plan", abi::Plan, nr_steps, nr_call_steps, caller, steps);
     same!(&btf, "scx_exit_record", abi::ExitRecord, kind, code, reason, msg);
     same!(
         &btf,
@@ -76,6 +76,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cgroup_image,
         cpu_image,
         global_image,
+        callers,
         plans,
         exit
     );

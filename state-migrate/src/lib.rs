@@ -37,7 +37,7 @@ pub use plan::{
     plan_report,
 };
 pub use rule::{Conversion, Rule, Scale};
-pub use schema::{Column, Queue, QueueOrder, Schema, SchemaError, Scope};
+pub use schema::{Column, MAX_ARG, Queue, QueueOrder, Schema, SchemaError, Scope, Signature};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use step::{ApplyError, Call, Linear, MAX_STEPS, Number, Repeat, Step, apply, apply_with};
 pub use types::{StructField, Type, View};

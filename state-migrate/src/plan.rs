@@ -107,6 +107,16 @@ pub struct Plan {
     pub steps: BTreeMap<Scope, Vec<Step>>,
 }
 
+impl Plan {
+    /// The slot of the policy whose own conversions the steps call, if any do. It is one for all of them.
+    pub fn caller(&self) -> Option<u32> {
+        self.steps.values().flatten().find_map(|step| match step {
+            Step::Call(call) => Some(call.slot),
+            _ => None,
+        })
+    }
+}
+
 /// Plans the swap from the `running` slot's policy (`None`: there is none) to one with `schema` in `slot`, which must
 /// have been evicted. All that stands against it is in the error.
 ///
@@ -148,7 +158,7 @@ impl Draft {
             return draft;
         }
         for (&scope, columns) in &schema.scopes {
-            if let Err(error) = draft.scope(scope, running, columns, slot) {
+            if let Err(error) = draft.scope(scope, running, columns, schema, slot) {
                 draft.errors.push(error);
             }
         }
@@ -172,15 +182,16 @@ impl Draft {
         scope: Scope,
         running: Option<u32>,
         columns: &[Column],
+        schema: &Schema,
         slot: u32,
     ) -> Result<(), PlanError> {
         let layout = self.plan.layout.scopes.get_mut(&scope).ok_or(PlanError::NoRecord { scope })?;
         let (mut new, mut kept, mut rows) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
         for column in columns {
-            match resolve(scope, layout, running, column) {
+            match resolve(scope, layout, running, column, schema) {
                 Ok(Origin::Keep { id, reason }) => {
                     let Some(placed) = layout.columns.iter_mut().find(|c| c.id == id) else { continue };
-                    keep(placed, column, slot);
+                    keep(placed, column, schema, slot);
                     kept.insert(id);
                     let fate = if reason.is_some() { Fate::Retained } else { Fate::Carried };
                     rows.insert(&column.name, ColumnPlan { reason, ..row(scope, placed, fate) });
@@ -206,8 +217,9 @@ impl Draft {
         let mut all = merge(ops);
         // Calls come last: they find the initial value in place.
         all.extend(steps);
-        if all.len() > MAX_STEPS {
-            return Err(PlanError::TooManySteps { scope, steps: all.len() });
+        let entries = all.iter().map(Step::entries).sum();
+        if entries > MAX_STEPS {
+            return Err(PlanError::TooManySteps { scope, steps: entries });
         }
         if !all.is_empty() {
             self.plan.steps.insert(scope, all);
@@ -217,7 +229,7 @@ impl Draft {
 }
 
 /// Lets the slot name a resident column.
-fn keep(placed: &mut Placed, column: &Column, slot: u32) {
+fn keep(placed: &mut Placed, column: &Column, schema: &Schema, slot: u32) {
     placed.slots.insert(slot);
     placed.default = column.default;
     if placed.unit.is_none() {
@@ -225,12 +237,19 @@ fn keep(placed: &mut Placed, column: &Column, slot: u32) {
     }
     if let Some(source) = &mut placed.source
         && source.rule.convert == column.rule.convert
+        && column.rule.convert.as_ref().is_none_or(|c| takes(schema, &c.program) == Some(&source.ty))
     {
         source.declared.insert(slot);
     }
     if !placed.rule.derives() {
         placed.rule = column.rule.clone();
     }
+}
+
+/// What a conversion of the policy's takes. What it gives, and its inverse, agree with that and with the column already:
+/// the schema saw to it.
+fn takes<'s>(schema: &'s Schema, program: &str) -> Option<&'s Type> {
+    schema.conversions.get(program).map(|signature| &signature.from)
 }
 
 /// The stores that give a new column its first value, and the calls.
@@ -284,7 +303,10 @@ impl New<'_> {
             parts.push(format!("{} to {}", source.ty, at.ty));
         }
         parts.extend(rule.scale.as_ref().map(|s| Linear::forward(s).to_string()));
-        parts.extend(rule.convert.as_ref().map(|c| format!("by `{}`", c.program)));
+        parts.extend(rule.convert.as_ref().map(|c| match &c.inverse {
+            Some(inverse) => format!("by `{}`, and back by `{inverse}`", c.program),
+            None => format!("by `{}`, with no way back", c.program),
+        }));
         let from = Some(format!("{}: {}", source.name, source.ty));
         let fate = Fate::Converted(parts.join(", "));
         ColumnPlan { from, reason: self.reason.clone(), ..row(scope, at, fate) }

@@ -10,12 +10,15 @@
 //! | `scx:scale=A/B+C` | `new = old * A / B + C`; `A`, `A/B`, `A-C` and so on too |
 //! | `scx:saturate` | its type may be narrower or of another sign; what does not fit becomes the nearest that does |
 //! | `scx:unit=UNIT` | what it counts, compared as text |
-//! | `scx:convert=PROGRAM` | the author's own BPF program makes the new value |
+//! | `scx:convert=PROGRAM` | a conversion of the author's own, in BPF, makes the new value |
 //! | `scx:inverse=PROGRAM` | and this one the old value again, for a rollback |
+//!
+//! The conversions are listed in the BTF by their names, see [`Signature`].
 //!
 //! Tags may stay in the source for ever: the rule is part of the column's identity, so the next version, which has
 //! the same tag, carries the column as it is. Only one that has another rule derives anew.
 
+mod conversions;
 mod draft;
 mod error;
 mod fields;
@@ -26,8 +29,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::conversions::{MAX_ARG, Signature};
 pub use self::error::SchemaError;
 
+use self::conversions::Conversions;
 use self::fields::Reader;
 use self::tags::Tags;
 use crate::btf::{Btf, Kind};
@@ -146,6 +151,9 @@ pub struct Schema {
     /// it, and then CO-RE asks for it by name.
     #[serde(default)]
     pub structs: BTreeMap<String, Type>,
+    /// The author's own conversions that columns name, by name.
+    #[serde(default)]
+    pub conversions: BTreeMap<String, Signature>,
 }
 
 impl Schema {
@@ -164,7 +172,14 @@ impl Schema {
         }
         let queues = tags.queues(btf)?;
         tags.none_left(btf)?;
-        Ok(Schema { scopes, queues, structs: reader.structs })
+        let list = Conversions::new(btf);
+        let mut conversions = BTreeMap::new();
+        for (&scope, columns) in &scopes {
+            for column in columns {
+                conversions.extend(list.of(&mut reader, scope, column)?);
+            }
+        }
+        Ok(Schema { scopes, queues, structs: reader.structs, conversions })
     }
 
     /// Reads the schema from a policy's BPF object.

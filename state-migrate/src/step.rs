@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::apply::{ApplyError, apply, apply_with};
 pub use self::arith::{Linear, Number};
 
-/// The most steps that a plan may have in one scope.
+/// The most steps that a plan may have in one scope, each counted as [`Step::entries`].
 pub const MAX_STEPS: usize = 64;
 
 /// One step. Offsets are in bytes from the start of the record, of its header that is. Each load and store is done in
@@ -105,6 +105,12 @@ impl Step {
             Step::Store { to, .. } | Step::Copy { to, .. } | Step::Convert { to, .. } => *to,
             Step::Call(call) => call.to,
         }
+    }
+
+    /// How many entries of the host's table of steps it takes: a call takes one for itself, two for the old value and what
+    /// the new column holds, and one for the new value.
+    pub fn entries(&self) -> usize {
+        if matches!(self, Step::Call(_)) { 4 } else { 1 }
     }
 
     /// The ranges of bytes that it reads.

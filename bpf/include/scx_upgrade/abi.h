@@ -7,7 +7,7 @@
 #ifndef __SCX_UPGRADE_ABI_H
 #define __SCX_UPGRADE_ABI_H
 
-#define SCX_UPGRADE_ABI		1
+#define SCX_UPGRADE_ABI		2
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
@@ -30,6 +30,9 @@ enum scx_scope {
 /* Stores that one plan may ask for per record, and how many of the latest plans are kept for stragglers. */
 #define SCX_UPGRADE_MAX_STEPS	64
 #define SCX_UPGRADE_NR_PLANS	8
+
+/* The most bytes that a conversion by a policy's own program may take, and the most that it may give. A power of two. */
+#define SCX_UPGRADE_MAX_ARG	64
 
 /* DSQs that the host's init creates before the first task is enqueued. */
 #define SCX_UPGRADE_MAX_QUEUES	16
@@ -54,6 +57,10 @@ enum scx_step_kind {
 	SCX_STEP_STORE,			/* store `value` */
 	SCX_STEP_COPY,			/* load and store the same bytes */
 	SCX_STEP_CONVERT,		/* load a number, (v + pre) * mul / div + add, clamp it, store it */
+	/* Only among a plan's call steps: */
+	SCX_STEP_ARG,			/* load from the record, store into the arguments */
+	SCX_STEP_CALL,			/* run a conversion of the policy's own on the arguments */
+	SCX_STEP_RESULT,		/* load from the arguments, store into the record */
 };
 
 #define SCX_STEP_FROM_SIGNED	(1 << 0)
@@ -65,6 +72,8 @@ enum scx_step_kind {
 /*
  * One step of a plan, done `count` times. Offsets count from the first byte behind the record's header; loads and
  * stores have exactly their size, 1, 2, 4 or 8, and are aligned to it. The meaning is that of state-migrate/src/step.
+ *
+ * The arguments of a conversion are the old value, from byte 0, and the new one, from byte SCX_UPGRADE_MAX_ARG.
  */
 struct scx_step {
 	u8	kind;			/* enum scx_step_kind */
@@ -76,7 +85,7 @@ struct scx_step {
 	u16	count;
 	u16	from_stride;
 	u16	to_stride;
-	u16	reserved;
+	u16	conversion;		/* which of the policy's POLICY_CONVERSIONS(), for SCX_STEP_CALL */
 	u64	value;
 	s64	pre;
 	s64	mul;			/* of a magnitude of at most 2^31 */
@@ -84,9 +93,14 @@ struct scx_step {
 	s64	add;
 };
 
+/*
+ * The call steps stand behind the others, and only the policy of load number `caller` can do them: it is the one whose
+ * object has the programs. See scx_must_wait().
+ */
 struct scx_plan {
-	u32	nr_steps;
-	u32	reserved;
+	u32	nr_steps;		/* without the call steps */
+	u32	nr_call_steps;
+	u64	caller;			/* 0 if there are no call steps */
 	struct scx_step steps[SCX_UPGRADE_MAX_STEPS];
 };
 
@@ -120,6 +134,8 @@ struct scx_host {
 	u64	cgroup_image[SCX_UPGRADE_CGROUP_DATA / 8];
 	u64	cpu_image[SCX_UPGRADE_CPU_DATA / 8];
 	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
+	/* By slot: while it is active, plans that call conversions of the policy of this load number wait for it. */
+	u64	callers[SCX_UPGRADE_NR_SLOTS];
 	/* The plan of epoch e stands at e % NR_PLANS. */
 	struct scx_plan plans[SCX_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
 	struct scx_exit_record exit;
@@ -144,6 +160,7 @@ struct scx_queue_args {
 struct scx_sdk {
 	u32	abi;
 	u32	reserved;
+	u64	load;			/* counts loads into one host, from 1 */
 	u64	direct_queues[SCX_UPGRADE_MAX_QUEUES];	/* for init when attached without the host, 0 ends the list */
 };
 

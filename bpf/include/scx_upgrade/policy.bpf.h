@@ -16,10 +16,13 @@
  * The fields are columns: what the next version names with the same name and type it finds with the value that this
  * version left. Ops are never sleepable. init_task and enable run for tasks that are born under the policy, not for
  * those it takes over: what every task must start with is a default of its column.
+ *
+ * What no tag below can express a conversion of the author's own does: see convert.bpf.h.
  */
 #ifndef __SCX_UPGRADE_POLICY_BPF_H
 #define __SCX_UPGRADE_POLICY_BPF_H
 
+#include <scx_upgrade/convert.bpf.h>
 #include <scx_upgrade/records.bpf.h>
 
 char _license[] SEC("license") = "GPL";

@@ -55,19 +55,23 @@ struct {
 /* Hidden, or libbpf would map it, which the kernel refuses for a map with a lock. */
 __hidden struct scx_global_record scx_global_record SEC(".data.scx_global");
 
+#include <scx_upgrade/call.bpf.h>
+
 /*
  * scx_bring_up_SCOPE(): apply to a record every plan between its stamp and the running epoch, exactly once, whoever
  * comes first: an op that touches it or the sweep. A fresh record, or one so old that its plans are no longer kept,
  * starts from the image. The epoch is read before the image: a record made from a half-written image has an older stamp
- * and gets the plan on its next touch.
+ * and gets the plan on its next touch. At a plan that must wait for another it stops, and the record stays stale.
  */
 #define SCX_DEFINE_BRING_UP(scope, SCOPE, bytes)					\
 static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 {											\
-	u32 epoch, stamp, i;								\
+	u64 active;									\
+	u32 epoch, stamp, k, i;								\
 											\
 	bpf_spin_lock(&rec->lock);							\
-	epoch = scx_host.active.epoch;							\
+	active = *(volatile u64 *)&scx_host.active;					\
+	epoch = active >> 32;								\
 	stamp = rec->stamp;								\
 	if (stamp == epoch)								\
 		goto out;								\
@@ -76,8 +80,17 @@ static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 			rec->data[i & ((bytes) / 8 - 1)] =				\
 				scx_host.scope##_image[i & ((bytes) / 8 - 1)];		\
 	} else {									\
-		scx_apply_plans((u8 *)rec->data, bytes, scx_host.plans[SCOPE], stamp + 1, epoch, \
-				scx_host.zero);						\
+		bpf_for(k, stamp + 1, epoch + 1) {					\
+			volatile struct scx_plan *plan =				\
+				&scx_host.plans[SCOPE][k & (SCX_UPGRADE_NR_PLANS - 1)];	\
+											\
+			if (scx_must_wait(plan, active)) {				\
+				epoch = k - 1;						\
+				break;							\
+			}								\
+			scx_apply_plan((u8 *)rec->data, bytes, plan, scx_host.zero);	\
+			scx_apply_calls((u8 *)rec->data, bytes, plan);			\
+		}									\
 	}										\
 	rec->stamp = epoch;								\
 out:											\

@@ -138,30 +138,20 @@ static __always_inline u64 scx_convert(u64 raw, volatile struct scx_step *s)
 }
 
 /*
- * Plans @first to @last, of the @plans that are kept, on the data of one record. One loop for plans, steps and their
- * repetitions: `can_loop` lets the verifier see that it ends, for an instruction or two a round, where an iterator is
- * three calls into the kernel for each loop. (Its own limit, 250 ms or 2^23 rounds, is out of reach: there are 8 plans
- * of 64 steps, done at most 4096 times.) So that the verifier does one round for all, the counters start from a @zero
- * that it does not know, and are masked: it would follow the sum of a number and a constant from round to round.
+ * The steps of a plan on the data of one record, call steps left out. One loop for steps and their repetitions:
+ * `can_loop` lets the verifier see that it ends, for an instruction or two a round, where an iterator is three calls
+ * into the kernel for each loop. (Its own limit, 250 ms or 2^23 rounds, is out of reach: 64 steps, done at most 4096
+ * times.) So that the verifier does one round for all, the counters start from a @zero that it does not know, and are
+ * masked: it would follow the sum of a number and a constant from round to round.
  */
-static __always_inline void scx_apply_plans(u8 *data, const u32 bytes, volatile struct scx_plan *plans, u32 first,
-					    u32 last, u32 zero)
+static __always_inline void scx_apply_plan(u8 *data, const u32 bytes, volatile struct scx_plan *plan, u32 zero)
 {
-	u32 k = first & (SCX_UPGRADE_NR_PLANS - 1), end = last & (SCX_UPGRADE_NR_PLANS - 1), i = zero, n = zero;
+	u32 i = zero, n = zero;
 
-	while (can_loop) {
-		volatile struct scx_plan *plan = &plans[k];
+	while (i < plan->nr_steps && can_loop) {
 		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
-		u64 value;
+		u64 value = s->value;
 
-		if (i >= plan->nr_steps) {
-			if (k == end)
-				break;
-			k = (k + 1) & (SCX_UPGRADE_NR_PLANS - 1);
-			i = zero;
-			continue;
-		}
-		value = s->value;
 		if (s->kind != SCX_STEP_STORE)
 			value = scx_load(data, bytes, s->from + n * s->from_stride, s->from_size);
 		if (s->kind == SCX_STEP_CONVERT)

@@ -31,6 +31,9 @@ fn text(status: &Status) {
     if let Some(number) = status.pending {
         println!("cut off     the swap to generation {number}; the next command finishes or undoes it");
     }
+    if status.held {
+        println!("held        no policy runs, tasks are served in the order in which they come");
+    }
     for slot in &status.slots {
         let role = match (slot.active, slot.rollback) {
             (true, _) => "running",

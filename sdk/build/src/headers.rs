@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 5] = [
+const HEADERS: [(&str, &str); 7] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
+    ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),
+    ("convert.bpf.h", include_str!("../../../bpf/include/scx_upgrade/convert.bpf.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),

@@ -1,6 +1,6 @@
 //! The plan of a rollback, and of any other commit of a policy that is loaded already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ColumnPlan, Fate, Plan, PlanError, row, slots};
 use crate::convert::{Pair, check, lower, merge};
@@ -22,6 +22,7 @@ use crate::step::{Call, Linear, MAX_STEPS, Step};
 pub fn plan_back(resident: &Layout, running: u32, target: u32) -> Result<Plan, PlanError> {
     resident.check()?;
     let mut plan = Plan { layout: resident.clone(), columns: Vec::new(), steps: BTreeMap::new() };
+    let caller = caller(resident, running, target);
     for (&scope, layout) in &resident.scopes {
         let (mut ops, mut calls) = (Vec::new(), Vec::new());
         for column in layout.columns.iter().filter(|c| c.slots.contains(&target)) {
@@ -29,7 +30,7 @@ pub fn plan_back(resident: &Layout, running: u32, target: u32) -> Result<Plan, P
                 plan.columns.push(row(scope, column, Fate::Carried));
                 continue;
             }
-            let way = match find(layout, running, column) {
+            let way = match find(layout, running, column).and_then(|way| way.called_by(caller)) {
                 Ok(way) => way,
                 Err(reason) => {
                     let reason = Some(reason);
@@ -44,21 +45,24 @@ pub fn plan_back(resident: &Layout, running: u32, target: u32) -> Result<Plan, P
                         Pair { from: &from.ty, from_at: from.offset, to: &column.ty, to_at: column.offset };
                     lower(pair, linear, &mut ops);
                 }
-                How::Call { program, slot } => calls.push(Step::Call(Call {
-                    program: program.clone(),
-                    slot: *slot,
-                    from: from.offset,
-                    from_size: from.ty.size(),
-                    to: column.offset,
-                    to_size: column.ty.size(),
+                How::Call { program, .. } => calls.extend(caller.map(|slot| {
+                    Step::Call(Call {
+                        program: program.clone(),
+                        slot,
+                        from: from.offset,
+                        from_size: from.ty.size(),
+                        to: column.offset,
+                        to_size: column.ty.size(),
+                    })
                 })),
             }
             plan.columns.push(way.row(scope, column));
         }
         let mut steps = merge(ops);
         steps.extend(calls);
-        if steps.len() > MAX_STEPS {
-            return Err(PlanError::TooManySteps { scope, steps: steps.len() });
+        let entries = steps.iter().map(Step::entries).sum();
+        if entries > MAX_STEPS {
+            return Err(PlanError::TooManySteps { scope, steps: entries });
         }
         if !steps.is_empty() {
             plan.steps.insert(scope, steps);
@@ -84,10 +88,42 @@ struct Way<'a> {
 
 enum How {
     Linear(Linear),
-    Call { program: String, slot: u32 },
+    /// A conversion that the policies in these slots have.
+    Call {
+        program: String,
+        slots: BTreeSet<u32>,
+    },
+}
+
+/// The slot of the policy whose conversions the plan calls. One, because each record sees a plan once, by the hand of one
+/// policy. The target's own if it has any, since it can run them itself; else the running one's.
+fn caller(resident: &Layout, running: u32, target: u32) -> Option<u32> {
+    let columns = |layout: &'_ ScopeLayout| -> BTreeSet<u32> {
+        let new = layout.columns.iter().filter(|c| c.slots.contains(&target) && !c.slots.contains(&running));
+        let ways = new.filter_map(|c| find(layout, running, c).ok());
+        let slots = ways.filter_map(|way| match way.how {
+            How::Call { slots, .. } => Some(slots),
+            How::Linear(_) => None,
+        });
+        slots.flatten().collect()
+    };
+    let all: BTreeSet<u32> = resident.scopes.values().flat_map(columns).collect();
+    let preferred = [target, running].into_iter().find(|slot| all.contains(slot));
+    preferred.or_else(|| all.first().copied())
 }
 
 impl Way<'_> {
+    /// Itself, unless it needs a conversion that the caller lacks.
+    fn called_by(self, caller: Option<u32>) -> Result<Self, String> {
+        match &self.how {
+            How::Call { program, slots: of } if !caller.is_some_and(|c| of.contains(&c)) => Err(format!(
+                "as it was left: only {} has `{program}`, and other columns need conversions of another policy's",
+                slots(of)
+            )),
+            _ => Ok(self),
+        }
+    }
+
     fn row(&self, scope: Scope, column: &Placed) -> ColumnPlan {
         let mut parts = vec![if self.back { "brought back" } else { "derived again" }.to_owned()];
         if self.from.ty != column.ty {
@@ -129,7 +165,7 @@ fn find<'a>(layout: &'a ScopeLayout, running: u32, target: &'a Placed) -> Result
         else {
             continue;
         };
-        let way = way(from, &back[..up], &forth[..down], target, running);
+        let way = way(from, &back[..up], &forth[..down], target);
         ways.push((down, up, way));
     }
     // What was made of the target itself has its value, what was made of the same source only a like one.
@@ -160,7 +196,6 @@ fn way<'a>(
     back: &[&'a Placed],
     forth: &[&'a Placed],
     target: &Placed,
-    running: u32,
 ) -> Result<Way<'a>, String> {
     let links = back.len() + forth.len();
     let made = |how| Ok(Way { from, how, links, back: forth.is_empty() });
@@ -180,10 +215,10 @@ fn way<'a>(
             if links > 1 {
                 return Err(format!("as it was left: `{program}` is one of {links} conversions on the way"));
             }
-            let declared = &source.declared;
-            let slot = Some(running).filter(|r| declared.contains(r)).or_else(|| declared.first().copied());
-            let slot = slot.ok_or_else(|| format!("as it was left: no policy in a slot has `{program}`"))?;
-            return made(How::Call { program: program.clone(), slot });
+            if source.declared.is_empty() {
+                return Err(format!("as it was left: no policy in a slot has `{program}`"));
+            }
+            return made(How::Call { program: program.clone(), slots: source.declared.clone() });
         }
         let Some(scale) = &source.rule.scale else { continue };
         let step = if turn { Linear::inverse(scale) } else { Some(Linear::forward(scale)) };

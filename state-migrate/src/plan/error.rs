@@ -87,6 +87,24 @@ pub enum PlanError {
         /// The type that holds all values of it.
         expected: &'static str,
     },
+    /// A conversion of the author's own takes something else than what there is.
+    #[error(
+        "{scope}.{field}: its conversion `{program}` takes {}, and what it would get is `{old}`; correct the conversion, or \
+         give the field a new name",
+        taken(takes.as_deref())
+    )]
+    Conversion {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field.
+        field: String,
+        /// The conversion.
+        program: String,
+        /// What it takes, if the policy has it.
+        takes: Option<Box<Type>>,
+        /// The column in the running policy.
+        old: Box<Type>,
+    },
     /// Several things stand against it.
     #[error("{}", .0.iter().map(PlanError::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<PlanError>),
@@ -131,6 +149,10 @@ pub enum PlanError {
         /// The slot.
         slot: u32,
     },
+}
+
+fn taken(ty: Option<&Type>) -> String {
+    ty.map_or_else(|| "nothing, since the policy has none of that name".to_owned(), |ty| format!("`{ty}`"))
 }
 
 fn list(names: &[String]) -> String {

@@ -67,7 +67,8 @@ impl From<&PlanError> for Refusal {
             PlanError::TypeChanged { scope, field, .. }
             | PlanError::Narrower { scope, field, .. }
             | PlanError::UnitMismatch { scope, field, .. }
-            | PlanError::WellKnownType { scope, field, .. } => (Some(*scope), vec![field.clone()]),
+            | PlanError::WellKnownType { scope, field, .. }
+            | PlanError::Conversion { scope, field, .. } => (Some(*scope), vec![field.clone()]),
             PlanError::Full { scope, unplaced, .. } => (Some(*scope), unplaced.clone()),
             PlanError::TooManySteps { scope, .. } | PlanError::NoRecord { scope } => {
                 (Some(*scope), Vec::new())

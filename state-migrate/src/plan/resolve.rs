@@ -1,11 +1,11 @@
 //! Which column a field of the new policy becomes.
 
-use super::{PlanError, slots};
+use super::{PlanError, slots, takes};
 use crate::convert;
 use crate::convert::Why;
 use crate::layout::{Placed, ScopeLayout};
 use crate::rule::Rule;
-use crate::schema::{Column, Scope};
+use crate::schema::{Column, Schema, Scope};
 use crate::step::Number;
 use crate::types::Type;
 use crate::well_known;
@@ -25,16 +25,17 @@ pub(super) fn resolve(
     layout: &ScopeLayout,
     running: Option<u32>,
     column: &Column,
+    schema: &Schema,
 ) -> Result<Origin, PlanError> {
     check_well_known(scope, column)?;
     let (named, mut retained): (Vec<&Placed>, Vec<&Placed>) =
         layout.columns.iter().partition(|c| running.is_some_and(|r| c.slots.contains(&r)));
-    if let Some(origin) = among(scope, &named, column)? {
+    if let Some(origin) = among(scope, &named, column, schema)? {
         return Ok(origin);
     }
     retained.reverse();
     let kept = |c: &Placed| format!("kept in {}, as it was left there", slots(&c.slots));
-    Ok(match among(scope, &retained, column) {
+    Ok(match among(scope, &retained, column, schema) {
         Ok(Some(Origin::Keep { id, .. })) => {
             let reason = layout.by_id(id).map(kept);
             Origin::Keep { id, reason }
@@ -57,7 +58,12 @@ pub(super) fn resolve(
 
 /// The three questions of the module above, asked to some columns. A retained column may be there more than once; the
 /// first counts.
-fn among(scope: Scope, found: &[&Placed], column: &Column) -> Result<Option<Origin>, PlanError> {
+fn among(
+    scope: Scope,
+    found: &[&Placed],
+    column: &Column,
+    schema: &Schema,
+) -> Result<Option<Origin>, PlanError> {
     let rule = &column.rule;
     let identical = |c: &&&Placed| {
         c.is(&column.name, &column.ty) && units_agree(c, column) && (!rule.derives() || c.rule.same(rule))
@@ -65,16 +71,17 @@ fn among(scope: Scope, found: &[&Placed], column: &Column) -> Result<Option<Orig
     if let Some(same) = found.iter().find(identical) {
         return Ok(Some(Origin::Keep { id: same.id, reason: None }));
     }
+    let derive = |source: &Placed, rule| derive(scope, source, column, rule, schema);
     let named = |name: &str| found.iter().copied().find(|c| c.name == name);
     let own = named(&column.name);
     let type_only = || Rule { saturate: rule.saturate, ..Rule::default() };
     if let Some(own) = own.filter(|o| rule.derives() && rule.convert.is_none() && o.rule.same(rule))
         && units_agree(own, column)
     {
-        return derive(scope, own, column, type_only()).map(Some);
+        return derive(own, type_only()).map(Some);
     }
     if let Some(source) = rule.from.as_deref().and_then(named) {
-        return derive(scope, source, column, rule.clone()).map(Some);
+        return derive(source, rule.clone()).map(Some);
     }
     let Some(own) = own else { return Ok(None) };
     let has_unit = own.unit.is_some() && own.unit.as_deref() == column.unit();
@@ -86,12 +93,12 @@ fn among(scope: Scope, found: &[&Placed], column: &Column) -> Result<Option<Orig
         && (units_agree(own, column) || rule.scale.is_none())
         && (own.rule.from != rule.from || (own.rule.scale, &own.rule.convert) == (rule.scale, &rule.convert));
     if !by_unit && !by_name {
-        return derive(scope, own, column, Rule { from: None, ..rule.clone() }).map(Some);
+        return derive(own, Rule { from: None, ..rule.clone() }).map(Some);
     }
     if own.ty == column.ty && units_agree(own, column) {
         return Ok(Some(Origin::Keep { id: own.id, reason: None }));
     }
-    derive(scope, own, column, type_only()).map(Some)
+    derive(own, type_only()).map(Some)
 }
 
 /// A side without a unit is taken to mean the same.
@@ -102,10 +109,26 @@ fn units_agree(placed: &Placed, column: &Column) -> bool {
     }
 }
 
-fn derive(scope: Scope, source: &Placed, column: &Column, rule: Rule) -> Result<Origin, PlanError> {
+fn derive(
+    scope: Scope,
+    source: &Placed,
+    column: &Column,
+    rule: Rule,
+    schema: &Schema,
+) -> Result<Origin, PlanError> {
     let origin = |rule| Ok(Origin::Derive { source: Box::new(source.clone()), rule, reason: None });
-    if rule.convert.is_some() {
-        return origin(rule);
+    if let Some(convert) = &rule.convert {
+        let takes = takes(schema, &convert.program);
+        if takes == Some(&source.ty) {
+            return origin(rule);
+        }
+        return Err(PlanError::Conversion {
+            scope,
+            field: column.name.clone(),
+            program: convert.program.clone(),
+            takes: takes.map(|ty| Box::new(ty.clone())),
+            old: Box::new(source.ty.clone()),
+        });
     }
     if rule.scale.is_none() && !units_agree(source, column) {
         return Err(PlanError::UnitMismatch {

@@ -1,8 +1,9 @@
 //! Why a policy's BTF is no schema.
 
-use super::{MAX_COLUMNS, MAX_NAME, MAX_UNIT, Scope};
+use super::{MAX_ARG, MAX_COLUMNS, MAX_NAME, MAX_UNIT, Scope};
 use crate::btf::BtfError;
 use crate::object::ObjectError;
+use crate::types::Type;
 
 /// Why a policy's BTF is no schema. `field` is the path of a field from the scope's struct, as `stats.latency`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -109,6 +110,28 @@ pub enum SchemaError {
         "{scope}.{field}: `scx:inverse` turns round an `scx:convert`, and there is none; add it, or drop this tag"
     )]
     InverseAlone { scope: Scope, field: String },
+    #[error(
+        "{scope}.{field}: `scx:{tag}={program}` names no conversion of this policy; define CONVERSION({program}, ...) and \
+         list it in POLICY_CONVERSIONS()"
+    )]
+    NoConversion { scope: Scope, field: String, tag: &'static str, program: String },
+    #[error(
+        "{scope}.{field}: a value of {size} bytes is more than a conversion can take or give, which is {MAX_ARG}; split the \
+         column, or give it a new name to begin with its default"
+    )]
+    ConversionTooLarge { scope: Scope, field: String, size: u32 },
+    #[error(
+        "{scope}.{field}: the conversion `{program}` {does} `{is}`, and {other} is `{expected}`; make the types the same"
+    )]
+    ConversionType {
+        scope: Scope,
+        field: String,
+        program: String,
+        does: &'static str,
+        is: Box<Type>,
+        other: String,
+        expected: Box<Type>,
+    },
     #[error(
         "{place}: the tag `{tag}` is unknown; fields take `scx:default`, `scx:from`, `scx:scale`, `scx:saturate`, \
          `scx:unit`, `scx:convert` and `scx:inverse`, variables `scx:queue=fifo` or `scx:queue=vtime`"

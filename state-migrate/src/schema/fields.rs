@@ -59,6 +59,11 @@ impl<'b> Reader<'b> {
         Ok(fields)
     }
 
+    /// The type of what is not a field of state itself; `path` names it in messages.
+    pub(super) fn part(&mut self, scope: Scope, path: &str, id: u32) -> Result<Type, SchemaError> {
+        self.ty(&At { scope, path }, id, 0)
+    }
+
     fn fields(&mut self, at: &At, id: u32, depth: u32) -> Result<Vec<StructField>, SchemaError> {
         let size = self.btf.size(id).unwrap_or(0);
         let (mut fields, mut end) = (Vec::<StructField>::new(), 0);

@@ -166,11 +166,27 @@ impl Builder {
         for (scope, columns) in &schema.scopes {
             self.scope(scope.struct_name(), columns);
         }
+        self.conversions(schema.conversions.iter().map(|(name, s)| (name.as_str(), &s.from, &s.to)));
         let int = self.int("unsigned long", 8, 0);
         for queue in &schema.queues {
             let var = self.var(&queue.name, int);
             let order = if queue.order == QueueOrder::Fifo { "fifo" } else { "vtime" };
             self.tag(&format!("scx:queue={order}"), var, -1);
+        }
+    }
+
+    /// What `POLICY_CONVERSIONS()` leaves: name, and the types that it takes and gives.
+    pub fn conversions<'t>(&mut self, list: impl Iterator<Item = (&'t str, &'t Type, &'t Type)>) {
+        let (mut members, mut end) = (Vec::new(), 0u32);
+        for (name, from, to) in list {
+            let at = from.size().next_multiple_of(to.align());
+            let (from, to, size) = (self.ty(from), self.ty(to), (at + to.size()).next_multiple_of(8));
+            let members_of = [("from", from, 0), ("to", to, at)];
+            members.push((name, self.structure("", size, &members_of), end));
+            end += size;
+        }
+        if !members.is_empty() {
+            self.structure("policy_conversions", end, &members);
         }
     }
 

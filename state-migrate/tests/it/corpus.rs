@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use state_migrate::{Column, Kind, Layout, Queue, QueueOrder, Schema, Scope, Type, plan};
+use state_migrate::{
+    Column, Conversion, Kind, Layout, Queue, QueueOrder, Rule, Schema, Scope, Signature, Type, plan,
+};
 
 use crate::builder::{BOOL, Builder, SIGNED, array, column, s, u};
 use crate::robustness::{elf, sample, sample_btf};
@@ -122,7 +124,17 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
     let queues = vec![Queue { name: "q".into(), order: QueueOrder::Vtime }];
     let all = Schema { scopes, queues, ..Schema::default() };
     let task = |columns| Schema { scopes: BTreeMap::from([(Scope::Task, columns)]), ..Schema::default() };
+    let rule = Rule {
+        convert: Some(Conversion { program: "forth".into(), inverse: Some("back".into()) }),
+        ..Rule::default()
+    };
+    let (from, to) = (u(32), array(u(16), 3));
+    let back = Signature { number: 0, from: to.clone(), to: from.clone() };
+    let forth = Signature { number: 1, from, to: to.clone() };
+    let conversions = BTreeMap::from([("back".into(), back), ("forth".into(), forth)]);
+    let converts = task(vec![Column { rule, ..column("vtime", to) }]);
     vec![
+        ("converts", Schema { conversions, ..converts }),
         ("nothing", Schema::default()),
         ("sample", sample()),
         ("all_scopes", all),

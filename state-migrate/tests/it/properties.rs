@@ -98,7 +98,7 @@ fn finish((scopes, queues): Draft, pool: &[(Type, Type)]) -> Schema {
     Schema {
         scopes: scopes.into_iter().map(|(s, c)| (s, c.into_iter().map(make).collect())).collect(),
         queues: queues.into_iter().map(|(name, order)| Queue { name, order }).collect(),
-        structs: BTreeMap::new(),
+        ..Schema::default()
     }
 }
 

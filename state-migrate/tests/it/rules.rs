@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use state_migrate::{
-    Column, Conversion, Fate, Layout, Plan, PlanError, Rule, Scale, Schema, Scope, Step, StructField, Type,
-    apply, check, plan, plan_back, plan_report, well_known,
+    Column, Conversion, Fate, Layout, Plan, PlanError, Rule, Scale, Schema, Scope, Signature, Step,
+    StructField, Type, apply, check, plan, plan_back, plan_report, well_known,
 };
 
 use crate::builder::{array, column, s, u, union};
@@ -13,6 +13,17 @@ const TASK: Scope = Scope::Task;
 
 fn task(columns: Vec<Column>) -> Schema {
     Schema { scopes: BTreeMap::from([(TASK, columns)]), ..Schema::default() }
+}
+
+/// A schema with the conversions of these types, forward and back.
+fn with_conversions(columns: Vec<Column>, from: &Type, to: &Type) -> Schema {
+    let rules = columns.iter().filter_map(|c| c.rule.convert.clone());
+    let both = rules.flat_map(|c| {
+        let (from, to) = (from.clone(), to.clone());
+        let back = Signature { number: 1, from: to.clone(), to: from.clone() };
+        [(c.program, Signature { number: 0, from, to })].into_iter().chain(c.inverse.map(|name| (name, back)))
+    });
+    Schema { conversions: both.collect(), ..task(columns) }
 }
 
 fn from(name: &str, old: &str, ty: Type) -> Column {
@@ -29,9 +40,13 @@ fn unit(unit: &str, column: Column) -> Column {
 
 /// Versions in slots 0, 1, and so on, each swapped in after the one before.
 fn history(versions: &[Vec<Column>]) -> (Layout, Vec<Plan>) {
+    history_of(&versions.iter().cloned().map(task).collect::<Vec<_>>())
+}
+
+fn history_of(versions: &[Schema]) -> (Layout, Vec<Plan>) {
     let (mut layout, mut plans) = (Layout::new(&[(TASK, 256)]), Vec::new());
     for (slot, version) in (0u32..).zip(versions) {
-        let made = plan(&layout, slot.checked_sub(1), &task(version.clone()), slot).unwrap();
+        let made = plan(&layout, slot.checked_sub(1), version, slot).unwrap();
         layout = made.layout.clone();
         plans.push(made);
     }
@@ -209,8 +224,13 @@ fn well_known_names_have_their_unit_and_sign() {
 fn conversions_by_the_author_are_calls() {
     let old = column("hist", array(u(32), 4));
     let new = convert("fold", Some("unfold"), column("hist", u(64)));
-    let (mut layout, plans) = history(&[vec![old], vec![new.clone()], vec![new]]);
-    assert_eq!(plans[1].columns[0].fate, Fate::Converted("u32[4] to u64, by `fold`".into()));
+    let new = with_conversions(vec![new], &old.ty.clone(), &u(64));
+    let (mut layout, plans) = history_of(&[task(vec![old]), new.clone(), new]);
+    assert_eq!(
+        plans[1].columns[0].fate,
+        Fate::Converted("u32[4] to u64, by `fold`, and back by `unfold`".into())
+    );
+    assert_eq!((plans[1].caller(), plans[2].caller()), (Some(1), None));
     assert!(plans[2].steps.is_empty());
     let calls = |plan: &Plan| -> Vec<(String, u32, u32, u32)> {
         let call = |s: &Step| match s {
@@ -229,9 +249,48 @@ fn conversions_by_the_author_are_calls() {
     layout.evict(1);
     assert_eq!(calls(&plan_back(&layout, 0, 2).unwrap()), [("fold".into(), 2, 16, 8)]);
     // Without an inverse the old value is as it was left.
-    let (layout, _) =
-        history(&[vec![column("h", u(8))], vec![convert("f", None, column("h", union(u(64))))]]);
+    let alone = vec![convert("f", None, column("h", union(u(64))))];
+    let alone = with_conversions(alone, &u(8), &union(u(64)));
+    let (layout, plans) = history_of(&[task(vec![column("h", u(8))]), alone]);
+    assert!(row(&plans[1], 0).contains("with no way back"));
     assert!(row(&plan_back(&layout, 1, 0).unwrap(), 0).contains("the conversion `f` has no inverse"));
+}
+
+#[test]
+fn a_conversion_takes_what_there_is() {
+    let old = column("hist", array(u(32), 4));
+    let new = || vec![convert("fold", None, column("hist", u(64)))];
+    let (layout, _) = history(&[vec![old.clone()]]);
+    let error = plan(&layout, Some(0), &task(new()), 1).unwrap_err().to_string();
+    assert!(error.starts_with("task.hist: its conversion `fold` takes nothing"), "{error}");
+    let other = with_conversions(new(), &array(u(32), 5), &u(64));
+    let error = plan(&layout, Some(0), &other, 1).unwrap_err().to_string();
+    assert!(error.contains("takes `u32[5]`") && error.contains("is `u32[4]`"), "{error}");
+    let report = plan_report(&layout, Some(0), &other, 1);
+    assert_eq!((report.rows[0].fate.as_str(), report.refused[0].columns[0].as_str()), ("refused", "hist"));
+    // A column that is retained only is no reason to refuse.
+    let (layout, _) = history(&[vec![old], vec![column("else", u(8))]]);
+    let plan = plan(&layout, Some(1), &other, 2).unwrap();
+    assert!(row(&plan, 0).starts_with("defaulted hist"), "{}", row(&plan, 0));
+}
+
+#[test]
+fn a_plan_calls_one_policy() {
+    // The first conversion stays with slot 1, which slot 2 carries on without the tag; the second is slot 2's own.
+    let (wide, narrow) = (array(u(32), 4), u(64));
+    let pair = |a, b| vec![a, b];
+    let old = task(pair(column("a", wide.clone()), column("b", wide.clone())));
+    let first = pair(convert("fold", Some("unfold"), column("a", narrow.clone())), column("b", wide.clone()));
+    let second =
+        pair(column("a", narrow.clone()), convert("fold", Some("unfold"), column("b", narrow.clone())));
+    let versions = [old, with_conversions(first, &wide, &narrow), with_conversions(second, &wide, &narrow)];
+    let (layout, _) = history_of(&versions);
+    let back = plan_back(&layout, 2, 0).unwrap();
+    assert_eq!(back.caller(), Some(2));
+    assert!(row(&back, 0).starts_with("retained a") && row(&back, 0).contains("only slot 1 has `unfold`"));
+    assert!(row(&back, 1).starts_with("converted b") && row(&back, 1).contains("by `unfold`"));
+    // Each call counts for four of the steps that a plan can have.
+    assert_eq!(back.steps[&TASK].iter().map(Step::entries).collect::<Vec<_>>(), [4]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Reading a policy's schema.
 
-use state_migrate::{Btf, Column, Kind, ObjectError, QueueOrder, Scale, Schema, SchemaError, Scope, Type};
+use state_migrate::{
+    Btf, Column, Kind, ObjectError, QueueOrder, Scale, Schema, SchemaError, Scope, Signature, Type,
+};
 
 use crate::builder::{BOOL, Builder, SIGNED, array, s, u, union};
 
@@ -285,6 +287,8 @@ fn with_tags(ty: &Type, tags: &[&str]) -> Result<Column, SchemaError> {
     for tag in tags {
         b.tag(tag, st, 0);
     }
+    let hist = array(u(32), 4);
+    b.conversions([("other", ty, ty), ("forth", &hist, ty), ("back", ty, &hist)].into_iter());
     read(&b).map(|schema| schema.scopes[&Scope::Cgroup][0].clone())
 }
 
@@ -302,6 +306,38 @@ fn reads_rules_and_units() {
     let plain = with_tags(&array(s(8), 4), &["scx:scale=-2"]).unwrap();
     assert!(plain.rule.scale.is_some() && plain.unit().is_none());
     assert!(with_tags(&union(u(64)), &["scx:from=x", "scx:saturate"]).is_ok());
+}
+
+#[test]
+fn conversions_are_found_by_name_with_their_types() {
+    let hist = array(u(32), 16);
+    let object = |list: &[(&str, &Type, &Type)], tags: &[&str]| {
+        let mut b = Builder::new();
+        let id = b.ty(&u(64));
+        let st = b.structure("policy_task", 8, &[("f", id, 0)]);
+        for tag in tags {
+            b.tag(tag, st, 0);
+        }
+        b.conversions(list.iter().copied());
+        read(&b)
+    };
+    let both = ["scx:convert=forth", "scx:inverse=back"];
+    let list = [("unused", &s(8), &hist), ("forth", &hist, &u(64)), ("back", &u(64), &hist)];
+    let schema = object(&list, &both).unwrap();
+    let forth = Signature { number: 1, from: hist.clone(), to: u(64) };
+    let back = Signature { number: 2, from: u(64), to: hist.clone() };
+    assert_eq!(schema.conversions, [("forth".into(), forth), ("back".into(), back)].into());
+
+    let refused = |list: &[(&str, &Type, &Type)], part: &str| {
+        let error = object(list, &both).unwrap_err().to_string();
+        assert!(error.starts_with("task.f") && error.contains(part), "{error}");
+    };
+    refused(&[], "`scx:convert=forth` names no conversion");
+    refused(&list[..2], "`scx:inverse=back` names no conversion");
+    refused(&[("forth", &hist, &s(64)), list[2]], "`forth` gives `s64`, and the column is `u64`");
+    refused(&[list[1], ("back", &u(32), &hist)], "`back` takes `u32`, and the column is `u64`");
+    refused(&[list[1], ("back", &u(64), &u(8))], "`back` gives `u8`, and what `forth` takes is `u32[16]`");
+    refused(&[("forth", &array(u(8), 65), &u(64)), list[2]], "65 bytes is more than");
 }
 
 #[test]

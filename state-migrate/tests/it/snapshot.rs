@@ -230,7 +230,7 @@ fn older_minor_versions_are_taken_and_no_others() {
 
 #[test]
 fn a_selection_takes_columns_out_of_records() {
-    let schema = &schemas()[2].1;
+    let schema = &schemas()[3].1;
     let sizes: Vec<_> = Scope::ALL.into_iter().map(|scope| (scope, 64)).collect();
     let layout = state_migrate::plan(&Layout::new(&sizes), None, schema, 2).unwrap().layout;
     let all = Selection::new(&layout, Scope::Task, 2, |_| Pick::Save);

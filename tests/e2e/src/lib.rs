@@ -2,6 +2,8 @@
 //! `/bin`; a failure here is a failure of the test, so these helpers panic with what they saw.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod oracle;
+
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;

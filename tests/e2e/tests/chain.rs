@@ -13,16 +13,16 @@ use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
 use e2e::load;
+use e2e::oracle;
+use e2e::oracle::Walk;
+use e2e::oracle::host;
 use e2e::report;
 use e2e::wait_until;
 use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
-use libbpf_rs::MapCore;
-use libbpf_rs::MapFlags;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
 use state_migrate::HEADER;
 use state_migrate::Layout;
 use state_migrate::Plan;
@@ -31,33 +31,8 @@ use state_migrate::apply;
 use state_migrate::plan;
 use state_migrate::plan_back;
 
-fn host() -> Host {
-    Host::running(&Pins::open().unwrap()).unwrap()
-}
-
-/// A small generator of our own: the walk is the same in each run.
-struct Walk(u64);
-
-impl Walk {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % below
-    }
-}
-
-/// The record of a task as bytes, header included.
-fn record(entry: &Entry, layout: &Layout) -> Vec<u8> {
-    let scope = &layout.scopes[&Scope::Task];
-    let mut bytes = vec![0; scope.record_size as usize];
-    for column in &scope.columns {
-        bytes[column.offset as usize..][..column.ty.size() as usize].copy_from_slice(entry.column(column));
-    }
-    bytes
-}
-
 fn global(host: &Host) -> Vec<u8> {
-    let key = 0u32.to_ne_bytes();
-    host.records(Scope::Global).unwrap().lookup(&key, MapFlags::ANY).unwrap().unwrap()
+    oracle::record(host, Scope::Global, 0).unwrap()
 }
 
 /// What one commit did to every task, against what the plan says that it does. Gives the tasks compared.
@@ -75,7 +50,7 @@ fn audit(
         assert_eq!(new.stamp, epoch, "pid {} missed a plan", new.key().pid);
         let Some(old) = before.get(&new.key()).filter(|old| old.has_record()) else { continue };
         let slept = old.is_asleep() && new.is_asleep() && old.switches() == new.switches();
-        let mut expected = record(old, from);
+        let mut expected = oracle::task(old, from);
         // A task's first turn under chain_1 sets everything: nothing can be said of one that may just have had it.
         let turns = columns.iter().find(|c| c.name == "runs").unwrap();
         if !slept && expected[turns.offset as usize..][..4] == [0; 4] {

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The steps of a plan that call a policy's own conversions, and who may do them. Included by records.bpf.h, behind
+ * scx_host. In the host, and in a policy without POLICY_CONVERSIONS(), the compiler leaves all of it out but
+ * scx_must_wait().
+ */
+#ifndef __SCX_UPGRADE_CALL_BPF_H
+#define __SCX_UPGRADE_CALL_BPF_H
+
+#include <scx_upgrade/step.bpf.h>
+
+/*
+ * The conversions that this object has. A tentative definition: POLICY_CONVERSIONS() gives it a value further down in
+ * the policy's source, and where that is missing both are NULL. Constant either way, so that no call is indirect.
+ */
+struct scx_converter {
+	const volatile u64	*load;		/* of the policy, &scx_sdk.load */
+	void			(*run)(u32 conversion, u64 *args);
+};
+
+static const struct scx_converter scx_converter;
+
+/* Are the plan's conversions those of this object? */
+static __always_inline bool scx_is_caller(volatile struct scx_plan *plan)
+{
+	return scx_converter.load && plan->caller == *scx_converter.load;
+}
+
+/*
+ * Does the plan call conversions that this object lacks, and is the one that has them sure to come? Then whoever is
+ * here leaves the record as it is: an op of the old policy that is still in flight, which does not name what the plan
+ * writes; or the host's own init_task and enable. Once the policy with the conversions is not the running one any more,
+ * its sweep is over. What that has missed gets the rest of the plan, and the columns in question keep what they hold:
+ * on the way forward their initial value, on the way back what their policy left.
+ */
+static __always_inline bool scx_must_wait(volatile struct scx_plan *plan, u64 active)
+{
+	u64 caller = plan->caller;
+
+	return unlikely(caller) && !scx_is_caller(plan) &&
+	       caller == scx_host.callers[active & (SCX_UPGRADE_NR_SLOTS - 1)];
+}
+
+/* The call steps of a plan on the data of one record, if they are this object's. */
+static __always_inline void scx_apply_calls(u8 *data, const u32 bytes, volatile struct scx_plan *plan)
+{
+	/* The old value, and behind it the new one. Of words, because each has to be aligned as any type can be. */
+	u64 args[2 * SCX_UPGRADE_MAX_ARG / sizeof(u64)] = {};
+	u32 i, n, first = plan->nr_steps;
+
+	if (!scx_converter.run || !plan->caller || !scx_is_caller(plan))
+		return;
+	bpf_for(i, first, first + plan->nr_call_steps) {
+		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
+
+		if (s->kind == SCX_STEP_CALL) {
+			scx_converter.run(s->conversion, args);
+			continue;
+		}
+		bpf_for(n, 0, s->count) {
+			u32 from = s->from + n * s->from_stride, to = s->to + n * s->to_stride;
+
+			if (s->kind == SCX_STEP_ARG)
+				scx_store((u8 *)args, sizeof(args), to, s->to_size,
+					  scx_load(data, bytes, from, s->from_size));
+			else
+				scx_store(data, bytes, to, s->to_size,
+					  scx_load((u8 *)args, sizeof(args), from, s->from_size));
+		}
+	}
+}
+
+#endif /* __SCX_UPGRADE_CALL_BPF_H */

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * For policy authors: conversions of a column by a program of the policy's own, for what no other rule can express.
+ *
+ *	struct histogram {			// what the version before had, field by field
+ *		u32	bucket[8];
+ *	};
+ *
+ *	struct policy_task {
+ *		u64	avg_us __from(histogram) __convert(avg_from_hist) __inverse(hist_from_avg);
+ *	} __policy_state;
+ *
+ *	CONVERSION(avg_from_hist, struct histogram, u64)
+ *	{
+ *		u64 sum = 0, count = 0;
+ *		u32 i;
+ *
+ *		bpf_for(i, 0, 8) {
+ *			sum += (u64)from->bucket[i & 7] << i;
+ *			count += from->bucket[i & 7];
+ *		}
+ *		if (count)
+ *			*to = sum / count;
+ *	}
+ *
+ *	CONVERSION(hist_from_avg, u64, struct histogram)
+ *	{
+ *		...
+ *	}
+ *
+ *	POLICY_CONVERSIONS(avg_from_hist, hist_from_avg);
+ *
+ * A conversion gets the old value, `from`, and makes the new one, `to`. On the way forward `to` holds the column's
+ * default before, on the way back what the older policy left there: what is not written stays. It is pure computation
+ * and runs under the record's lock, so it can call no helper; loops by bpf_for() are fine. Both types must be those of
+ * the columns, field by field, and are checked when the policy is read; a type of more than SCX_UPGRADE_MAX_ARG bytes
+ * does not compile.
+ */
+#ifndef __SCX_UPGRADE_CONVERT_BPF_H
+#define __SCX_UPGRADE_CONVERT_BPF_H
+
+#include <scx_upgrade/sweep.bpf.h>
+
+/* The column is made of the predecessor's, of the same name or __from(), by CONVERSION(@name, ...). */
+#define __convert(name)		__attribute__((btf_decl_tag("scx:convert=" #name)))
+
+/* CONVERSION(@name, ...) makes the predecessor's column of this one again, for a rollback. */
+#define __inverse(name)		__attribute__((btf_decl_tag("scx:inverse=" #name)))
+
+/* Begins the definition of a conversion; its body follows. */
+#define CONVERSION(name, from_type, to_type)								\
+	struct scx_conversion_##name {									\
+		typeof(from_type)	from;								\
+		typeof(to_type)		to;								\
+	};												\
+	_Static_assert(sizeof(from_type) <= SCX_UPGRADE_MAX_ARG && sizeof(to_type) <= SCX_UPGRADE_MAX_ARG, \
+		       "a conversion takes and gives at most SCX_UPGRADE_MAX_ARG bytes");		\
+	static __always_inline void name(const typeof(from_type) *from, typeof(to_type) *to)
+
+/*
+ * All conversions of the policy, once, behind their definitions. The struct is how user space finds a conversion by
+ * name, with its types; its place in it is its number. The sweep's programs are here again, since the host's do not
+ * have these conversions.
+ */
+#define POLICY_CONVERSIONS(...)										\
+	enum scx_conversion { SCX_EACH(SCX_CONVERSION_NUMBER, __VA_ARGS__) };				\
+	struct policy_conversions { SCX_EACH(SCX_CONVERSION_MEMBER, __VA_ARGS__) };			\
+	/* So that the struct is in the BTF. */								\
+	const struct policy_conversions *const policy_conversions = NULL;				\
+	static __noinline void scx_run_conversion(u32 conversion, u64 *args)				\
+	{												\
+		void *from = args, *to = args + SCX_UPGRADE_MAX_ARG / sizeof(u64);			\
+													\
+		switch (conversion) {									\
+		SCX_EACH(SCX_CONVERSION_CASE, __VA_ARGS__)						\
+		}											\
+	}												\
+	SCX_SWEEP_PROGRAMS										\
+	static const struct scx_converter scx_converter = {						\
+		.load	= &scx_sdk.load,								\
+		.run	= scx_run_conversion,								\
+	}
+
+#define SCX_CONVERSION_NUMBER(name)	SCX_CONVERSION_##name,
+#define SCX_CONVERSION_MEMBER(name)	struct scx_conversion_##name name;
+#define SCX_CONVERSION_CASE(name)	case SCX_CONVERSION_##name: name(from, to); break;
+
+/* macro(a) macro(b) ... for up to 81 arguments. */
+#define SCX_EACH(macro, ...)		__VA_OPT__(SCX_RESCAN(SCX_EACH_NEXT(macro, __VA_ARGS__)))
+#define SCX_EACH_NEXT(macro, a, ...)	macro(a) __VA_OPT__(SCX_EACH_AGAIN SCX_NO_ARGS (macro, __VA_ARGS__))
+#define SCX_EACH_AGAIN()		SCX_EACH_NEXT
+#define SCX_NO_ARGS			()
+#define SCX_RESCAN(...)			SCX_RESCAN_27(SCX_RESCAN_27(SCX_RESCAN_27(__VA_ARGS__)))
+#define SCX_RESCAN_27(...)		SCX_RESCAN_9(SCX_RESCAN_9(SCX_RESCAN_9(__VA_ARGS__)))
+#define SCX_RESCAN_9(...)		SCX_RESCAN_3(SCX_RESCAN_3(SCX_RESCAN_3(__VA_ARGS__)))
+#define SCX_RESCAN_3(...)		SCX_RESCAN_1(SCX_RESCAN_1(SCX_RESCAN_1(__VA_ARGS__)))
+#define SCX_RESCAN_1(...)		__VA_ARGS__
+
+#endif /* __SCX_UPGRADE_CONVERT_BPF_H */

@@ -1,0 +1,112 @@
+//! The hold: how a rollback runs the inverse of a conversion of the author's own.
+//!
+//! The older policy was loaded before the newer one was written, so it does not have the newer one's inverse and cannot
+//! bring a record back when it first touches it. So for as long as a sweep takes no policy runs at all:
+//!
+//! 1. an empty slot becomes active: the host does what the kernel does for a scheduler without ops, in the order in which
+//!    tasks come, and serves the newer policy's queues itself;
+//! 2. a grace period, after which no op of the newer policy is in flight, so that nothing it writes is lost;
+//! 3. the epoch moves on, and the newer policy's own sweep brings every record back;
+//! 4. the older policy becomes active.
+//!
+//! Killed before 1 it is undone, after 1 it is finished: see `recover.rs`. The generation stays the newer policy's until 4.
+
+use std::time::Instant;
+
+use state_migrate::Plan;
+
+use crate::abi;
+use crate::abi::Active;
+use crate::error::Result;
+use crate::host::Host;
+use crate::host::Sweeper;
+use crate::registry::Pending;
+use crate::registry::Registry;
+use crate::report::Swept;
+use crate::report::Timings;
+use crate::scopes::ScopeParts;
+use crate::swap;
+
+/// A rollback, planned.
+#[derive(Debug)]
+pub(crate) struct Back {
+    pub plan: Plan,
+    /// The slot to hold in, if it must. The books have nothing there; it has yet to be emptied.
+    pub hold: Option<u8>,
+}
+
+/// Plan the way from the policy in `running` to the one in `target`. The books change only where a hold needs a slot and
+/// all are taken: then the policy goes that was longest not committed.
+pub(crate) fn plan_back(books: &mut Registry, running: u8, target: u8) -> Result<Back> {
+    let plan = |books: &Registry| state_migrate::plan_back(&books.layout, running.into(), target.into());
+    let planned = plan(books)?;
+    let caller = swap::caller(&planned).filter(|caller| *caller != target);
+    let Some(caller) = caller else { return Ok(Back { plan: planned, hold: None }) };
+    let slot = books.choose_slot_but(&[running, target, caller]);
+    if books.slot(slot).is_none() {
+        return Ok(Back { plan: planned, hold: Some(slot) });
+    }
+    books.evict(slot);
+    // A way over a column of the policy that went is lost, but none with a call: those have nothing in between.
+    Ok(Back { plan: plan(books)?, hold: Some(slot) })
+}
+
+/// What a hold did.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub swept: Vec<Swept>,
+    /// From step 1 to step 4, ns.
+    pub hold_ns: u64,
+    /// Step 2, ns.
+    pub settle_ns: u64,
+    /// Step 3, ns.
+    pub sweep_ns: u64,
+    /// The store of step 4, ns.
+    pub commit_ns: u64,
+}
+
+impl Held {
+    pub(crate) fn report(self, timings: &mut Timings) -> Vec<Swept> {
+        timings.hold_ns = self.hold_ns;
+        timings.settle_ns = self.settle_ns;
+        timings.sweep_ns = self.sweep_ns;
+        timings.commit_ns = self.commit_ns;
+        self.swept
+    }
+}
+
+/// Hold in `slot`, from the beginning or from wherever an earlier command was killed.
+pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopeParts]) -> Result<Held> {
+    let caller = pending.sweeper.and_then(|slot| host.registry.slot(slot)).map_or(0, |info| info.load);
+    host.data.set_lacks(slot, abi::LACKS_ENQ_EXITING | abi::LACKS_ENQ_MIGRATION_DISABLED);
+    host.data.set_caller(slot, caller);
+    let empty = Active { slot, ..host.data.active() };
+
+    swap::adopt(host, slot);
+    let begin = Instant::now();
+    host.data.commit(empty);
+    host.settle()?;
+    let settled = Instant::now();
+    host.data.commit(Active { epoch: pending.epoch, ..empty });
+    let mut swept = Vec::new();
+    for scope in scopes {
+        // Whatever happens, tasks must not stay without a policy.
+        match host.sweep(scope, Sweeper { slot: pending.sweeper, ..Sweeper::default() }) {
+            Ok(one) => swept.push(one),
+            Err(e) => log::warn!("columns of scope {} stay as they were left: {e}", scope.scope),
+        }
+    }
+    let sweep_ns = settled.elapsed().as_nanos() as u64;
+    swap::adopt(host, pending.generation.slot);
+    let commit_ns = swap::commit(
+        host,
+        Active { slot: pending.generation.slot, generation: pending.generation.number, epoch: pending.epoch },
+    );
+    Ok(Held {
+        swept,
+        hold_ns: begin.elapsed().as_nanos() as u64,
+        settle_ns: (settled - begin).as_nanos() as u64,
+        sweep_ns,
+        commit_ns,
+    })
+}
