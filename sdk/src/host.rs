@@ -54,7 +54,7 @@ pub(crate) struct Sweeper<'a> {
 }
 
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
-pub(crate) const MANY: u64 = 500;
+pub(crate) const MANY: u64 = 4_000;
 /// The most CPUs that share a sweep: each walks the whole list, so more gain little.
 const MAX_SHARES: u32 = 8;
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.

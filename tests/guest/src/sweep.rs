@@ -41,6 +41,8 @@ pub struct Options {
     pub rounds: usize,
     /// Length of the two windows in which delays are measured; zero for none.
     pub window: Duration,
+    /// The load's workers, if not this program: see [`LoadSpec::program`].
+    pub worker: Option<PathBuf>,
 }
 
 /// One walk: how long, and over how much.
@@ -121,7 +123,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let binaries = [binary(POLICIES[0])?, binary(POLICIES[1])?];
     load::raise_limits(options.threads)?;
     let cgroups = Cgroups::make(options.cgroups)?;
-    let load = Load::start(LoadSpec::mixed(options.threads))?;
+    let load = Load::start(LoadSpec { program: options.worker.clone(), ..LoadSpec::mixed(options.threads) })?;
     cgroups.spread(load.pids());
     let mut report = Report {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),

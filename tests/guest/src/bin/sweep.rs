@@ -35,6 +35,7 @@ fn main() -> Result<()> {
         cgroups: args.cgroups,
         rounds: args.rounds,
         window,
+        worker: None,
     })?;
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
