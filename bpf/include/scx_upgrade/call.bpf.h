@@ -9,16 +9,32 @@
 
 #include <scx_upgrade/step.bpf.h>
 
+/* The old value, and behind it the new one. Of words, because each has to be aligned as any type can be. */
+struct scx_conversion_args {
+	u64	words[2 * SCX_UPGRADE_MAX_ARG / sizeof(u64)];
+};
+
 /*
  * The conversions that this object has. A tentative definition: POLICY_CONVERSIONS() gives it a value further down in
- * the policy's source, and where that is missing both are NULL. Constant either way, so that no call is indirect.
+ * the policy's source, and where that is missing all are NULL. Constant either way, so that no call is indirect.
  */
 struct scx_converter {
-	const volatile u64	*load;		/* of the policy, &scx_sdk.load */
-	void			(*run)(u32 conversion, u64 *args);
+	const volatile u64		*load;		/* of the policy, &scx_sdk.load */
+	struct scx_conversion_args	*(*args)(void);	/* this CPU's */
+	void				(*run)(u32 conversion, struct scx_conversion_args *args);
 };
 
 static const struct scx_converter scx_converter;
+
+/*
+ * Room for the arguments of a conversion, or NULL in an object that has none. This CPU's own, and no one else's under a
+ * record's lock: bpf_spin_lock() turns interrupts off. Before the lock, because it takes a helper. Not on the stack: a
+ * verifier up to 6.16 confuses itself over stores there at an offset that it does not know.
+ */
+static __always_inline struct scx_conversion_args *scx_conversion_args(void)
+{
+	return scx_converter.args ? scx_converter.args() : NULL;
+}
 
 /* Are the plan's conversions those of this object? */
 static __always_inline bool scx_is_caller(volatile struct scx_plan *plan)
@@ -42,13 +58,12 @@ static __always_inline bool scx_must_wait(volatile struct scx_plan *plan, u64 ac
 }
 
 /* The call steps of a plan on the data of one record, if they are this object's. */
-static __always_inline void scx_apply_calls(u8 *data, const u32 bytes, volatile struct scx_plan *plan)
+static __always_inline void scx_apply_calls(u8 *data, const u32 bytes, volatile struct scx_plan *plan,
+					    struct scx_conversion_args *args)
 {
-	/* The old value, and behind it the new one. Of words, because each has to be aligned as any type can be. */
-	u64 args[2 * SCX_UPGRADE_MAX_ARG / sizeof(u64)] = {};
 	u32 i, n, first = plan->nr_steps;
 
-	if (!scx_converter.run || !plan->caller || !scx_is_caller(plan))
+	if (!scx_converter.run || !args || !plan->caller || !scx_is_caller(plan))
 		return;
 	bpf_for(i, first, first + plan->nr_call_steps) {
 		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
@@ -61,11 +76,11 @@ static __always_inline void scx_apply_calls(u8 *data, const u32 bytes, volatile 
 			u32 from = s->from + n * s->from_stride, to = s->to + n * s->to_stride;
 
 			if (s->kind == SCX_STEP_ARG)
-				scx_store((u8 *)args, sizeof(args), to, s->to_size,
+				scx_store((u8 *)args, sizeof(*args), to, s->to_size,
 					  scx_load(data, bytes, from, s->from_size));
 			else
 				scx_store(data, bytes, to, s->to_size,
-					  scx_load((u8 *)args, sizeof(args), from, s->from_size));
+					  scx_load((u8 *)args, sizeof(*args), from, s->from_size));
 		}
 	}
 }

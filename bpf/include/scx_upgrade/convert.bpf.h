@@ -67,9 +67,21 @@
 	struct policy_conversions { SCX_EACH(SCX_CONVERSION_MEMBER, __VA_ARGS__) };			\
 	/* So that the struct is in the BTF. */								\
 	const struct policy_conversions *const policy_conversions = NULL;				\
-	static __noinline void scx_run_conversion(u32 conversion, u64 *args)				\
+	struct {											\
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);						\
+		__uint(max_entries, 1);									\
+		__type(key, u32);									\
+		__type(value, struct scx_conversion_args);						\
+	} scx_conversions SEC(".maps");									\
+	static __always_inline struct scx_conversion_args *scx_conversion_args_here(void)		\
 	{												\
-		void *from = args, *to = args + SCX_UPGRADE_MAX_ARG / sizeof(u64);			\
+		u32 zero = 0;										\
+													\
+		return bpf_map_lookup_elem(&scx_conversions, &zero);					\
+	}												\
+	static __noinline void scx_run_conversion(u32 conversion, struct scx_conversion_args *args)	\
+	{												\
+		void *from = args, *to = (void *)args + SCX_UPGRADE_MAX_ARG;				\
 													\
 		switch (conversion) {									\
 		SCX_EACH(SCX_CONVERSION_CASE, __VA_ARGS__)						\
@@ -78,6 +90,7 @@
 	SCX_SWEEP_PROGRAMS										\
 	static const struct scx_converter scx_converter = {						\
 		.load	= &scx_sdk.load,								\
+		.args	= scx_conversion_args_here,							\
 		.run	= scx_run_conversion,								\
 	}
 

@@ -66,6 +66,7 @@ __hidden struct scx_global_record scx_global_record SEC(".data.scx_global");
 #define SCX_DEFINE_BRING_UP(scope, SCOPE, bytes)					\
 static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 {											\
+	struct scx_conversion_args *args = scx_conversion_args();			\
 	u64 active;									\
 	u32 epoch, stamp, k, i;								\
 											\
@@ -89,7 +90,7 @@ static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 				break;							\
 			}								\
 			scx_apply_plan((u8 *)rec->data, bytes, plan, scx_host.zero);	\
-			scx_apply_calls((u8 *)rec->data, bytes, plan);			\
+			scx_apply_calls((u8 *)rec->data, bytes, plan, args);		\
 		}									\
 	}										\
 	rec->stamp = epoch;								\
