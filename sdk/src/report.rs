@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use state_migrate::QueueRow;
 use state_migrate::Row;
 
 use crate::registry::Generation;
@@ -60,6 +61,9 @@ pub struct Report {
     pub to: String,
     /// Columns of either policy, and what became of them.
     pub columns: Vec<Row>,
+    /// Queues of either policy, and what became of them.
+    #[serde(default)]
+    pub queues: Vec<QueueRow>,
     /// What the sweep did, for each scope that the plan has steps for.
     pub swept: Vec<Swept>,
     /// Tasks handed over from queues that the new policy does not name.
@@ -82,6 +86,7 @@ impl Report {
             from,
             to: format!("{} {}", generation.policy, generation.version),
             columns: Vec::new(),
+            queues: Vec::new(),
             swept: Vec::new(),
             tasks_handed_over: 0,
             timings: Timings::default(),

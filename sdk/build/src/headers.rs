@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 4] = [
+const HEADERS: [(&str, &str); 5] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
+    ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),
 ];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use state_migrate::{Column, Kind, Layout, Queue, QueueOrder, Schema, Scope, Type, plan};
+use state_migrate::{Column, Kind, Layout, Queue, QueueOrder, QueueSpan, Schema, Scope, Type, plan};
 
 use crate::builder::{BOOL, Builder, SIGNED, array, column, s, u};
 use crate::robustness::{elf, sample, sample_btf};
@@ -119,7 +119,7 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         (Scope::Cpu, vec![column("hist", array(array(u(8), 3), 5)), with("on", Type::Bool, 1)]),
         (Scope::Global, vec![with("mode", Type::Enum { size: 4, signed: true }, -1)]),
     ]);
-    let queues = vec![Queue { name: "q".into(), order: QueueOrder::Vtime }];
+    let queues = vec![Queue { name: "q".into(), order: QueueOrder::Vtime, span: QueueSpan::Cpu }];
     let all = Schema { scopes, queues, ..Schema::default() };
     let task = |columns| Schema { scopes: BTreeMap::from([(Scope::Task, columns)]), ..Schema::default() };
     vec![
