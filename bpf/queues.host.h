@@ -47,8 +47,11 @@ struct {
 
 extern int bpf_wq_init(struct bpf_wq *wq, void *p__map, unsigned int flags) __ksym __weak;
 extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym __weak;
+/* The first up to v6.19 or so, the second since: the kernel fills the last argument in itself. */
 extern int bpf_wq_set_callback_impl(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
 				    unsigned int flags__k, void *aux__ign) __ksym __weak;
+extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
+			       unsigned int flags) __ksym __weak;
 
 static __always_inline struct scx_cgroup_work *cgroup_work(void)
 {
@@ -111,19 +114,18 @@ static __noinline u64 hand_over_queue(u64 id)
 	return queued;
 }
 
-/* Hand over the tasks on a number's member of every family. */
-static __noinline u64 hand_over_number(u32 number)
+/* Hand over the tasks on a number's member of every family; were there any? */
+static __noinline bool hand_over_number(u32 number)
 {
-	u64 handed = 0;
-	u32 i;
+	u32 any = scx_zero(), i;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
 		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
-		if (base)
-			handed += hand_over_queue(base | number);
+		if (base && hand_over_queue(base | number))
+			any = 1;
 	}
-	return handed;
+	return any;
 }
 
 static int grow_cgroup_queues(void *map, int *key, void *value);
@@ -132,7 +134,10 @@ static __always_inline void start_growing(struct scx_cgroup_work *work)
 {
 	/* The second time the kernel says that it is initialised already. */
 	bpf_wq_init(&work->grow, &scx_cgroup_work, 0);
-	bpf_wq_set_callback_impl(&work->grow, grow_cgroup_queues, 0, NULL);
+	if (bpf_ksym_exists(bpf_wq_set_callback))
+		bpf_wq_set_callback(&work->grow, grow_cgroup_queues, 0);
+	else
+		bpf_wq_set_callback_impl(&work->grow, grow_cgroup_queues, 0, NULL);
 	bpf_wq_start(&work->grow, 0);
 }
 
@@ -368,7 +373,8 @@ static __always_inline int create_boot_queues(void)
  */
 static __noinline int serve_orphans(void)
 {
-	u32 nr = scx_host.nr_orphans, members = scx_host.orphan_members, at = 0, index = 0, i;
+	u32 nr = scx_host.nr_orphans, members = scx_host.orphan_members, i;
+	u32 at = scx_zero(), index = scx_zero();
 
 	if (members > SCX_UPGRADE_ORPHANS_A_TIME) {
 		u32 all = scx_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
@@ -390,8 +396,8 @@ static __noinline int serve_orphans(void)
 		u32 end = family->per_cgroup ? scx_host.cgroup_members : family->members;
 
 		if (index >= end) {
-			index = 0;
-			at = at + 1 < nr ? at + 1 : 0;
+			index = scx_zero();
+			at = at + 1 < nr ? at + 1 : scx_zero();
 			continue;
 		}
 		if (scx_bpf_dsq_move_to_local(family->base | index, 0))

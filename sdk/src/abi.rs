@@ -137,8 +137,10 @@ pub struct HostData {
     pub nr_orphans: u32,
     /// Members of all of them together.
     pub orphan_members: u32,
+    /// 0, but the verifier does not know.
+    pub zero: u32,
     /// Fills the first cache line.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; 8],
     /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
     pub orphans: [Family; MAX_ORPHANS],
     /// DSQs that the host's init creates.

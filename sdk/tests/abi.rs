@@ -67,6 +67,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         prolog,
         nr_orphans,
         orphan_members,
+        zero,
         reserved,
         orphans,
         boot_queues,

@@ -130,7 +130,8 @@ struct scx_host {
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
 	u32	nr_orphans;		/* see host_dispatch() */
 	u32	orphan_members;		/* of all of them together */
-	u32	reserved[9];
+	u32	zero;			/* see scx_zero() */
+	u32	reserved[8];
 	struct scx_family orphans[SCX_UPGRADE_MAX_ORPHANS];
 	struct scx_family boot_queues[SCX_UPGRADE_MAX_QUEUES];
 	/* The per-cgroup families that stand; 0 is a hole. Only who holds the lock changes these three. */

@@ -28,6 +28,16 @@ struct {
 } scx_cgroup_numbers SEC(".maps");
 
 /*
+ * Where a counter begins that decides something inside a loop: the verifier follows one that begins as a constant
+ * through every turn of the loop, and gives up. Of one that comes from memory it knows nothing, and sees at once that
+ * the turns are alike.
+ */
+static __always_inline u32 scx_zero(void)
+{
+	return scx_host.zero;
+}
+
+/*
  * The number of the nearest ancestor that has one. The root always has: it is the first to get one, and it never
  * goes.
  */
@@ -83,7 +93,7 @@ static __noinline int scx_count_cgroups(bool number)
 {
 	struct cgroup_subsys_state *pos;
 	struct cgroup *root;
-	u32 count = 0;
+	u32 count = scx_zero();
 
 	root = bpf_cgroup_from_id(1);
 	if (!root)
@@ -110,7 +120,7 @@ static __noinline int scx_count_cgroups(bool number)
 /* Create the queues of a policy that is attached by itself. */
 static __always_inline int scx_create_direct_queues(const volatile struct scx_family *families)
 {
-	u32 i, cgroups = 0;
+	u32 i, cgroups = scx_zero();
 	int ret;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
