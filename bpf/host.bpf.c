@@ -197,12 +197,19 @@ HOST_OP_VOID(dump)
 HOST_OP_VOID(dump_cpu)
 HOST_OP_VOID(dump_task)
 
-/* As for tasks. */
+/*
+ * As for tasks. An attach also passes here with cgroups that are being removed, and the kernel gives those no record:
+ * to fail for one would fail the attach.
+ */
 HOST_OP(s32, cgroup_init)
 {
-	if (!scx_cgroup_record((struct cgroup *)ctx[0]))
-		return -ENOMEM;
-	number_cgroup((struct cgroup *)ctx[0]);
+	struct cgroup *cgrp = (struct cgroup *)ctx[0];
+
+	if (cgrp->self.flags & CSS_ONLINE) {
+		if (!scx_cgroup_record(cgrp))
+			return -ENOMEM;
+		number_cgroup(cgrp);
+	}
 	CALL_POLICY(cgroup_init);
 	return 0;
 }

@@ -30,8 +30,8 @@
 #define NUMBER_TAKEN		1
 
 u64 numbers[SCX_UPGRADE_MAX_CGROUPS];
-/* Not free, and retired, of them; where to look for a free one; does any cgroup do without? */
-u32 nr_numbers, nr_retired, next_number, someone_wants;
+/* How many are retired; where to look for a free one; does any cgroup do without? */
+u32 nr_retired, next_number, someone_wants;
 
 /* Pinned: the kernel cancels both when the last that user space holds of the map goes. */
 struct scx_cgroup_work {
@@ -88,7 +88,7 @@ static __noinline u32 take_number(void)
 		if (numbers[number] != NUMBER_FREE ||
 		    __sync_val_compare_and_swap(&numbers[number], NUMBER_FREE, NUMBER_TAKEN) != NUMBER_FREE)
 			continue;
-		__sync_fetch_and_add(&nr_numbers, 1);
+		__sync_fetch_and_add(&scx_host.cgroup_numbers, 1);
 		next_number = number + 1;
 		return number + 1;
 	}
@@ -160,7 +160,7 @@ static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
 		}
 		if (since != NUMBER_FREE && now - since > NUMBER_QUIET_NS) {
 			__sync_fetch_and_add(&nr_retired, -1);
-			__sync_fetch_and_add(&nr_numbers, -1);
+			__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
 			__sync_lock_test_and_set(&numbers[number], NUMBER_FREE);
 		}
 	}
@@ -237,7 +237,7 @@ static __always_inline bool numbers_run_short(void)
 {
 	u32 members = scx_host.cgroup_members;
 
-	return members < SCX_UPGRADE_MAX_CGROUPS && nr_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
+	return members < SCX_UPGRADE_MAX_CGROUPS && scx_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
 }
 
 /* Create the members from @first to @end of every per-cgroup family. */

@@ -151,6 +151,10 @@ pub struct HostData {
     pub cgroup_members: u32,
     /// Who changes the two above. The host's own.
     pub cgroup_lock: u32,
+    /// Numbers of cgroups that are not free. The host's own.
+    pub cgroup_numbers: u32,
+    /// Zero.
+    pub cgroup_reserved: u32,
     /// CPUs that there can be.
     pub nr_cpus: u32,
     /// LLCs.

@@ -119,6 +119,12 @@ impl Mapped {
         unsafe { self.at::<u32>(offset_of!(HostData, cgroup_members)).read_volatile() }
     }
 
+    /// Numbers that cgroups have, or had a moment ago: the others of [`Mapped::cgroup_members`] are free.
+    pub fn cgroup_numbers(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_numbers)).read_volatile() }
+    }
+
     /// The DSQs that the host's init creates. Before attach.
     pub(crate) fn set_boot_queues(&self, families: &[Family]) {
         let mut queues = [Family::default(); MAX_QUEUES];

@@ -74,6 +74,8 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cgroup_families,
         cgroup_members,
         cgroup_lock,
+        cgroup_numbers,
+        cgroup_reserved,
         nr_cpus,
         nr_llcs,
         llc_of_cpu,

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A queue for each cgroup, served in turn. Each cgroup's record says which queue its tasks were last put on. */
+/*
+ * A queue for each cgroup, served in turn, some tasks at a time. Each cgroup's record says which queue its tasks were last
+ * put on.
+ */
 #include <scx_upgrade/policy.bpf.h>
 
 struct policy_cgroup {
@@ -8,8 +11,10 @@ struct policy_cgroup {
 
 POLICY_QUEUE_FIFO_PER_CGROUP(work);
 
-/* Where the next CPU that looks for work begins. CPUs race for it, which does no harm. */
-u32 turn;
+#define TASKS_A_TURN	16
+
+/* Whose turn it is, and how many of its tasks had theirs. CPUs race for it, which does no harm. */
+u32 turn, served;
 
 void BPF_STRUCT_OPS(cgroup_enqueue, struct task_struct *p, u64 enq_flags)
 {
@@ -33,10 +38,13 @@ void BPF_STRUCT_OPS(cgroup_dispatch, s32 cpu, struct task_struct *prev)
 
 		if (number >= queues)
 			number -= queues;
-		if (scx_bpf_dsq_move_to_local(cgroup_queue(work, number), 0)) {
-			turn = number + 1;
-			return;
-		}
+		if (!scx_bpf_dsq_move_to_local(cgroup_queue(work, number), 0))
+			continue;
+		served = i ? 1 : served + 1;
+		turn = served < TASKS_A_TURN ? number : number + 1;
+		if (served >= TASKS_A_TURN)
+			served = 0;
+		return;
 	}
 }
 
