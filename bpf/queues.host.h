@@ -23,7 +23,7 @@
  * looked at. What may still insert is an op in flight, which runs with interrupts off: this is much longer.
  */
 #define NUMBER_QUIET_NS		(1000 * 1000 * 1000ULL)
-#define REAP_PERIOD_NS		(10 * 1000 * 1000ULL)
+#define REAP_PERIOD_NS		(20 * 1000 * 1000ULL)
 
 /* The state of each number: 0 is free, 1 taken, anything else is when the members of a retired one were last not empty. */
 #define NUMBER_FREE		0
@@ -141,24 +141,28 @@ static __always_inline void start_growing(struct scx_cgroup_work *work)
 	bpf_wq_start(&work->grow, 0);
 }
 
-/* Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. */
+/*
+ * Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. When none is left
+ * one more round looks at the free ones too. No one inserts there: if ever someone does, it is not for ever.
+ */
 static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
 {
 	u32 members = scx_host.cgroup_members, i;
+	bool last = !nr_retired;
 	u64 now = bpf_ktime_get_ns();
 
 	bpf_for(i, 0, members) {
 		u32 number = i & (SCX_UPGRADE_MAX_CGROUPS - 1);
 		u64 since = numbers[number];
 
-		if (since == NUMBER_TAKEN)
+		if (since == NUMBER_TAKEN || (since == NUMBER_FREE && !last))
 			continue;
-		/* No one inserts into a free one. If ever someone does, it is not for ever. */
 		if (hand_over_number(number) && since != NUMBER_FREE) {
 			numbers[number] = now;
 			continue;
 		}
-		if (since != NUMBER_FREE && now - since > NUMBER_QUIET_NS) {
+		/* Signed: it may have been retired since the clock was read. */
+		if (since != NUMBER_FREE && (s64)(now - since) > (s64)NUMBER_QUIET_NS) {
 			__sync_fetch_and_add(&nr_retired, -1);
 			__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
 			__sync_lock_test_and_set(&numbers[number], NUMBER_FREE);
@@ -166,7 +170,7 @@ static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
 	}
 	if (someone_wants)
 		bpf_wq_start(&work->grow, 0);
-	if (nr_retired)
+	if (nr_retired || !last)
 		bpf_timer_start(&work->reap, REAP_PERIOD_NS, 0);
 	return 0;
 }
@@ -400,8 +404,10 @@ static __noinline int serve_orphans(void)
 			at = at + 1 < nr ? at + 1 : scx_zero();
 			continue;
 		}
-		if (scx_bpf_dsq_move_to_local(family->base | index, 0))
+		if (scx_bpf_dsq_move_to_local(family->base | index, 0)) {
+			__sync_fetch_and_add(&scx_host.orphans_served, 1);
 			return 1;
+		}
 		index++;
 	}
 	return 0;

@@ -153,8 +153,8 @@ pub struct HostData {
     pub cgroup_lock: u32,
     /// Numbers of cgroups that are not free. The host's own.
     pub cgroup_numbers: u32,
-    /// Zero.
-    pub cgroup_reserved: u32,
+    /// Tasks that the host's dispatch took from orphans.
+    pub orphans_served: u32,
     /// CPUs that there can be.
     pub nr_cpus: u32,
     /// LLCs.

@@ -150,11 +150,20 @@ impl Mapped {
             // SAFETY: an element of a field of HostData, see `at`.
             unsafe { self.at::<Family>(list + i * size_of::<Family>()).write_volatile(*family) }
         }
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, orphan_members)).write_volatile(members) }
+        // SAFETY: fields of HostData, see `at`.
+        unsafe {
+            self.at::<u32>(offset_of!(HostData, orphan_members)).write_volatile(members);
+            self.at::<u32>(offset_of!(HostData, orphans_served)).write_volatile(0);
+        }
         fence(Ordering::SeqCst);
         // SAFETY: as for the first.
         unsafe { count.write_volatile(families.len() as u32) }
+    }
+
+    /// Tasks that the host's dispatch took from those DSQs since they were set.
+    pub(crate) fn orphans_served(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, orphans_served)).read_volatile() }
     }
 
     /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a

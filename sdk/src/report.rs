@@ -66,7 +66,7 @@ pub struct Report {
     pub queues: Vec<QueueRow>,
     /// What the sweep did, for each scope that the plan has steps for.
     pub swept: Vec<Swept>,
-    /// Tasks handed over from queues that the new policy does not name.
+    /// Tasks handed over from queues that the new policy does not name, by the host's dispatch or by the swap.
     pub tasks_handed_over: u64,
     /// How long it took.
     pub timings: Timings,

@@ -352,6 +352,7 @@ pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
     for queue in host.registry.queues.iter().filter(|q| !q.slots.contains(&active)) {
         handed += host.drain_queue(queue)?;
     }
+    handed += u64::from(host.data.orphans_served());
     host.data.set_orphans(&[]);
     let (kept, unnamed): (Vec<_>, _) =
         std::mem::take(&mut host.registry.queues).into_iter().partition(|q| !q.slots.is_empty());

@@ -75,7 +75,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cgroup_members,
         cgroup_lock,
         cgroup_numbers,
-        cgroup_reserved,
+        orphans_served,
         nr_cpus,
         nr_llcs,
         llc_of_cpu,

@@ -139,7 +139,7 @@ struct scx_host {
 	u32	cgroup_members;		/* each of them has; numbers of cgroups are below it */
 	u32	cgroup_lock;
 	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
-	u32	cgroup_reserved;
+	u32	orphans_served;		/* tasks that dispatch took from orphans; not beside what each op reads */
 	/* The machine, set before the host is attached: possible CPUs, and which LLC, counted from 0, each is at. */
 	u32	nr_cpus;
 	u32	nr_llcs;

@@ -141,6 +141,9 @@ fn queues_swap_round_through_every_span() {
     report(&["run", PER_CGROUP]);
     let watch = EnabledWatch::start();
     has_its_queues(&host(), PER_CGROUP);
+    // One more than can run at once: someone waits at each commit.
+    let root = Cgroup::root();
+    let busy: Vec<_> = (0..=host().data.nr_cpus()).map(|_| Busy::start(&root)).collect();
     all_advance(&load);
 
     let (mut handed, mut back, mut running, mut before) = (0, 0, PER_CGROUP, None);
@@ -171,6 +174,7 @@ fn queues_swap_round_through_every_span() {
     }
     println!("{SWAPS} commits, {back} of them rollbacks, {handed} tasks handed over");
     assert!(back > SWAPS / 4 && handed > 0, "{back} rollbacks, {handed} tasks handed over");
+    drop(busy);
     churn.finish();
     watch.finish();
     load.stop().unwrap();
