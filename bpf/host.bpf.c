@@ -11,6 +11,7 @@
  */
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>
+#include "queues.host.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -157,14 +158,8 @@ HOST_OP_VOID(dequeue)
  */
 HOST_OP(void, dispatch)
 {
-	u32 i;
-
-	if (unlikely(scx_host.nr_orphans)) {
-		bpf_for(i, 0, scx_host.nr_orphans) {
-			if (scx_bpf_dsq_move_to_local(scx_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)], 0))
-				return;
-		}
-	}
+	if (unlikely(scx_host.nr_orphans) && serve_orphans())
+		return;
 	CALL_POLICY(dispatch);
 }
 
@@ -223,16 +218,29 @@ HOST_OP_VOID(dump)
 HOST_OP_VOID(dump_cpu)
 HOST_OP_VOID(dump_task)
 
-/* As for tasks. */
+/*
+ * As for tasks. An attach also passes here with cgroups that are being removed, and the kernel gives those no record:
+ * to fail for one would fail the attach.
+ */
 HOST_OP(s32, cgroup_init)
 {
-	if (!scx_cgroup_record((struct cgroup *)ctx[0]))
-		return -ENOMEM;
+	struct cgroup *cgrp = (struct cgroup *)ctx[0];
+
+	if (cgrp->self.flags & CSS_ONLINE) {
+		if (!scx_cgroup_record(cgrp))
+			return -ENOMEM;
+		number_cgroup(cgrp);
+	}
 	CALL_POLICY(cgroup_init);
 	return 0;
 }
 
-HOST_OP_VOID(cgroup_exit)
+HOST_OP(void, cgroup_exit)
+{
+	unnumber_cgroup((struct cgroup *)ctx[0]);
+	CALL_POLICY(cgroup_exit);
+}
+
 HOST_OP_ZERO(cgroup_prep_move)
 HOST_OP_VOID(cgroup_move)
 HOST_OP_VOID(cgroup_cancel_move)
@@ -243,7 +251,7 @@ HOST_OP_VOID(cgroup_set_idle)
 /* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
-	return scx_create_queues(scx_host.boot_queues);
+	return create_boot_queues();
 }
 
 void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
@@ -252,53 +260,6 @@ void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
 }
 
 SCX_SWEEP_PROGRAMS
-
-/* DSQs can be made only where a program may sleep: here and in init. Returns the kernel's error. */
-SEC("syscall")
-int create_queue(struct scx_queue_args *args)
-{
-	return scx_bpf_create_dsq(args->id, -1);
-}
-
-/* Must be empty: the kernel ejects the scheduler otherwise. */
-SEC("syscall")
-int destroy_queue(struct scx_queue_args *args)
-{
-	args->queued = scx_bpf_dsq_nr_queued(args->id);
-	if (args->queued > 0)
-		return -EBUSY;
-	if (args->queued == 0)
-		scx_bpf_destroy_dsq(args->id);
-	return 0;
-}
-
-/*
- * Hand over the tasks on a DSQ that the running policy does not name. Where the kernel can (v7.1), they pass through
- * the running policy's enqueue again, asynchronously; else they go to the global DSQ, which the kernel itself serves
- * before it asks the policy.
- */
-SEC("syscall")
-int drain_queue(struct scx_queue_args *args)
-{
-	struct task_struct *p;
-	u64 moved = 0;
-
-	if (bpf_ksym_exists(scx_bpf_dsq_reenq___compat)) {
-		args->queued = scx_bpf_dsq_nr_queued(args->id);
-		if (args->queued > 0)
-			scx_bpf_dsq_reenq___compat(args->id, 0);
-		return 0;
-	}
-
-	bpf_rcu_read_lock();
-	bpf_for_each(scx_dsq, p, args->id, 0)
-		moved += scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
-	bpf_rcu_read_unlock();
-
-	args->moved = moved;
-	args->queued = scx_bpf_dsq_nr_queued(args->id);
-	return 0;
-}
 
 #define OP(op)	.op = (void *)host_##op
 

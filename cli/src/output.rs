@@ -2,6 +2,7 @@
 
 use scx_upgrade_sdk::report::Report;
 use serde::Serialize;
+use state_migrate::QueueRow;
 use state_migrate::Row;
 
 /// One document on stdout.
@@ -37,6 +38,17 @@ pub fn rows(rows: &[Row]) {
     }
 }
 
+/// Queues and what becomes of them, one a line.
+pub fn queues(rows: &[QueueRow]) {
+    let names = rows.iter().map(|r| r.queue.len()).max().unwrap_or(0);
+    let kinds = rows.iter().map(|r| r.kind.len()).max().unwrap_or(0);
+    for row in rows {
+        let why = row.reason.as_deref().unwrap_or_default();
+        let line = format!("  {:<11}  queue {:<names$}  {:<kinds$}  {why}", row.fate, row.queue, row.kind);
+        println!("{}", line.trim_end());
+    }
+}
+
 /// What a swap, a rollback or a start did.
 pub fn report(report: &Report, as_json: bool) {
     if as_json {
@@ -45,6 +57,7 @@ pub fn report(report: &Report, as_json: bool) {
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
     println!("{} is running as generation {}{from}", report.to, report.generation);
     rows(&report.columns);
+    queues(&report.queues);
     let t = &report.timings;
     if t.attach_ns > 0 {
         println!("  attach  {}", duration(t.attach_ns));

@@ -23,10 +23,12 @@ pub const MAX_STEPS: usize = 64;
 pub const NR_PLANS: usize = 8;
 /// The most bytes that a conversion by a policy's own program takes, and the most that it gives.
 pub const MAX_ARG: usize = 64;
-/// DSQs of one policy.
-pub const MAX_QUEUES: usize = 16;
-/// DSQs of all policies that are loaded.
+/// Families of DSQs of one policy.
+pub const MAX_QUEUES: usize = state_migrate::schema::MAX_QUEUES;
+/// Families of DSQs of all policies that are loaded.
 pub const MAX_ORPHANS: usize = MAX_QUEUES * NR_SLOTS;
+/// The largest number of CPUs that there can be.
+pub const MAX_CPUS: usize = 8192;
 /// `SCX_UPGRADE_LACKS_ENQ_EXITING`
 pub const LACKS_ENQ_EXITING: u8 = 1 << 0;
 /// `SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED`
@@ -105,6 +107,18 @@ pub struct Plan {
     pub steps: [Step; MAX_STEPS],
 }
 
+/// A family of DSQs: `base | 0` to `base | (members - 1)`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Family {
+    /// The id of its first member; 0 ends a list.
+    pub base: u64,
+    /// How many it has.
+    pub members: u32,
+    /// 1: as many as `HostData::cgroup_members` says, which grows.
+    pub per_cgroup: u32,
+}
+
 /// Why the kernel last took the host off.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -133,18 +147,36 @@ pub struct HostData {
     pub prolog: u32,
     /// How many of `orphans` count.
     pub nr_orphans: u32,
-    /// Always 0.
+    /// Members of all of them together.
+    pub orphan_members: u32,
+    /// 0, but the verifier does not know.
     pub zero: u32,
     /// Tasks that the sweep under way has seen, about.
     pub swept: u32,
     /// The generation whose books are closed.
     pub closed: u32,
     /// Fills the first cache line.
-    pub reserved: [u32; 7],
+    pub reserved: [u32; 6],
     /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
-    pub orphans: [u64; MAX_ORPHANS],
-    /// DSQs that the host's init creates; 0 ends the list.
-    pub boot_queues: [u64; MAX_QUEUES],
+    pub orphans: [Family; MAX_ORPHANS],
+    /// DSQs that the host's init creates.
+    pub boot_queues: [Family; MAX_QUEUES],
+    /// The per-cgroup families that stand, by base; 0 is a hole. The host's own.
+    pub cgroup_families: [u64; MAX_ORPHANS],
+    /// How many members each per-cgroup family has. The host's own.
+    pub cgroup_members: u32,
+    /// Who changes the two above. The host's own.
+    pub cgroup_lock: u32,
+    /// Numbers of cgroups that are not free. The host's own.
+    pub cgroup_numbers: u32,
+    /// Tasks that the host's dispatch took from orphans.
+    pub orphans_served: u32,
+    /// CPUs that there can be.
+    pub nr_cpus: u32,
+    /// LLCs.
+    pub nr_llcs: u32,
+    /// The LLC that each CPU is at, counted from 0.
+    pub llc_of_cpu: [u16; MAX_CPUS],
     /// What a new task record starts as, header left out.
     pub task_image: [u8; TASK_DATA],
     /// The same for cgroups,
@@ -171,8 +203,8 @@ pub struct SdkData {
     pub reserved: u32,
     /// Counts loads into one host, from 1.
     pub load: u64,
-    /// DSQs for init when attached without the host; 0 ends the list.
-    pub direct_queues: [u64; MAX_QUEUES],
+    /// DSQs for init when attached without the host.
+    pub direct_queues: [Family; MAX_QUEUES],
 }
 
 /// Arguments of a sweep.
@@ -191,14 +223,20 @@ pub struct SweepArgs {
     pub parts: u32,
 }
 
-/// Arguments of the host's programs on one DSQ.
+/// Arguments of the host's programs on one family of DSQs.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QueueArgs {
-    /// The DSQ.
-    pub id: u64,
-    /// Tasks still on it.
-    pub queued: i64,
+    /// See [`Family`].
+    pub base: u64,
+    /// See [`Family`].
+    pub members: u32,
+    /// See [`Family`].
+    pub per_cgroup: u32,
+    /// Members that exist.
+    pub standing: u64,
+    /// Tasks on them.
+    pub queued: u64,
     /// Tasks handed over.
     pub moved: u64,
 }
@@ -207,6 +245,8 @@ pub struct QueueArgs {
 unsafe impl Plain for SweepArgs {}
 // SAFETY: as above.
 unsafe impl Plain for QueueArgs {}
+// SAFETY: as above.
+unsafe impl Plain for Family {}
 // SAFETY: as above.
 unsafe impl Plain for SdkData {}
 // SAFETY: as above; its padding at the end is never read as a field.

@@ -151,7 +151,25 @@ pub enum Error {
         /// Queue's name.
         queue: String,
         /// Tasks on it.
-        queued: i64,
+        queued: u64,
+    },
+    /// The ids of DSQs are used up.
+    #[error(
+        "all {used} ids of queues were given since the host was started: `scx-upgrade stop` and start again"
+    )]
+    NoQueueIds {
+        /// How many there were.
+        used: u64,
+    },
+    /// More CPUs than the host has room for.
+    #[error(
+        "this machine can have {cpus} CPUs, the host has room for {max}: build it with a larger SCX_UPGRADE_MAX_CPUS"
+    )]
+    TooManyCpus {
+        /// CPUs that there can be.
+        cpus: usize,
+        /// Room.
+        max: usize,
     },
     /// The pinned books are damaged.
     #[error("the host's registry is damaged ({why}): `scx-upgrade stop` and start again")]

@@ -14,7 +14,6 @@ use libbpf_rs::Object;
 use state_migrate::Scope;
 
 use crate::abi;
-use crate::abi::QueueArgs;
 use crate::abi::SweepArgs;
 use crate::bpf;
 use crate::compiled::Compiled;
@@ -25,7 +24,7 @@ use crate::host_data::Mapped;
 use crate::kernel;
 use crate::load::Loaded;
 use crate::pins::Pins;
-use crate::registry::QueueInfo;
+use crate::queues;
 use crate::registry::Registry;
 use crate::report::Swept;
 use crate::scopes::SCOPES;
@@ -39,10 +38,10 @@ const REGISTRY_MAP: &str = "scx_registry";
 const SETTLE_MAP: &str = "scx_settle";
 const SETTLE_INNER: &str = "scx_settle_inner";
 const OP_PREFIX: &str = "op_";
-const CREATE_QUEUE: &str = "create_queue";
-const DESTROY_QUEUE: &str = "destroy_queue";
-const DRAIN_QUEUE: &str = "drain_queue";
-const QUEUE_PROGRAMS: [&str; 3] = [CREATE_QUEUE, DESTROY_QUEUE, DRAIN_QUEUE];
+/// Map of the numbers of cgroups, which policies read to find a cgroup's queue.
+const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
+/// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
+const CGROUP_WORK: &str = "scx_cgroup_work";
 
 /// Whose program sweeps, if not the host's own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +71,7 @@ pub struct Host {
     pub registry: Registry,
     registry_map: MapHandle,
     host_map: MapHandle,
+    cgroup_numbers: MapHandle,
     records: Vec<(&'static str, MapHandle)>,
     arrays: Vec<(String, MapHandle)>,
 }
@@ -113,6 +113,7 @@ impl Host {
             registry,
             registry_map,
             host_map,
+            cgroup_numbers: pins.map(CGROUP_NUMBERS)?,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             pins: pins.clone(),
@@ -123,7 +124,8 @@ impl Host {
     pub(crate) fn pin(pins: &Pins, object: &mut Object) -> Result<Host> {
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
-            let wanted = [HOST_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER].contains(&name.as_str())
+            let wanted = [HOST_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER, CGROUP_NUMBERS, CGROUP_WORK]
+                .contains(&name.as_str())
                 || SCOPES.iter().any(|s| s.map == name)
                 || map.map_type() == MapType::ProgArray;
             if wanted {
@@ -132,7 +134,7 @@ impl Host {
         }
         for mut program in object.progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            if QUEUE_PROGRAMS.contains(&name.as_str()) || SCOPES.iter().any(|s| s.sweep == name) {
+            if queues::PROGRAMS.contains(&name.as_str()) || SCOPES.iter().any(|s| s.sweep == name) {
                 program
                     .pin(pins.program_path(&name))
                     .trying(format!("cannot pin the host's program {name}"))?;
@@ -147,7 +149,7 @@ impl Host {
     /// The maps that a policy shares with the host.
     pub(crate) fn shared(&self) -> Vec<(&'static str, &MapHandle)> {
         let records = self.records.iter().map(|(name, map)| (*name, map));
-        records.chain([(HOST_MAP, &self.host_map)]).collect()
+        records.chain([(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers)]).collect()
     }
 
     /// The map of a scope's records, for readers.
@@ -261,51 +263,6 @@ impl Host {
                 swept => log::info!("sweep: {swept} of about {tasks} tasks"),
             }
         }
-    }
-
-    /// Create DSQs.
-    pub(crate) fn create_queues(&self, ids: &[u64]) -> Result<()> {
-        let program = self.program(CREATE_QUEUE)?;
-        for id in ids {
-            let ret = bpf::run(&program, CREATE_QUEUE, &mut QueueArgs { id: *id, ..Default::default() })?;
-            // What a killed swap created stands already.
-            if ret < 0 && ret != -libc::EEXIST {
-                let what = format!("the kernel does not create the queue {id:#x}");
-                return Err(std::io::Error::from_raw_os_error(-ret)).trying(what);
-            }
-        }
-        Ok(())
-    }
-
-    /// Hand the tasks on a DSQ over to the policy that runs, until none is left; how many there were.
-    ///
-    /// # Errors
-    /// [`Error::Stranded`] when some remain after many tries.
-    pub(crate) fn drain_queue(&self, queue: &QueueInfo) -> Result<u64> {
-        let program = self.program(DRAIN_QUEUE)?;
-        let mut handed = 0;
-        let mut args = QueueArgs::default();
-        // Where the kernel re-enqueues it does so a moment later, from an interrupt: look again.
-        for _ in 0..200 {
-            args = QueueArgs { id: queue.id, ..Default::default() };
-            bpf::run(&program, DRAIN_QUEUE, &mut args)?;
-            if args.queued <= 0 {
-                return Ok(handed + args.moved);
-            }
-            handed += args.moved.max(args.queued as u64);
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Err(Error::Stranded { queue: queue.name.clone(), queued: args.queued })
-    }
-
-    /// Destroy a DSQ that no policy names any more.
-    pub(crate) fn destroy_queue(&self, queue: &QueueInfo) -> Result<()> {
-        let program = self.program(DESTROY_QUEUE)?;
-        let mut args = QueueArgs { id: queue.id, ..Default::default() };
-        if bpf::run(&program, DESTROY_QUEUE, &mut args)? < 0 {
-            return Err(Error::Stranded { queue: queue.name.clone(), queued: args.queued });
-        }
-        Ok(())
     }
 
     fn sweeper(&self, scope: &ScopeParts, slot: Option<u8>) -> Result<OwnedFd> {

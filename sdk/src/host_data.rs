@@ -13,7 +13,9 @@ use memmap2::MmapRaw;
 
 use crate::abi::Active;
 use crate::abi::ExitRecord;
+use crate::abi::Family;
 use crate::abi::HostData;
+use crate::abi::MAX_CPUS;
 use crate::abi::MAX_ORPHANS;
 use crate::abi::MAX_QUEUES;
 use crate::abi::NR_PLANS;
@@ -22,6 +24,7 @@ use crate::abi::Plan;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::scopes::ScopeParts;
+use crate::topology::Topology;
 
 /// A writable mapping of the map behind `.data.scx_host`. BPF programs on other CPUs read and write the same memory,
 /// so nothing here ever forms a reference to it.
@@ -92,31 +95,83 @@ impl Mapped {
         unsafe { self.at::<u64>(offset).write_volatile(load) }
     }
 
+    /// The machine: how many CPUs there can be, and their LLCs. Before attach.
+    pub(crate) fn set_topology(&self, topology: &Topology) {
+        let llcs = offset_of!(HostData, llc_of_cpu);
+        for (cpu, llc) in topology.llc_of_cpu.iter().take(MAX_CPUS).enumerate() {
+            // SAFETY: an element of a field of HostData, see `at`.
+            unsafe { self.at::<u16>(llcs + cpu * size_of::<u16>()).write_volatile(*llc) }
+        }
+        // SAFETY: fields of HostData, see `at`.
+        unsafe {
+            self.at::<u32>(offset_of!(HostData, nr_cpus)).write_volatile(topology.nr_cpus());
+            self.at::<u32>(offset_of!(HostData, nr_llcs)).write_volatile(topology.nr_llcs);
+        }
+    }
+
+    /// CPUs that there can be, as found when the host was started.
+    pub fn nr_cpus(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_cpus)).read_volatile() }
+    }
+
+    /// LLCs, likewise.
+    pub fn nr_llcs(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_llcs)).read_volatile() }
+    }
+
+    /// Members that each per-cgroup family of DSQs has now. It grows as cgroups come.
+    pub fn cgroup_members(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_members)).read_volatile() }
+    }
+
+    /// Numbers that cgroups have, or had a moment ago: the others of [`Mapped::cgroup_members`] are free.
+    pub fn cgroup_numbers(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_numbers)).read_volatile() }
+    }
+
     /// The DSQs that the host's init creates. Before attach.
-    pub fn set_boot_queues(&self, ids: &[u64]) {
-        let mut queues = [0u64; MAX_QUEUES];
-        for (to, from) in queues.iter_mut().zip(ids) {
+    pub(crate) fn set_boot_queues(&self, families: &[Family]) {
+        let mut queues = [Family::default(); MAX_QUEUES];
+        for (to, from) in queues.iter_mut().zip(families) {
             *to = *from;
         }
         // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[u64; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+        unsafe { self.at::<[Family; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
     }
 
     /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
     /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list.
-    pub(crate) fn set_orphans(&self, ids: &[u64]) {
+    pub(crate) fn set_orphans(&self, families: &[Family]) {
+        debug_assert!(families.len() <= MAX_ORPHANS, "a policy has at most MAX_QUEUES");
+        let families = &families[..families.len().min(MAX_ORPHANS)];
+        let members = families.iter().map(|f| f.members).sum();
         let count = self.at::<u32>(offset_of!(HostData, nr_orphans));
         let list = offset_of!(HostData, orphans);
         // SAFETY: a field of HostData, see `at`.
         unsafe { count.write_volatile(0) }
         fence(Ordering::SeqCst);
-        for (i, id) in ids.iter().take(MAX_ORPHANS).enumerate() {
+        for (i, family) in families.iter().enumerate() {
             // SAFETY: an element of a field of HostData, see `at`.
-            unsafe { self.at::<u64>(list + i * size_of::<u64>()).write_volatile(*id) }
+            unsafe { self.at::<Family>(list + i * size_of::<Family>()).write_volatile(*family) }
+        }
+        // SAFETY: fields of HostData, see `at`.
+        unsafe {
+            self.at::<u32>(offset_of!(HostData, orphan_members)).write_volatile(members);
+            self.at::<u32>(offset_of!(HostData, orphans_served)).write_volatile(0);
         }
         fence(Ordering::SeqCst);
         // SAFETY: as for the first.
-        unsafe { count.write_volatile(ids.len().min(MAX_ORPHANS) as u32) }
+        unsafe { count.write_volatile(families.len() as u32) }
+    }
+
+    /// Tasks that the host's dispatch took from those DSQs since they were set.
+    pub(crate) fn orphans_served(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, orphans_served)).read_volatile() }
     }
 
     /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a

@@ -37,6 +37,7 @@ pub mod ops;
 pub mod pins;
 pub mod policy;
 mod polite;
+pub mod queues;
 pub mod recover;
 pub mod registry;
 pub mod report;
@@ -46,6 +47,7 @@ pub mod status;
 mod steps;
 pub mod stop;
 pub mod swap;
+pub mod topology;
 mod variables;
 
 pub use error::Error;

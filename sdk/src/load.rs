@@ -18,18 +18,23 @@ use state_migrate::Layout;
 
 use crate::abi;
 use crate::abi::Active;
+use crate::abi::Family;
 use crate::abi::HostData;
 use crate::abi::SdkData;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::host::HOST_MAP;
 use crate::kernel_btf::KernelBtf;
 use crate::libbpf_log;
 use crate::ops::Ops;
 use crate::policy::Inspected;
 use crate::policy::Policy;
+use crate::queues::family;
+use crate::registry::Claimed;
 use crate::scopes::CPU_MAP;
 use crate::scopes::SCOPES;
+use crate::topology::Topology;
 use crate::variables;
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
@@ -167,28 +172,40 @@ pub(crate) fn load_direct(
     inspected: &Inspected,
     kernel: &KernelBtf,
     layout: &Layout,
-    queues: &[u64],
+    queues: &Claimed,
 ) -> Result<Loaded> {
     let btf = augmented_btf(inspected, kernel, layout, 0)?;
-    let mut open = open_policy(policy, inspected, kernel, &btf, queues)?;
+    let mut open = open_policy(policy, inspected, kernel, &btf, &queues.ids())?;
     let mut ops = Ops::read(&open, &policy.btf()?)?;
     drop_unknown_ops(&mut open, &mut ops, kernel);
 
     size_cpu_records(&mut open)?;
     let active = Active { slot: 0, generation: 1, epoch: 1 }.to_word().to_ne_bytes();
-    patch(&mut open, ".data.scx_host", std::mem::offset_of!(HostData, active), &active)?;
+    patch(&mut open, HOST_MAP, std::mem::offset_of!(HostData, active), &active)?;
     for scope in &SCOPES {
-        patch(&mut open, ".data.scx_host", scope.image, &scope.image_of(layout))?;
+        patch(&mut open, HOST_MAP, scope.image, &scope.image_of(layout))?;
     }
-    for (i, id) in queues.iter().enumerate() {
-        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<u64>();
-        patch(&mut open, SDK_SECTION, offset, &id.to_ne_bytes())?;
+    let topology = Topology::read()?;
+    patch_topology(&mut open, &topology)?;
+    for (i, queue) in queues.all.iter().enumerate() {
+        let family = family(queue, topology.nr_cpus(), topology.nr_llcs);
+        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<Family>();
+        // SAFETY: Plain types take any bytes and have no padding.
+        patch(&mut open, SDK_SECTION, offset, unsafe { plain::as_bytes(&family) })?;
     }
     // Nothing is ever swept without the host.
     for mut program in open.progs_mut().filter(|p| SCOPES.iter().any(|s| p.name() == s.sweep)) {
         program.set_autoload(false);
     }
     load(open, ops, 0, 0)
+}
+
+/// As [`crate::host_data::Mapped::set_topology`].
+fn patch_topology(open: &mut OpenObject, topology: &Topology) -> Result<()> {
+    let llcs: Vec<u8> = topology.llc_of_cpu.iter().flat_map(|llc| llc.to_ne_bytes()).collect();
+    patch(open, HOST_MAP, std::mem::offset_of!(HostData, nr_cpus), &topology.nr_cpus().to_ne_bytes())?;
+    patch(open, HOST_MAP, std::mem::offset_of!(HostData, nr_llcs), &topology.nr_llcs.to_ne_bytes())?;
+    patch(open, HOST_MAP, std::mem::offset_of!(HostData, llc_of_cpu), &llcs)
 }
 
 fn patch(open: &mut OpenObject, section: &str, offset: usize, bytes: &[u8]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use state_migrate::QueueRow;
 use state_migrate::Row;
 
 use crate::registry::Generation;
@@ -68,9 +69,12 @@ pub struct Report {
     pub to: String,
     /// Columns of either policy, and what became of them.
     pub columns: Vec<Row>,
+    /// Queues of either policy, and what became of them.
+    #[serde(default)]
+    pub queues: Vec<QueueRow>,
     /// What the sweep did, for each scope that the plan has steps for.
     pub swept: Vec<Swept>,
-    /// Tasks handed over from queues that the new policy does not name.
+    /// Tasks handed over from queues that the new policy does not name, by the host's dispatch or by the swap.
     pub tasks_handed_over: u64,
     /// How long it took.
     pub timings: Timings,
@@ -90,6 +94,7 @@ impl Report {
             from,
             to: format!("{} {}", generation.policy, generation.version),
             columns: Vec::new(),
+            queues: Vec::new(),
             swept: Vec::new(),
             tasks_handed_over: 0,
             timings: Timings::default(),

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::kernel;
 use crate::pins::Pins;
+use crate::queues::Count;
 use crate::registry::Generation;
 
 /// A slot and the policy in it.
@@ -32,13 +33,19 @@ pub struct SlotStatus {
     pub columns: Vec<String>,
 }
 
-/// A DSQ.
+/// A DSQ, or a family of them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueueStatus {
     /// Name.
     pub name: String,
-    /// The kernel's id.
+    /// Order and span, as a policy's tag has them: `vtime,per-cpu`.
+    pub kind: String,
+    /// The kernel's id; of a family, that of its first member.
     pub id: u64,
+    /// How many members stand: 1 of a single queue.
+    pub members: u64,
+    /// Tasks that wait there.
+    pub queued: u64,
     /// Slots that name it.
     pub slots: Vec<u32>,
 }
@@ -127,12 +134,17 @@ pub fn status(pins: &Pins) -> Result<Status> {
             columns: columns.collect(),
         });
     }
-    status.queues = host
-        .registry
-        .queues
-        .iter()
-        .map(|q| QueueStatus { name: q.name.clone(), id: q.id, slots: q.slots.iter().copied().collect() })
-        .collect();
+    for queue in &host.registry.queues {
+        let Count { standing, queued } = host.count_queue(queue)?;
+        status.queues.push(QueueStatus {
+            name: queue.name.clone(),
+            kind: queue.queue().to_string(),
+            id: queue.id,
+            members: standing,
+            queued,
+            slots: queue.slots.iter().copied().collect(),
+        });
+    }
     status.task_bytes_free = host.registry.layout.free_bytes(Scope::Task);
     status.generations = host.registry.generations.clone();
     Ok(status)

@@ -45,12 +45,14 @@ use crate::recover;
 use crate::registry::Generation;
 use crate::registry::Kind;
 use crate::registry::Pending;
+use crate::registry::QueueInfo;
 use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
+use crate::topology::Topology;
 
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
@@ -94,10 +96,12 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let mut books = host.registry.clone();
     books.evict(slot);
     let plan = plan(&mut books, &inspected, Some(before.slot), slot)?;
-    let (queues, new_queues) = books.claim_queues(&inspected.schema, slot);
+    let queue_rows = books.queue_rows(before.slot, &inspected.schema.queues);
+    let queues = books.claim_queues(&inspected.schema, slot)?;
     let plan_ns = clock.lap();
 
-    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &queues };
+    let ids = queues.ids();
+    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &ids };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &seat, &host.shared())?;
     let generation =
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
@@ -107,7 +111,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let scopes = scopes_with_steps(&plan);
     let after =
         Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
-    prepare(host, books, &plan, &loaded, &generation, after, &new_queues)?;
+    prepare(host, books, &plan, &loaded, &generation, after, &queues.new)?;
     let compiled = compile(host, &plan);
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
@@ -119,6 +123,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let sweeper = Sweeper { compiled: compiled.as_ref(), slot: caller(&plan) };
     finish(host, &mut report, &scopes, sweeper, &mut clock)?;
     report.columns = plan.rows();
+    report.queues = queue_rows;
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
     report.timings.load_ns = load_ns;
@@ -144,20 +149,23 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let slot = 0;
     let mut books = Registry::new();
     let plan = plan(&mut books, &inspected, None, slot)?;
-    let (queues, _) = books.claim_queues(&inspected.schema, slot);
+    let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
+    let queues = books.claim_queues(&inspected.schema, slot)?;
     let plan_ns = clock.lap();
 
     let mut object = load::load_host(load::open_host(HOST_OBJECT, &kernel)?)?;
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
-    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &queues };
+    let ids = queues.ids();
+    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &ids };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &seat, &host.shared())
         .inspect_err(|_| undo(pins))?;
     let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
-    host.data.set_boot_queues(&queues);
+    host.data.set_topology(&Topology::read()?);
+    host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
     let after = Active { slot, generation: generation.number, epoch: 1 };
     prepare(&mut host, books, &plan, &loaded, &generation, after, &[]).inspect_err(|_| undo(pins))?;
     let mut report = Report::new(&generation, None);
@@ -171,6 +179,7 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
 
     close_books(&mut host);
     report.columns = plan.rows();
+    report.queues = queue_rows;
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
     report.timings.load_ns = load_ns;
@@ -193,6 +202,8 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
         why: "no earlier policy is loaded (this is the first since the host was started)".to_string(),
     })?;
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
+    let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
+    let queue_rows = host.registry.queue_rows(before.slot, queues);
     let generation =
         Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
@@ -230,6 +241,7 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
         finish(&mut host, &mut report, &scopes, sweeper, &mut clock)?;
     }
     report.columns = plan.rows();
+    report.queues = queue_rows;
     report.timings.total_ns = clock.total();
     Ok(report)
 }
@@ -283,7 +295,7 @@ fn prepare(
     loaded: &Loaded,
     generation: &Generation,
     after: Active,
-    new_queues: &[u64],
+    new_queues: &[QueueInfo],
 ) -> Result<()> {
     books.pending = Some(Pending {
         generation: generation.clone(),
@@ -300,7 +312,7 @@ fn prepare(
     prepared
 }
 
-fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[u64]) -> Result<()> {
+fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[QueueInfo]) -> Result<()> {
     host.create_queues(new_queues)?;
     host.fill(after.slot, loaded)?;
     set_plan(host, plan, after.epoch)?;
@@ -352,7 +364,7 @@ pub(crate) fn caller(plan: &Plan) -> Option<u8> {
 /// for a grace period that the task may be needed for.
 pub(crate) fn adopt(host: &Host, slot: u8) {
     let queues = host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(slot)));
-    host.data.set_orphans(&queues.map(|q| q.id).collect::<Vec<_>>());
+    host.data.set_orphans(&queues.map(|q| host.family(q)).collect::<Vec<_>>());
 }
 
 /// Step 5; how long it took, ns. It reads the clock itself: then the rehearsal runs all of the code that the commit does.
@@ -392,6 +404,7 @@ pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
     for queue in host.registry.queues.iter().filter(|q| !q.slots.contains(&active)) {
         handed += host.drain_queue(queue)?;
     }
+    handed += u64::from(host.data.orphans_served());
     host.data.set_orphans(&[]);
     let (kept, unnamed): (Vec<_>, Vec<_>) =
         std::mem::take(&mut host.registry.queues).into_iter().partition(|q| !q.slots.is_empty());

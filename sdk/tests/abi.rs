@@ -66,12 +66,21 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         abi,
         prolog,
         nr_orphans,
+        orphan_members,
         zero,
         swept,
         closed,
         reserved,
         orphans,
         boot_queues,
+        cgroup_families,
+        cgroup_members,
+        cgroup_lock,
+        cgroup_numbers,
+        orphans_served,
+        nr_cpus,
+        nr_llcs,
+        llc_of_cpu,
         task_image,
         cgroup_image,
         cpu_image,
@@ -81,7 +90,8 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         exit
     );
     same!(&btf, "scx_sweep_args", abi::SweepArgs, visited, applied, missing, part, parts);
-    same!(&btf, "scx_queue_args", abi::QueueArgs, id, queued, moved);
+    same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
+    same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);
 }
 

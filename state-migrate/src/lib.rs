@@ -33,11 +33,11 @@ pub use compile::compile;
 pub use layout::{HEADER, Layout, LayoutError, MAX_RECORD, Placed, ScopeLayout, Source};
 pub use object::ObjectError;
 pub use plan::{
-    Capacity, ColumnPlan, Fate, Plan, PlanError, PlanReport, Refusal, Retained, Row, check, plan, plan_back,
-    plan_report,
+    Capacity, ColumnPlan, Fate, Plan, PlanError, PlanReport, QueueRow, Refusal, Retained, Row, check, plan,
+    plan_back, plan_report, queue_rows,
 };
 pub use rule::{Conversion, Rule, Scale};
-pub use schema::{Column, MAX_ARG, Queue, QueueOrder, Schema, SchemaError, Scope, Signature};
+pub use schema::{Column, MAX_ARG, Queue, QueueOrder, QueueSpan, Schema, SchemaError, Scope, Signature};
 pub use snapshot::{Snapshot, SnapshotError};
 pub use step::{ApplyError, Call, Linear, MAX_STEPS, Number, Repeat, Step, apply, apply_with};
 pub use types::{StructField, Type, View};

@@ -19,6 +19,7 @@
 mod back;
 mod error;
 mod place;
+mod queues;
 mod report;
 mod resolve;
 
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::back::plan_back;
 pub use self::error::{PlanError, Retained};
+pub use self::queues::{QueueRow, queue_rows};
 pub use self::report::{Capacity, PlanReport, Refusal, Row, check, plan_report};
 
 use self::place::place_all;

@@ -1,8 +1,6 @@
 //! The columns and queues that a policy declares, read from its own BTF.
 //!
-//! Each scope's columns are the fields of one struct with a fixed name ([`Scope::struct_name`]). A field's default is
-//! the declaration tag `scx:default=<integer>`, a queue is a global variable with the tag `scx:queue=fifo` or
-//! `scx:queue=vtime`. The other tags of a field are its [`Rule`] and its unit:
+//! Each scope's columns are the fields of one struct with a fixed name ([`Scope::struct_name`]). A field's default X tags of a field are its [`Rule`] and its unit:
 //!
 //! | tag | meaning |
 //! | --- | --- |
@@ -43,6 +41,8 @@ use crate::well_known;
 
 /// The most columns in one scope.
 pub const MAX_COLUMNS: usize = 64;
+/// The most queues of one policy. One with a span counts once.
+pub const MAX_QUEUES: usize = 16;
 /// The longest name of a column or queue, in bytes.
 pub const MAX_NAME: usize = 63;
 /// The longest unit, in bytes.
@@ -131,13 +131,68 @@ impl fmt::Display for QueueOrder {
     }
 }
 
-/// A DSQ that a policy keeps tasks on.
+/// What there is one of under a queue's name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueSpan {
+    /// One, for everyone.
+    #[default]
+    One,
+    /// One for each CPU that there can be.
+    Cpu,
+    /// One for each last-level cache.
+    Llc,
+    /// One for each cgroup.
+    Cgroup,
+}
+
+impl QueueSpan {
+    /// All spans.
+    pub const ALL: [QueueSpan; 4] = [QueueSpan::One, QueueSpan::Cpu, QueueSpan::Llc, QueueSpan::Cgroup];
+
+    /// Is it the default one?
+    pub fn is_one(&self) -> bool {
+        *self == QueueSpan::One
+    }
+
+    /// What a tag has behind the order; nothing for one.
+    pub fn tag(self) -> Option<&'static str> {
+        match self {
+            QueueSpan::One => None,
+            QueueSpan::Cpu => Some("per-cpu"),
+            QueueSpan::Llc => Some("per-llc"),
+            QueueSpan::Cgroup => Some("per-cgroup"),
+        }
+    }
+}
+
+impl fmt::Display for QueueSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.tag().unwrap_or("one"))
+    }
+}
+
+/// A DSQ that a policy keeps tasks on, or a family of them. All three together are its identity: two that differ in any
+/// are two queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
     /// Its name: that of the variable that declares it.
     pub name: String,
     /// Its order.
     pub order: QueueOrder,
+    /// What there is one of.
+    #[serde(default, skip_serializing_if = "QueueSpan::is_one")]
+    pub span: QueueSpan,
+}
+
+impl fmt::Display for Queue {
+    /// As the tag has it: `vtime,per-cpu`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.span.tag() {
+            None => self.order.fmt(f),
+            Some(span) => f.pad(&format!("{},{span}", self.order)),
+        }
+    }
 }
 
 /// What a policy declares.

@@ -34,11 +34,22 @@ enum scx_scope {
 /* The most bytes that a conversion by a policy's own program may take, and the most that it may give. A power of two. */
 #define SCX_UPGRADE_MAX_ARG	64
 
-/* DSQs that the host's init creates before the first task is enqueued. */
+/* Families of DSQs that one policy may name, and all that are loaded together. */
 #define SCX_UPGRADE_MAX_QUEUES	16
-
-/* DSQs that no policy but the running one's predecessors names: as many as all slots can have. */
 #define SCX_UPGRADE_MAX_ORPHANS	64
+
+/* Members of queues that no policy names any more which one dispatch looks at: see host_dispatch(). */
+#define SCX_UPGRADE_ORPHANS_A_TIME 256
+
+/* The largest number of CPUs that there can be: as many as a kernel is built for. A power of two. */
+#define SCX_UPGRADE_MAX_CPUS	8192
+
+/*
+ * cgroups that can have a number, and with it queues of their own; those beyond share their nearest ancestor's. A
+ * power of two. Numbers are ahead of what is needed by at least the second figure, for cgroups yet to come.
+ */
+#define SCX_UPGRADE_MAX_CGROUPS	16384
+#define SCX_UPGRADE_SPARE_CGROUPS 64
 
 #define SCX_UPGRADE_EXIT_REASON	128
 #define SCX_UPGRADE_EXIT_MSG	1024
@@ -112,6 +123,16 @@ struct scx_exit_record {
 	char	msg[SCX_UPGRADE_EXIT_MSG];
 };
 
+/*
+ * A family of DSQs: `base | 0` to `base | (members - 1)`. The upper half of an id is the family, never given twice
+ * while the host lives; the lower half counts its members. Bits 63 and 62, which mean something to the kernel, stay 0.
+ */
+struct scx_family {
+	u64	base;			/* 0 ends a list */
+	u32	members;
+	u32	per_cgroup;		/* then the number of members is scx_host.cgroup_members, which grows */
+};
+
 /* A flag of struct sched_ext_ops that the host sets and a policy lacks, bit by slot. See host_enqueue(). */
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
@@ -123,12 +144,23 @@ struct scx_host {
 	u32	abi;
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
 	u32	nr_orphans;		/* see host_dispatch() */
-	u32	zero;			/* always 0, which the verifier does not know: for loops */
+	u32	orphan_members;		/* of all of them together */
+	u32	zero;			/* always 0, which the verifier does not know: see scx_zero() */
 	u32	swept;			/* tasks that the sweep under way has seen, about */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
-	u32	reserved[7];
-	u64	orphans[SCX_UPGRADE_MAX_ORPHANS];	/* ids */
-	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
+	u32	reserved[6];
+	struct scx_family orphans[SCX_UPGRADE_MAX_ORPHANS];
+	struct scx_family boot_queues[SCX_UPGRADE_MAX_QUEUES];
+	/* The per-cgroup families that stand; 0 is a hole. Only who holds the lock changes these three. */
+	u64	cgroup_families[SCX_UPGRADE_MAX_ORPHANS];
+	u32	cgroup_members;		/* each of them has; numbers of cgroups are below it */
+	u32	cgroup_lock;
+	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
+	u32	orphans_served;		/* tasks that dispatch took from orphans; not beside what each op reads */
+	/* The machine, set before the host is attached: possible CPUs, and which LLC, counted from 0, each is at. */
+	u32	nr_cpus;
+	u32	nr_llcs;
+	u16	llc_of_cpu[SCX_UPGRADE_MAX_CPUS];
 	/* What a new record of each scope starts as. */
 	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];
 	u64	cgroup_image[SCX_UPGRADE_CGROUP_DATA / 8];
@@ -151,8 +183,11 @@ struct scx_sweep_args {
 };
 
 struct scx_queue_args {
-	u64	id;
-	s64	queued;			/* out: tasks still on it */
+	u64	base;
+	u32	members;		/* in; out: as many as the family has, if it is per cgroup */
+	u32	per_cgroup;
+	u64	standing;		/* out: members that exist */
+	u64	queued;			/* out: tasks on them when it ended */
 	u64	moved;			/* out: tasks handed over */
 };
 
@@ -161,7 +196,7 @@ struct scx_sdk {
 	u32	abi;
 	u32	reserved;
 	u64	load;			/* counts loads into one host, from 1 */
-	u64	direct_queues[SCX_UPGRADE_MAX_QUEUES];	/* for init when attached without the host, 0 ends the list */
+	struct scx_family direct_queues[SCX_UPGRADE_MAX_QUEUES];	/* for init when attached without the host */
 };
 
 #endif /* __SCX_UPGRADE_ABI_H */

@@ -23,7 +23,7 @@
 #define __SCX_UPGRADE_POLICY_BPF_H
 
 #include <scx_upgrade/convert.bpf.h>
-#include <scx_upgrade/records.bpf.h>
+#include <scx_upgrade/queues.bpf.h>
 
 char _license[] SEC("license") = "GPL";
 
@@ -49,14 +49,64 @@ char _license[] SEC("license") = "GPL";
 #define __unit(unit)		__attribute__((btf_decl_tag("scx:unit=" #unit)))
 
 /*
- * A dispatch queue. @name holds its id. The same name and order in the next version is the same queue, with the tasks
- * that wait on it. An order is for ever: the kernel ejects a scheduler that mixes both on one queue.
+ * Dispatch queues. The same name, order and span in the next version is the same queue, with the tasks that wait on it.
+ * An order is for ever: the kernel ejects a scheduler that mixes both on one queue. Of a single queue @name is the id;
+ * the members of the others are had by:
+ *
+ *	POLICY_QUEUE_FIFO(name)			name
+ *	POLICY_QUEUE_FIFO_PER_CPU(name)		queue_of_cpu(name, cpu)
+ *	POLICY_QUEUE_FIFO_PER_LLC(name)		queue_of_llc(name, llc)
+ *	POLICY_QUEUE_FIFO_PER_CGROUP(name)	queue_of_cgroup(name, cgrp)
+ *
+ * and the same with VTIME. Each span has a type of its own, so that another's accessor does not compile.
  */
-#define POLICY_QUEUE(name, order)									\
-	const volatile u64 name __attribute__((btf_decl_tag("scx:queue=" order)))			\
-		SEC(".rodata.scx_q")
-#define POLICY_QUEUE_FIFO(name)		POLICY_QUEUE(name, "fifo")
-#define POLICY_QUEUE_VTIME(name)	POLICY_QUEUE(name, "vtime")
+#define POLICY_QUEUE(type, name, kind)									\
+	const volatile type name __attribute__((btf_decl_tag("scx:queue=" kind))) SEC(".rodata.scx_q")
+
+#define POLICY_QUEUE_FIFO(name)			POLICY_QUEUE(u64, name, "fifo")
+#define POLICY_QUEUE_VTIME(name)		POLICY_QUEUE(u64, name, "vtime")
+#define POLICY_QUEUE_FIFO_PER_CPU(name)		POLICY_QUEUE(struct scx_per_cpu, name, "fifo,per-cpu")
+#define POLICY_QUEUE_VTIME_PER_CPU(name)	POLICY_QUEUE(struct scx_per_cpu, name, "vtime,per-cpu")
+#define POLICY_QUEUE_FIFO_PER_LLC(name)		POLICY_QUEUE(struct scx_per_llc, name, "fifo,per-llc")
+#define POLICY_QUEUE_VTIME_PER_LLC(name)	POLICY_QUEUE(struct scx_per_llc, name, "vtime,per-llc")
+#define POLICY_QUEUE_FIFO_PER_CGROUP(name)	POLICY_QUEUE(struct scx_per_cgroup, name, "fifo,per-cgroup")
+#define POLICY_QUEUE_VTIME_PER_CGROUP(name)	POLICY_QUEUE(struct scx_per_cgroup, name, "vtime,per-cgroup")
+
+struct scx_per_cpu	{ u64 cpu_base; };
+struct scx_per_llc	{ u64 llc_base; };
+struct scx_per_cgroup	{ u64 cgroup_base; };
+
+/* The queue of a CPU. There is one for each that the machine can have: below scx_bpf_nr_cpu_ids(). */
+#define queue_of_cpu(name, cpu)		((name).cpu_base | (u32)(cpu))
+
+/* The queue of an LLC, 0 to nr_llcs() - 1. There is no other: a larger number is an error that the kernel ejects for. */
+#define queue_of_llc(name, llc)		((name).llc_base | (u32)(llc))
+
+/*
+ * The queue of a cgroup. One that is just being made, or that is gone while its last tasks end, may share its nearest
+ * ancestor's; the same op may so get another queue for a task later than it did before.
+ */
+#define queue_of_cgroup(name, cgrp)	((name).cgroup_base | scx_cgroup_index(cgrp))
+
+/* The queue with a number below nr_cgroup_queues(), whether a cgroup has it at present or not: to walk over them all. */
+#define cgroup_queue(name, number)	((name).cgroup_base | (u32)(number))
+
+/* The LLC that a CPU is at: 0 to nr_llcs() - 1, the same in every policy while the host lives. */
+static __always_inline u32 llc_of_cpu(s32 cpu)
+{
+	return scx_host.llc_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+}
+
+static __always_inline u32 nr_llcs(void)
+{
+	return scx_host.nr_llcs;
+}
+
+/* How many queues each per-cgroup family has now. It only grows. */
+static __always_inline u32 nr_cgroup_queues(void)
+{
+	return scx_host.cgroup_members;
+}
 
 const volatile struct scx_sdk scx_sdk SEC(".rodata.scx_sdk") = { .abi = SCX_UPGRADE_ABI };
 
@@ -95,7 +145,7 @@ static __always_inline struct policy_global *global_state(void)
  */
 s32 BPF_STRUCT_OPS_SLEEPABLE(policy_direct_init)
 {
-	return scx_create_queues(scx_sdk.direct_queues);
+	return scx_create_direct_queues(scx_sdk.direct_queues);
 }
 
 void BPF_STRUCT_OPS(policy_direct_exit, struct scx_exit_info *ei)

@@ -150,23 +150,6 @@ static __always_inline struct scx_global_record *scx_the_global_record(void)
 	return &scx_global_record;
 }
 
-/* Create the DSQs in a list that 0 ends. Only where a program may sleep. */
-static __always_inline s32 scx_create_queues(const volatile u64 *ids)
-{
-	s32 i, ret;
-
-	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
-		u64 id = ids[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
-
-		if (!id)
-			break;
-		ret = scx_bpf_create_dsq(id, -1);
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
 /* Record the kernel's word on why it took the scheduler off. */
 static __always_inline void scx_record_exit(struct scx_exit_info *ei)
 {

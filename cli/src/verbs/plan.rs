@@ -1,4 +1,4 @@
-//! `scx-upgrade plan`: what a swap to a policy would do to each column, without doing it. `scx-upgrade check`: the same
+//! `scx-upgrade plan`: what a swap to a policy would do to each column and queue, without doing it. `scx-upgrade check`: the same
 //! between two binaries, on any machine.
 
 use std::path::Path;
@@ -17,10 +17,14 @@ pub fn plan(pins: &Pins, binary: &Path, json: bool) -> Result<(), Failure> {
     let host = Host::running(pins)?;
     let active = host.data.active().slot;
     let slot = host.registry.choose_slot(active);
-    let mut layout = host.registry.layout.clone();
-    layout.evict(slot.into());
+    let mut books = host.registry.clone();
+    books.evict(slot);
     let schema = Policy::from_binary(binary)?.schema()?;
-    show(&plan_report(&layout, Some(active.into()), &schema, slot.into()), json)
+    let report = PlanReport {
+        queues: books.queue_rows(active, &schema.queues),
+        ..plan_report(&books.layout, Some(active.into()), &schema, slot.into())
+    };
+    show(&report, json)
 }
 
 pub fn check(old: &Path, new: &Path, json: bool) -> Result<(), Failure> {
@@ -43,6 +47,7 @@ fn show(report: &PlanReport, json: bool) -> Result<(), Failure> {
 
 fn text(report: &PlanReport) {
     output::rows(&report.rows);
+    output::queues(&report.queues);
     for refusal in report.refused.iter().filter(|r| r.columns.is_empty()) {
         println!("  refused    {}", refusal.reason);
     }

@@ -44,7 +44,11 @@ fn text(status: &Status) {
         println!("slot {}      {} {}  {role}, {process}", slot.slot, slot.policy, slot.version);
     }
     for queue in &status.queues {
-        println!("queue       {} ({:#x}), named by slots {:?}", queue.name, queue.id, queue.slots);
+        let members = if queue.members == 1 { String::new() } else { format!(" x {}", queue.members) };
+        println!(
+            "queue       {} ({}{members}, {:#x}), {} waiting, named by slots {:?}",
+            queue.name, queue.kind, queue.id, queue.queued, queue.slots
+        );
     }
     println!("free        {} bytes of each task record", status.task_bytes_free);
 }

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 7] = [
+const HEADERS: [(&str, &str); 8] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),
     ("convert.bpf.h", include_str!("../../../bpf/include/scx_upgrade/convert.bpf.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
+    ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),
     ("sweep.bpf.h", include_str!("../../../bpf/include/scx_upgrade/sweep.bpf.h")),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnPlan, Draft, Fate, Plan, PlanError};
+use super::{ColumnPlan, Draft, Fate, Plan, PlanError, QueueRow, queue_rows};
 use crate::layout::{Layout, ScopeLayout};
 use crate::schema::{Schema, Scope};
 
@@ -108,6 +108,9 @@ pub struct PlanReport {
     pub rows: Vec<Row>,
     /// All that stands against the plan.
     pub refused: Vec<Refusal>,
+    /// What becomes of the queues. A layout knows none: who does fills this in with [`queue_rows`].
+    #[serde(default)]
+    pub queues: Vec<QueueRow>,
     /// The records of the scopes that the new policy has state in.
     pub capacity: Vec<Capacity>,
     /// The plan, if nothing stands against it.
@@ -140,7 +143,7 @@ pub fn plan_report(resident: &Layout, running: Option<u32>, schema: &Schema, slo
     rows.retain(|r| r.fate != "dropped" || !refused_names.contains(&(r.scope, r.column.clone())));
     rows.sort_by_key(|r| r.scope);
     let plan = refused.is_empty().then_some(draft.plan);
-    PlanReport { rows, refused, capacity: draft.capacity, plan }
+    PlanReport { rows, refused, queues: Vec::new(), capacity: draft.capacity, plan }
 }
 
 /// What a swap from a policy with the `old` schema to one with `new` would do, in a host with records of `sizes`:
@@ -148,7 +151,10 @@ pub fn plan_report(resident: &Layout, running: Option<u32>, schema: &Schema, slo
 pub fn check(old: &Schema, new: &Schema, sizes: &[(Scope, u32)]) -> PlanReport {
     let first = plan_report(&Layout::new(sizes), None, old, 0);
     match &first.plan {
-        Some(plan) => plan_report(&plan.layout, Some(0), new, 1),
+        Some(plan) => PlanReport {
+            queues: queue_rows(&old.queues, &[], &new.queues),
+            ..plan_report(&plan.layout, Some(0), new, 1)
+        },
         None => first,
     }
 }

@@ -1,6 +1,6 @@
 //! Why a policy's BTF is no schema.
 
-use super::{MAX_ARG, MAX_COLUMNS, MAX_NAME, MAX_UNIT, Scope};
+use super::{MAX_ARG, MAX_COLUMNS, MAX_NAME, MAX_QUEUES, MAX_UNIT, Scope};
 use crate::btf::BtfError;
 use crate::object::ObjectError;
 use crate::types::Type;
@@ -145,6 +145,16 @@ pub enum SchemaError {
 
     #[error("queue `{queue}`: order `{order}` is unknown; use `scx:queue=fifo` or `scx:queue=vtime`")]
     QueueOrder { queue: String, order: String },
+    #[error(
+        "queue `{queue}`: span `{span}` is unknown; use per-cpu, per-llc or per-cgroup behind the order, as in \
+         `scx:queue=fifo,per-cpu`, or nothing for a single queue"
+    )]
+    QueueSpan { queue: String, span: String },
+    #[error(
+        "there are {count} queues, at most {MAX_QUEUES} can be; let one with a span (per-cpu, per-llc, per-cgroup), which \
+         counts once, take the place of several"
+    )]
+    TooManyQueues { count: usize },
     #[error("queue `{queue}` is declared twice; a queue is one variable with one tag, rename or drop one")]
     DuplicateQueue { queue: String },
     #[error("queue `{queue}`: the name is empty or longer than {MAX_NAME} bytes; rename the variable")]

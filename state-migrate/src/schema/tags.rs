@@ -1,7 +1,7 @@
 //! The `scx:` declaration tags: defaults, rules, units and queues.
 
 use super::draft::{Draft, FIELD_TAGS, PREFIX};
-use super::{Column, MAX_NAME, Queue, QueueOrder, SchemaError, Scope};
+use super::{Column, MAX_NAME, MAX_QUEUES, Queue, QueueOrder, QueueSpan, SchemaError, Scope};
 use crate::btf::{Btf, DeclTag, Kind};
 use crate::types::StructField;
 
@@ -43,18 +43,17 @@ impl<'a> Tags<'a> {
         };
         for tag in self.tags.extract_if(.., |t| on_var(t)) {
             let name = btf.name(tag.target).to_owned();
-            let order = match tag.text.strip_prefix(QUEUE).unwrap_or_default() {
-                "fifo" => QueueOrder::Fifo,
-                "vtime" => QueueOrder::Vtime,
-                other => return Err(SchemaError::QueueOrder { queue: name, order: other.to_owned() }),
-            };
+            let (order, span) = kind(&name, tag.text.strip_prefix(QUEUE).unwrap_or_default())?;
             if name.is_empty() || name.len() > MAX_NAME {
                 return Err(SchemaError::QueueName { queue: name });
             }
             if queues.iter().any(|q| q.name == name) {
                 return Err(SchemaError::DuplicateQueue { queue: name });
             }
-            queues.push(Queue { name, order });
+            queues.push(Queue { name, order, span });
+        }
+        if queues.len() > MAX_QUEUES {
+            return Err(SchemaError::TooManyQueues { count: queues.len() });
         }
         Ok(queues)
     }
@@ -70,6 +69,22 @@ impl<'a> Tags<'a> {
         }
         Err(SchemaError::UnknownTag { place, tag: text })
     }
+}
+
+/// `fifo`, or `vtime,per-cpu`.
+fn kind(queue: &str, text: &str) -> Result<(QueueOrder, QueueSpan), SchemaError> {
+    let (order, span) = text.split_once(',').map_or((text, None), |(order, span)| (order, Some(span)));
+    let order = match order {
+        "fifo" => QueueOrder::Fifo,
+        "vtime" => QueueOrder::Vtime,
+        _ => return Err(SchemaError::QueueOrder { queue: queue.to_owned(), order: order.to_owned() }),
+    };
+    let found = QueueSpan::ALL.into_iter().find(|s| s.tag() == span);
+    let span = found.ok_or_else(|| SchemaError::QueueSpan {
+        queue: queue.to_owned(),
+        span: span.unwrap_or_default().to_owned(),
+    })?;
+    Ok((order, span))
 }
 
 /// What a tag is on, for messages.

@@ -1,6 +1,6 @@
 //! Builds BTF byte by byte.
 
-use state_migrate::{Column, Kind, QueueOrder, Rule, Schema, StructField, Type, View};
+use state_migrate::{Column, Kind, Rule, Schema, StructField, Type, View};
 
 pub const SIGNED: u32 = 1;
 pub const BOOL: u32 = 4;
@@ -170,8 +170,7 @@ impl Builder {
         let int = self.int("unsigned long", 8, 0);
         for queue in &schema.queues {
             let var = self.var(&queue.name, int);
-            let order = if queue.order == QueueOrder::Fifo { "fifo" } else { "vtime" };
-            self.tag(&format!("scx:queue={order}"), var, -1);
+            self.tag(&format!("scx:queue={queue}"), var, -1);
         }
     }
 

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use state_migrate::{
-    Column, Conversion, Kind, Layout, Queue, QueueOrder, Rule, Schema, Scope, Signature, Type, plan,
+    Column, Conversion, Kind, Layout, Queue, QueueOrder, QueueSpan, Rule, Schema, Scope, Signature, Type,
+    plan,
 };
 
 use crate::builder::{BOOL, Builder, SIGNED, array, column, s, u};
@@ -121,7 +122,7 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         (Scope::Cpu, vec![column("hist", array(array(u(8), 3), 5)), with("on", Type::Bool, 1)]),
         (Scope::Global, vec![with("mode", Type::Enum { size: 4, signed: true }, -1)]),
     ]);
-    let queues = vec![Queue { name: "q".into(), order: QueueOrder::Vtime }];
+    let queues = vec![Queue { name: "q".into(), order: QueueOrder::Vtime, span: QueueSpan::Cpu }];
     let all = Schema { scopes, queues, ..Schema::default() };
     let task = |columns| Schema { scopes: BTreeMap::from([(Scope::Task, columns)]), ..Schema::default() };
     let rule = Rule {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use state_migrate::{
-    Column, Fate, HEADER, Layout, MAX_STEPS, Plan, PlanError, Repeat, Schema, Scope, Step, StructField, Type,
-    plan,
+    Column, Fate, HEADER, Layout, MAX_STEPS, Plan, PlanError, Queue, QueueOrder, QueueSpan, Repeat, Schema,
+    Scope, Step, StructField, Type, check, plan, queue_rows,
 };
 
 use crate::builder::{array, column, s, u};
@@ -177,4 +177,44 @@ fn refuses_slots_in_use_and_scopes_without_a_record() {
     let error = plan(&layout, Some(0), &schema(Scope::Cpu, vec![column("a", u(64))]), 1).unwrap_err();
     assert_eq!(error, PlanError::NoRecord { scope: Scope::Cpu });
     assert!(error.to_string().contains("struct policy_cpu"), "{error}");
+}
+
+#[test]
+fn queues_are_kept_by_name_order_and_span() {
+    let queue = |name: &str, order, span| Queue { name: name.into(), order, span };
+    let single = queue("q", QueueOrder::Fifo, QueueSpan::One);
+    let per_cpu = queue("q", QueueOrder::Fifo, QueueSpan::Cpu);
+    let by_vtime = queue("q", QueueOrder::Vtime, QueueSpan::Cpu);
+    let other = queue("other", QueueOrder::Fifo, QueueSpan::Llc);
+    let rows = |running: &[&Queue], loaded: &[&Queue], new: &[&Queue]| {
+        let own = |queues: &[&Queue]| queues.iter().map(|q| (*q).clone()).collect::<Vec<_>>();
+        let rows = queue_rows(&own(running), &own(loaded), &own(new));
+        rows.into_iter()
+            .map(|r| format!("{} {} {} {}", r.fate, r.queue, r.kind, r.reason.unwrap_or_default()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        rows(&[&per_cpu, &other], &[], &[&other, &per_cpu]),
+        ["kept other fifo,per-llc ", "kept q fifo,per-cpu "]
+    );
+    let another = "new q fifo,per-cpu the fifo of this name is another queue";
+    assert_eq!(rows(&[&single], &[], &[&per_cpu]), [another, "handed over q fifo "]);
+    let another = "new q fifo,per-cpu the vtime,per-cpu of this name is another queue";
+    assert_eq!(rows(&[&by_vtime], &[&other], &[&per_cpu]), [another, "handed over q vtime,per-cpu "]);
+    assert_eq!(
+        rows(&[], &[&other], &[&other]),
+        ["kept other fifo,per-llc another policy that is loaded has it"]
+    );
+    assert_eq!(rows(&[], &[], &[&other]), ["new other fifo,per-llc "]);
+}
+
+#[test]
+fn a_check_says_what_becomes_of_queues() {
+    let with = |span| Schema {
+        queues: vec![Queue { name: "q".into(), order: QueueOrder::Fifo, span }],
+        ..Schema::default()
+    };
+    let report = check(&with(QueueSpan::Llc), &with(QueueSpan::Cgroup), &[]);
+    let fates: Vec<_> = report.queues.iter().map(|r| (r.kind.as_str(), r.fate.as_str())).collect();
+    assert_eq!(fates, [("fifo,per-cgroup", "new"), ("fifo,per-llc", "handed over")]);
 }

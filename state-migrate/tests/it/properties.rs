@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use state_migrate::{
-    Btf, Column, Fate, HEADER, Kind, Layout, Plan, Queue, QueueOrder, Schema, Scope, StructField, Type,
-    augment, plan,
+    Btf, Column, Fate, HEADER, Kind, Layout, Plan, Queue, QueueOrder, QueueSpan, Schema, Scope, StructField,
+    Type, augment, plan,
 };
 
 use crate::builder::{Builder, column, union};
@@ -80,13 +80,15 @@ fn columns() -> impl Strategy<Value = BTreeMap<usize, (bool, Option<u64>)>> {
     btree_map(0..NAMES.len(), (other, any::<Option<u64>>()), 1..6)
 }
 
-type Draft = (BTreeMap<Scope, BTreeMap<usize, (bool, Option<u64>)>>, BTreeMap<String, QueueOrder>);
+type Draft =
+    (BTreeMap<Scope, BTreeMap<usize, (bool, Option<u64>)>>, BTreeMap<String, (QueueOrder, QueueSpan)>);
 
 /// A schema without its types.
 fn draft() -> impl Strategy<Value = Draft> {
     let scope = prop::sample::select(Scope::ALL.to_vec());
     let order = prop::sample::select(vec![QueueOrder::Fifo, QueueOrder::Vtime]);
-    (btree_map(scope, columns(), 0..4), btree_map("q[a-z]{0,8}", order, 0..3))
+    let span = prop::sample::select(QueueSpan::ALL.to_vec());
+    (btree_map(scope, columns(), 0..4), btree_map("q[a-z]{0,8}", (order, span), 0..3))
 }
 
 fn finish((scopes, queues): Draft, pool: &[(Type, Type)]) -> Schema {
@@ -97,7 +99,7 @@ fn finish((scopes, queues): Draft, pool: &[(Type, Type)]) -> Schema {
     };
     Schema {
         scopes: scopes.into_iter().map(|(s, c)| (s, c.into_iter().map(make).collect())).collect(),
-        queues: queues.into_iter().map(|(name, order)| Queue { name, order }).collect(),
+        queues: queues.into_iter().map(|(name, (order, span))| Queue { name, order, span }).collect(),
         ..Schema::default()
     }
 }

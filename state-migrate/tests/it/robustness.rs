@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use state_migrate::{
-    Btf, Kind, Layout, Queue, QueueOrder, Schema, Scope, StructField, Type, augment, malformed_kfuncs,
-    object, plan,
+    Btf, Kind, Layout, Queue, QueueOrder, QueueSpan, Schema, Scope, StructField, Type, augment,
+    malformed_kfuncs, object, plan,
 };
 
 use crate::builder::{Builder, array, column, u};
@@ -19,7 +19,7 @@ pub fn sample() -> Schema {
         column("mode", Type::Enum { size: 4, signed: true }),
         column("st", array(Type::Struct { size: 16, align: 4, fields }, 2)),
     ];
-    let queues = vec![Queue { name: "shared".into(), order: QueueOrder::Fifo }];
+    let queues = vec![Queue { name: "shared".into(), order: QueueOrder::Fifo, span: QueueSpan::One }];
     Schema { scopes: BTreeMap::from([(Scope::Task, columns)]), queues, ..Schema::default() }
 }
 

@@ -1,7 +1,9 @@
 //! Reading a policy's schema.
 
+use state_migrate::schema::MAX_QUEUES;
 use state_migrate::{
-    Btf, Column, Kind, ObjectError, QueueOrder, Scale, Schema, SchemaError, Scope, Signature, Type,
+    Btf, Column, Kind, ObjectError, Queue, QueueOrder, QueueSpan, Scale, Schema, SchemaError, Scope,
+    Signature, Type,
 };
 
 use crate::builder::{BOOL, Builder, SIGNED, array, s, u, union};
@@ -269,6 +271,55 @@ fn reads_queues() {
     let third = b.var("third", int);
     b.tag("scx:queue=lifo", third, -1);
     assert!(matches!(read(&b), Err(SchemaError::QueueOrder { order, .. }) if order == "lifo"));
+}
+
+#[test]
+fn reads_the_span_of_a_queue() {
+    let with = |tag: &str| {
+        let mut b = Builder::new();
+        let int = b.int("unsigned long", 8, 0);
+        let var = b.var("q", int);
+        b.tag(&format!("scx:queue={tag}"), var, -1);
+        read(&b).map(|schema| schema.queues)
+    };
+    for order in [QueueOrder::Fifo, QueueOrder::Vtime] {
+        for span in QueueSpan::ALL {
+            let queue = Queue { name: "q".into(), order, span };
+            assert_eq!(with(&queue.to_string()).unwrap(), [queue]);
+        }
+    }
+    for (tag, unknown) in
+        [("fifo,", ""), ("fifo,per-node", "per-node"), ("vtime,per-cpu,per-llc", "per-cpu,per-llc")]
+    {
+        assert!(matches!(with(tag), Err(SchemaError::QueueSpan { span, .. }) if span == unknown), "{tag}");
+    }
+    assert!(matches!(with("per-cpu"), Err(SchemaError::QueueOrder { order, .. }) if order == "per-cpu"));
+}
+
+#[test]
+fn a_queue_of_before_there_were_spans_is_a_single_one() {
+    let queue: Queue = serde_json::from_str(r#"{ "name": "q", "order": "fifo" }"#).unwrap();
+    assert_eq!(queue.span, QueueSpan::One);
+    assert_eq!(serde_json::to_string(&queue).unwrap(), r#"{"name":"q","order":"fifo"}"#);
+    let cpu = Queue { span: QueueSpan::Cpu, ..queue };
+    assert_eq!(serde_json::to_string(&cpu).unwrap(), r#"{"name":"q","order":"fifo","span":"cpu"}"#);
+}
+
+#[test]
+fn a_policy_has_so_many_queues_and_no_more() {
+    let with = |count: usize| {
+        let mut b = Builder::new();
+        let int = b.int("unsigned long", 8, 0);
+        for i in 0..count {
+            let var = b.var(&format!("q{i}"), int);
+            b.tag("scx:queue=fifo,per-cgroup", var, -1);
+        }
+        read(&b).map(|schema| schema.queues.len())
+    };
+    assert_eq!(with(MAX_QUEUES), Ok(MAX_QUEUES));
+    let error = with(MAX_QUEUES + 1).unwrap_err();
+    assert_eq!(error, SchemaError::TooManyQueues { count: MAX_QUEUES + 1 });
+    assert!(error.to_string().contains("there are 17 queues, at most 16 can be"), "{error}");
 }
 
 #[test]

@@ -79,7 +79,8 @@ pub fn status() -> Status {
 pub fn fresh() {
     let ran = cli(&["stop"]);
     assert!(ran.code == 0 || ran.code == 3, "cannot stop what an earlier test left: {}", ran.err);
-    for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b", "sweep_1", "sweep_2"] {
+    let others = ["queue_single", "queue_cpu", "queue_llc", "queue_cgroup", "sweep_1", "sweep_2"];
+    for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b"].into_iter().chain(others) {
         for pid in pids(name) {
             kill(pid, libc::SIGKILL);
         }
@@ -227,6 +228,11 @@ impl Cgroup {
     /// Its key in a map of cgroup storage: an open descriptor.
     pub fn key(&self) -> u32 {
         std::os::fd::AsRawFd::as_raw_fd(&self.dir) as u32
+    }
+
+    /// Let the cgroups in this one have the cpu controller: only such are cgroups to the scheduler.
+    pub fn share_cpu(&self) {
+        std::fs::write(self.path.join("cgroup.subtree_control"), "+cpu").unwrap();
     }
 
     /// Move a process here. One that has just ended is no failure.

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The host's part of queues: their creation, the hand-over of those that the running policy does not name, and the
+ * numbers of cgroups.
+ *
+ * DSQs can be made only where a program may sleep, and a cgroup's first task may be enqueued the moment that
+ * cgroup_init returns, which in a host that dispatches by tail calls does not sleep (Linux up to v6.19 refuses program
+ * arrays in sleepable programs). So members are made ahead, and a cgroup is given a number for which they stand. A work
+ * item, which may sleep, makes more when few are left. A cgroup that found none left shares its nearest ancestor's
+ * member until then.
+ *
+ * A number is used again when its cgroup is gone and its members have been empty for a while. Members are not
+ * destroyed as cgroups go, only with their family: an op in flight may still insert into one, and the kernel ejects a
+ * scheduler that inserts into a queue which is gone. Who does so into one that was given up is handed over, as below.
+ */
+#ifndef __SCX_UPGRADE_QUEUES_HOST_H
+#define __SCX_UPGRADE_QUEUES_HOST_H
+
+#include <scx_upgrade/queues.bpf.h>
+
+/*
+ * How long the members of a number must have been empty before it is given to another cgroup, and how often that is
+ * looked at. What may still insert is an op in flight, which runs with interrupts off: this is much longer.
+ */
+#define NUMBER_QUIET_NS		(1000 * 1000 * 1000ULL)
+#define REAP_PERIOD_NS		(20 * 1000 * 1000ULL)
+
+/* The state of each number: 0 is free, 1 taken, anything else is when the members of a retired one were last not empty. */
+#define NUMBER_FREE		0
+#define NUMBER_TAKEN		1
+
+u64 numbers[SCX_UPGRADE_MAX_CGROUPS];
+/* How many are retired; where to look for a free one; does any cgroup do without? */
+u32 nr_retired, next_number, someone_wants;
+
+/* Pinned: the kernel cancels both when the last that user space holds of the map goes. */
+struct scx_cgroup_work {
+	struct bpf_wq grow;
+	struct bpf_timer reap;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct scx_cgroup_work);
+} scx_cgroup_work SEC(".maps");
+
+extern int bpf_wq_init(struct bpf_wq *wq, void *p__map, unsigned int flags) __ksym __weak;
+extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym __weak;
+/* The first up to v6.19 or so, the second since: the kernel fills the last argument in itself. */
+extern int bpf_wq_set_callback_impl(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
+				    unsigned int flags__k, void *aux__ign) __ksym __weak;
+extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
+			       unsigned int flags) __ksym __weak;
+
+static __always_inline struct scx_cgroup_work *cgroup_work(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scx_cgroup_work, &zero);
+}
+
+/*
+ * The lock of what the families and the number of their members are. Its holders sleep, so no BPF lock will do; they
+ * are few, and who does not get it tries again later. A program runs to its end whoever is killed.
+ */
+static __always_inline bool lock_families(void)
+{
+	return !__sync_val_compare_and_swap(&scx_host.cgroup_lock, 0, 1);
+}
+
+static __always_inline void unlock_families(void)
+{
+	__sync_lock_test_and_set(&scx_host.cgroup_lock, 0);
+}
+
+/* Take a free number, plus one; 0 if there is none. In turn, so that one given up rests for long. */
+static __noinline u32 take_number(void)
+{
+	u32 members = scx_host.cgroup_members, from = next_number, i;
+
+	bpf_for(i, 0, members) {
+		u32 number = from + i;
+
+		if (number >= members)
+			number -= members;
+		number &= SCX_UPGRADE_MAX_CGROUPS - 1;
+		if (numbers[number] != NUMBER_FREE ||
+		    __sync_val_compare_and_swap(&numbers[number], NUMBER_FREE, NUMBER_TAKEN) != NUMBER_FREE)
+			continue;
+		__sync_fetch_and_add(&scx_host.cgroup_numbers, 1);
+		next_number = number + 1;
+		return number + 1;
+	}
+	return 0;
+}
+
+/* Hand over the tasks on one DSQ; how many they were. The DSQ need not exist. */
+static __noinline u64 hand_over_queue(u64 id)
+{
+	s32 queued = scx_bpf_dsq_nr_queued(id);
+	struct task_struct *p;
+
+	if (queued <= 0)
+		return 0;
+	if (bpf_ksym_exists(scx_bpf_dsq_reenq___compat)) {
+		scx_bpf_dsq_reenq___compat(id, 0);
+		return queued;
+	}
+	bpf_rcu_read_lock();
+	bpf_for_each(scx_dsq, p, id, 0)
+		scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+	bpf_rcu_read_unlock();
+	return queued;
+}
+
+/* Hand over the tasks on a number's member of every family; were there any? */
+static __noinline bool hand_over_number(u32 number)
+{
+	u32 any = scx_zero(), i;
+
+	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
+		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+
+		if (base && hand_over_queue(base | number))
+			any = 1;
+	}
+	return any;
+}
+
+static int grow_cgroup_queues(void *map, int *key, void *value);
+
+static __always_inline void start_growing(struct scx_cgroup_work *work)
+{
+	/* The second time the kernel says that it is initialised already. */
+	bpf_wq_init(&work->grow, &scx_cgroup_work, 0);
+	if (bpf_ksym_exists(bpf_wq_set_callback))
+		bpf_wq_set_callback(&work->grow, grow_cgroup_queues, 0);
+	else
+		bpf_wq_set_callback_impl(&work->grow, grow_cgroup_queues, 0, NULL);
+	bpf_wq_start(&work->grow, 0);
+}
+
+/*
+ * Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. When none is left
+ * one more round looks at the free ones too. No one inserts there: if ever someone does, it is not for ever.
+ */
+static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
+{
+	u32 members = scx_host.cgroup_members, i;
+	bool last = !nr_retired;
+	u64 now = bpf_ktime_get_ns();
+
+	bpf_for(i, 0, members) {
+		u32 number = i & (SCX_UPGRADE_MAX_CGROUPS - 1);
+		u64 since = numbers[number];
+
+		if (since == NUMBER_TAKEN || (since == NUMBER_FREE && !last))
+			continue;
+		if (hand_over_number(number) && since != NUMBER_FREE) {
+			numbers[number] = now;
+			continue;
+		}
+		/* Signed: it may have been retired since the clock was read. */
+		if (since != NUMBER_FREE && (s64)(now - since) > (s64)NUMBER_QUIET_NS) {
+			__sync_fetch_and_add(&nr_retired, -1);
+			__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
+			__sync_lock_test_and_set(&numbers[number], NUMBER_FREE);
+		}
+	}
+	if (someone_wants)
+		bpf_wq_start(&work->grow, 0);
+	if (nr_retired || !last)
+		bpf_timer_start(&work->reap, REAP_PERIOD_NS, 0);
+	return 0;
+}
+
+/* @number's cgroup is gone. Tasks may still be on its members, and an op in flight may add some. */
+static __always_inline void retire_number(u32 number)
+{
+	struct scx_cgroup_work *work = cgroup_work();
+
+	__sync_fetch_and_add(&nr_retired, 1);
+	numbers[number & (SCX_UPGRADE_MAX_CGROUPS - 1)] = bpf_ktime_get_ns();
+	if (!work)
+		return;
+	bpf_timer_init(&work->reap, &scx_cgroup_work, CLOCK_MONOTONIC);
+	bpf_timer_set_callback(&work->reap, reap_numbers);
+	bpf_timer_start(&work->reap, REAP_PERIOD_NS, 0);
+}
+
+/*
+ * Give @own's cgroup a number, if one is free. Whoever then finds that the cgroup went meanwhile takes the number back:
+ * the exchange sees to it that it is one only.
+ */
+static __noinline int give_number(struct scx_cgroup_number *own)
+{
+	u32 number = take_number();
+
+	if (!number)
+		return -ENOSPC;
+	__sync_lock_test_and_set(&own->number, number);
+	if (!*(volatile u32 *)&own->wants) {
+		number = __sync_lock_test_and_set(&own->number, 0);
+		if (number)
+			retire_number(number - 1);
+	}
+	return 0;
+}
+
+/* The cgroups that found no number. */
+static __noinline int number_the_rest(void)
+{
+	struct cgroup_subsys_state *pos;
+	struct cgroup *root;
+
+	if (!someone_wants)
+		return 0;
+	root = bpf_cgroup_from_id(1);
+	if (!root)
+		return 0;
+	someone_wants = 0;
+	bpf_rcu_read_lock();
+	bpf_for_each(css, pos, &root->self, BPF_CGROUP_ITER_DESCENDANTS_PRE) {
+		struct cgroup *cgrp = pos->cgroup;
+		struct scx_cgroup_number *own;
+
+		if (!cgrp)
+			continue;
+		own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, 0);
+		if (own && own->wants && !own->number && give_number(own))
+			someone_wants = 1;
+	}
+	bpf_rcu_read_unlock();
+	bpf_cgroup_release(root);
+	return 0;
+}
+
+/* Are fewer numbers left than are to be spare? */
+static __always_inline bool numbers_run_short(void)
+{
+	u32 members = scx_host.cgroup_members;
+
+	return members < SCX_UPGRADE_MAX_CGROUPS && scx_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
+}
+
+/* Create the members from @first to @end of every per-cgroup family. */
+static __noinline int grow_families(u32 first, u32 end)
+{
+	u32 i;
+	int ret;
+
+	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
+		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+
+		if (!base)
+			continue;
+		ret = scx_create_members(base, first, end);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/*
+ * The work item: make more members, and number the cgroups that went without. Where there is no memory for more, those
+ * go on without.
+ */
+static int grow_cgroup_queues(void *map, int *key, void *value)
+{
+	struct scx_cgroup_work *work = value;
+	u32 members, more;
+
+	if (!lock_families()) {
+		bpf_wq_start(&work->grow, 0);
+		return 0;
+	}
+	members = scx_host.cgroup_members;
+	if (numbers_run_short()) {
+		more = members + members / 2 + SCX_UPGRADE_SPARE_CGROUPS;
+		if (more > SCX_UPGRADE_MAX_CGROUPS)
+			more = SCX_UPGRADE_MAX_CGROUPS;
+		if (!grow_families(members, more))
+			scx_host.cgroup_members = more;
+	}
+	unlock_families();
+	number_the_rest();
+	return 0;
+}
+
+/* For cgroup_init. A cgroup without a number is none the worse but for sharing. */
+static __always_inline void number_cgroup(struct cgroup *cgrp)
+{
+	struct scx_cgroup_number *own;
+	struct scx_cgroup_work *work;
+
+	own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!own)
+		return;
+	own->wants = 1;
+	if (give_number(own))
+		someone_wants = 1;
+	if (someone_wants || numbers_run_short()) {
+		work = cgroup_work();
+		if (work)
+			start_growing(work);
+	}
+}
+
+/* For cgroup_exit. From here on the dying tasks that are still in @cgrp use its nearest ancestor's queues. */
+static __always_inline void unnumber_cgroup(struct cgroup *cgrp)
+{
+	struct scx_cgroup_number *own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, 0);
+	u32 number;
+
+	if (!own)
+		return;
+	__sync_lock_test_and_set(&own->wants, 0);
+	number = __sync_lock_test_and_set(&own->number, 0);
+	if (number)
+		retire_number(number - 1);
+}
+
+/* Create a per-cgroup family, and make it grow as cgroups come. With the lock held, or before the host is attached. */
+static __noinline int add_cgroup_family(u64 base)
+{
+	u32 i, free = SCX_UPGRADE_MAX_ORPHANS;
+	int ret;
+
+	ret = scx_create_members(base, 0, scx_host.cgroup_members);
+	if (ret)
+		return ret;
+	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
+		u64 other = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+
+		if (other == base)
+			return 0;
+		if (!other)
+			free = i;
+	}
+	if (free >= SCX_UPGRADE_MAX_ORPHANS)
+		return -ENOSPC;
+	scx_host.cgroup_families[free & (SCX_UPGRADE_MAX_ORPHANS - 1)] = base;
+	return 0;
+}
+
+/* Create the queues of the policy that is active when the host is attached. */
+static __always_inline int create_boot_queues(void)
+{
+	u32 i, members;
+	int ret;
+
+	ret = scx_count_cgroups(false);
+	if (ret < 0)
+		return ret;
+	members = ret + 2 * SCX_UPGRADE_SPARE_CGROUPS;
+	scx_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
+
+	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
+		volatile struct scx_family *family = &scx_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
+
+		if (!family->base)
+			break;
+		if (family->per_cgroup)
+			ret = add_cgroup_family(family->base);
+		else
+			ret = scx_create_members(family->base, 0, family->members);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+/*
+ * Move a task to the local DSQ from a queue that a commit took from under its tasks. Of few members all are asked, the
+ * first first. Of many only some, from a random place on: their look-ups take time, and a lock is held.
+ */
+static __noinline int serve_orphans(void)
+{
+	u32 nr = scx_host.nr_orphans, members = scx_host.orphan_members, i;
+	u32 at = scx_zero(), index = scx_zero();
+
+	if (members > SCX_UPGRADE_ORPHANS_A_TIME) {
+		u32 all = scx_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
+
+		/* Which of the members of all families that is. */
+		bpf_for(i, 1, nr) {
+			if (random < all)
+				break;
+			random -= all;
+			at = i;
+			all = scx_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)].members;
+		}
+		index = random;
+		members = SCX_UPGRADE_ORPHANS_A_TIME;
+	}
+	/* A step for each family on the way as well. */
+	bpf_for(i, 0, members + nr) {
+		volatile struct scx_family *family = &scx_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u32 end = family->per_cgroup ? scx_host.cgroup_members : family->members;
+
+		if (index >= end) {
+			index = scx_zero();
+			at = at + 1 < nr ? at + 1 : scx_zero();
+			continue;
+		}
+		if (scx_bpf_dsq_move_to_local(family->base | index, 0)) {
+			__sync_fetch_and_add(&scx_host.orphans_served, 1);
+			return 1;
+		}
+		index++;
+	}
+	return 0;
+}
+
+/* What members a family has. */
+static __always_inline u32 members_of(struct scx_queue_args *args)
+{
+	if (args->per_cgroup)
+		args->members = scx_host.cgroup_members;
+	return args->members;
+}
+
+/* Create a family. Returns the kernel's error, or -EBUSY when it is to be asked for again. */
+SEC("syscall")
+int create_queues(struct scx_queue_args *args)
+{
+	int ret;
+
+	if (!args->per_cgroup)
+		return scx_create_members(args->base, 0, args->members);
+	if (!lock_families())
+		return -EBUSY;
+	ret = add_cgroup_family(args->base);
+	unlock_families();
+	return ret;
+}
+
+/* Which members stand, and how many tasks are on them. */
+SEC("syscall")
+int count_queues(struct scx_queue_args *args)
+{
+	u32 members = members_of(args), i;
+	u64 standing = 0, queued = 0;
+
+	bpf_for(i, 0, members) {
+		s32 here = scx_bpf_dsq_nr_queued(args->base | i);
+
+		standing += here >= 0;
+		queued += here > 0 ? here : 0;
+	}
+	args->standing = standing;
+	args->queued = queued;
+	return 0;
+}
+
+/*
+ * Hand over the tasks on a family that the running policy does not name. Where the kernel can (v7.1), they pass through
+ * the running policy's enqueue again, asynchronously; else they go to the global DSQ, which the kernel itself serves
+ * before it asks the policy.
+ */
+SEC("syscall")
+int drain_queues(struct scx_queue_args *args)
+{
+	u32 members = members_of(args), i;
+	u64 moved = 0, queued = 0;
+
+	bpf_for(i, 0, members) {
+		s32 left;
+
+		moved += hand_over_queue(args->base | i);
+		left = scx_bpf_dsq_nr_queued(args->base | i);
+		queued += left > 0 ? left : 0;
+	}
+	args->moved = moved;
+	args->queued = queued;
+	return 0;
+}
+
+/*
+ * Destroy a family, after a grace period in which nobody asked for it. All of it must be empty: the kernel ejects the
+ * scheduler otherwise. -EBUSY when it is to be asked for again.
+ */
+SEC("syscall")
+int destroy_queues(struct scx_queue_args *args)
+{
+	u32 members, i;
+	u64 queued = 0;
+
+	if (args->per_cgroup) {
+		if (!lock_families())
+			return -EBUSY;
+		bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
+			if (scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] == args->base)
+				scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
+		}
+		unlock_families();
+	}
+	members = members_of(args);
+	bpf_for(i, 0, members) {
+		s32 here = scx_bpf_dsq_nr_queued(args->base | i);
+
+		if (here > 0)
+			queued += here;
+		else if (here == 0)
+			scx_bpf_destroy_dsq(args->base | i);
+	}
+	args->queued = queued;
+	return 0;
+}
+
+#endif /* __SCX_UPGRADE_QUEUES_HOST_H */

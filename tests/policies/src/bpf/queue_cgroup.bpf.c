@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A queue for each cgroup, served in turn, some tasks at a time. Each cgroup's record says which queue its tasks were last
+ * put on.
+ */
+#include <scx_upgrade/policy.bpf.h>
+
+struct policy_cgroup {
+	u64	queue;
+} __policy_state;
+
+POLICY_QUEUE_FIFO_PER_CGROUP(work);
+
+#define TASKS_A_TURN	16
+
+/* Whose turn it is, and how many of its tasks had theirs. CPUs race for it, which does no harm. */
+u32 turn, served;
+
+void BPF_STRUCT_OPS(cgroup_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
+	struct policy_cgroup *state = cgroup_state(cgrp);
+	u64 queue = queue_of_cgroup(work, cgrp);
+
+	if (state)
+		state->queue = queue;
+	bpf_cgroup_release(cgrp);
+	scx_bpf_dsq_insert(p, queue, SCX_SLICE_DFL, enq_flags);
+	scx_bpf_kick_cpu(scx_bpf_task_cpu(p), SCX_KICK_IDLE);
+}
+
+void BPF_STRUCT_OPS(cgroup_dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 queues = nr_cgroup_queues(), from = turn, i;
+
+	bpf_for(i, 0, queues) {
+		u32 number = from + i;
+
+		if (number >= queues)
+			number -= queues;
+		if (!scx_bpf_dsq_move_to_local(cgroup_queue(work, number), 0))
+			continue;
+		served = i ? 1 : served + 1;
+		turn = served < TASKS_A_TURN ? number : number + 1;
+		if (served >= TASKS_A_TURN)
+			served = 0;
+		return;
+	}
+}
+
+POLICY_DEFINE("queue_cgroup", .enqueue = (void *)cgroup_enqueue, .dispatch = (void *)cgroup_dispatch);
