@@ -251,3 +251,41 @@ impl Drop for Cgroup {
         }
     }
 }
+
+/// Makes and removes cgroups all the time, with processes of a load moving in and out.
+#[derive(Debug)]
+pub struct Churn {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Churn {
+    /// Begin.
+    pub fn start(load: &Load) -> Churn {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        let pids: Vec<_> = load.pids().map(|pid| pid as i32).collect();
+        let thread = std::thread::spawn(move || {
+            let (mut rounds, mut groups) = (0, Vec::new());
+            while !flag.load(Ordering::Relaxed) {
+                let group = Cgroup::new(&format!("churn{}", rounds % 7));
+                group.take(pids[rounds as usize % pids.len()]);
+                groups.push(group);
+                if groups.len() == 4 {
+                    // Its processes go to the root.
+                    groups.remove(0);
+                }
+                rounds += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            rounds
+        });
+        Churn { stop, thread }
+    }
+
+    /// End: fails if hardly any came and went.
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        assert!(self.thread.join().unwrap() > 10, "cgroups came and went");
+    }
+}

@@ -9,6 +9,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use e2e::Cgroup;
+use e2e::Churn;
 use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
@@ -31,9 +33,21 @@ use state_migrate::apply;
 use state_migrate::plan;
 use state_migrate::plan_back;
 
-fn global(host: &Host) -> Vec<u8> {
-    oracle::record(host, Scope::Global, 0).unwrap()
+/// What one commit did to the one record of `scope` with this key, but for what counts on.
+fn audit_one(scope: Scope, key: u32, before: Option<Vec<u8>>, now: &Host, plan: &Plan, what: &str) {
+    let Some(mut expected) = before else { return };
+    let held =
+        oracle::record(now, scope, key).unwrap_or_else(|| panic!("{what}: a record of {scope} is gone"));
+    apply(plan.steps.get(&scope).map_or(&[][..], Vec::as_slice), &mut expected).unwrap();
+    for column in plan.layout.scopes[&scope].columns.iter().filter(|c| !COUNTERS.contains(&c.name.as_str())) {
+        let at = column.offset as usize..(column.offset + column.ty.size()) as usize;
+        assert!(at.start >= HEADER as usize);
+        assert_eq!(held[at.clone()], expected[at], "{what}: {scope}.{}", column.name);
+    }
 }
+
+/// Columns that every turn of any task changes.
+const COUNTERS: [&str; 2] = ["turns", "touches"];
 
 /// What one commit did to every task, against what the plan says that it does. Gives the tasks compared.
 fn audit(
@@ -88,6 +102,11 @@ fn a_walk_over_six_versions_is_what_the_oracle_says() {
     let schemas: Vec<_> = (1..=6)
         .map(|n| Policy::from_binary(Path::new(&format!("/bin/chain_{n}"))).unwrap().schema().unwrap())
         .collect();
+    let groups = ["chain_a", "chain_a/inner", "chain_b"].map(Cgroup::new);
+    for (pid, group) in load.pids().zip(groups.iter().cycle()) {
+        group.take(pid as i32);
+    }
+    let churn = Churn::start(&load);
     let mut reader = Reader::open(&host()).unwrap();
     let watch = EnabledWatch::start();
     let begin = load.progress();
@@ -95,7 +114,7 @@ fn a_walk_over_six_versions_is_what_the_oracle_says() {
     wait_until("tasks have run", || load.progress().stuck_since(&begin).is_empty());
 
     let mut walk = Walk(7);
-    let (mut asleep, mut ran, mut refused, mut converted, mut backward) = (0, 0, 0, 0, 0);
+    let (mut asleep, mut ran, mut compared, mut refused, mut converted, mut backward) = (0, 0, 0, 0, 0, 0);
     for n in 0..steps {
         let then = host();
         let active = then.data.active();
@@ -112,7 +131,8 @@ fn a_walk_over_six_versions_is_what_the_oracle_says() {
             evicted.evict(slot.into());
             plan(&evicted, Some(active.slot.into()), &schemas[version as usize - 1], slot.into())
         };
-        let global_before = global(&then);
+        let global = oracle::record(&then, Scope::Global, 0);
+        let cgroups = groups.each_ref().map(|g| oracle::record(&then, Scope::Cgroup, g.key()));
         let before: HashMap<_, _> = snapshot(&mut reader).into_iter().map(|e| (e.key(), e)).collect();
 
         let binary = format!("/bin/chain_{version}");
@@ -139,21 +159,23 @@ fn a_walk_over_six_versions_is_what_the_oracle_says() {
         converted += usize::from(has_steps);
         backward += usize::from(back);
 
-        let mut expected = global_before;
-        apply(plan.steps.get(&Scope::Global).map_or(&[][..], Vec::as_slice), &mut expected).unwrap();
-        let columns = &plan.layout.scopes[&Scope::Global].columns;
-        let held = global(&now);
-        for column in columns.iter().filter(|c| c.name != "turns") {
-            let at = column.offset as usize..(column.offset + column.ty.size()) as usize;
-            assert!(at.start >= HEADER as usize);
-            assert_eq!(held[at.clone()], expected[at], "{what}: global.{}", column.name);
+        audit_one(Scope::Global, 0, global, &now, &plan, &what);
+        for (group, before) in groups.iter().zip(cgroups) {
+            compared += usize::from(before.is_some());
+            audit_one(Scope::Cgroup, group.key(), before, &now, &plan, &what);
         }
+        let classes = reader.classes().unwrap();
+        assert_eq!(classes.fair, 0, "{what}: tasks in the fair class");
     }
+    churn.finish();
     println!(
         "{steps} steps: {converted} with conversions, {backward} rollbacks, {refused} refused; records compared: \
-         {asleep} of tasks asleep, {ran} of tasks that ran"
+         {asleep} of tasks asleep, {ran} of tasks that ran, {compared} of cgroups"
     );
-    assert!(asleep > 100 * steps && ran > steps && converted > steps / 3, "the walk shows too little");
+    assert!(
+        asleep > 100 * steps && ran > steps && converted > steps / 3 && compared > steps,
+        "the walk shows too little"
+    );
     let progress = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&progress).is_empty());
     watch.finish();

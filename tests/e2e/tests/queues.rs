@@ -6,14 +6,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
 use e2e::Cgroup;
+use e2e::Churn;
 use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
@@ -52,41 +49,6 @@ fn host() -> Host {
 fn all_advance(load: &Load) {
     let before = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
-}
-
-/// Makes and removes cgroups all the time, with processes of a load moving in and out.
-struct Churn {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
-}
-
-impl Churn {
-    fn start(load: &Load) -> Churn {
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        let pids: Vec<_> = load.pids().map(|pid| pid as i32).collect();
-        let thread = std::thread::spawn(move || {
-            let (mut rounds, mut groups) = (0, Vec::new());
-            while !flag.load(Ordering::Relaxed) {
-                let group = Cgroup::new(&format!("churn{}", rounds % 7));
-                group.take(pids[rounds as usize % pids.len()]);
-                groups.push(group);
-                if groups.len() == 4 {
-                    // Its processes go to the root.
-                    groups.remove(0);
-                }
-                rounds += 1;
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            rounds
-        });
-        Churn { stop, thread }
-    }
-
-    fn finish(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        assert!(self.thread.join().unwrap() > 10, "cgroups came and went");
-    }
 }
 
 /// Every queue in the books stands with all its members, no id is given twice, and of no other queue that ever was

@@ -23,9 +23,17 @@ void BPF_STRUCT_OPS(chain_running, struct task_struct *p)
 {
 	struct policy_task *t = task_state(p);
 	struct policy_cpu *c = cpu_state(bpf_get_smp_processor_id());
+	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
 
 	if (t)
 		chain_turn(t, p->pid);
+	if (cgrp) {
+		struct policy_cgroup *group = cgroup_state(cgrp);
+
+		if (group)
+			__sync_fetch_and_add(&group->touches, 1);
+		bpf_cgroup_release(cgrp);
+	}
 	if (c)
 		c->turns++;
 	global_state()->turns++;

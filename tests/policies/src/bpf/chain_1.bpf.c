@@ -17,6 +17,13 @@ struct policy_task {
 	struct inner inner;
 } __policy_state;
 
+struct policy_cgroup {
+	u32	touches;
+	u32	weight_pct __default(100);
+	u64	used_us __unit(us) __default(7000001);
+	s16	bias __default(-3);
+} __policy_state;
+
 struct policy_cpu {
 	u32	turns;
 } __policy_state;

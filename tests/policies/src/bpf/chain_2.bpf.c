@@ -17,6 +17,13 @@ struct policy_task {
 	u32	runs;
 } __policy_state;
 
+struct policy_cgroup {
+	u32	touches;
+	s16	bias;
+	u64	weight_pct;
+	u64	used_us __unit(us);
+} __policy_state;
+
 struct policy_cpu {
 	u64	turns;
 } __policy_state;

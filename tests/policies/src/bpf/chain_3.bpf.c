@@ -17,6 +17,13 @@ struct policy_task {
 	struct inner inner;
 } __policy_state;
 
+struct policy_cgroup {
+	u32	touches;
+	u64	used_ns __from(used_us) __scale(1000) __unit(ns);
+	s64	bias;
+	u64	weight_pct;
+} __policy_state;
+
 struct policy_cpu {
 	u64	turns;
 	u8	mark __default(0x5a);

@@ -18,6 +18,13 @@ struct policy_task {
 	struct inner inner;
 } __policy_state;
 
+struct policy_cgroup {
+	u32	touches;
+	u8	weight_pct __saturate;
+	s64	bias;
+	u64	used_ns __unit(ns);
+} __policy_state;
+
 struct policy_cpu {
 	u64	turns;
 	u8	mark;

@@ -15,6 +15,12 @@ struct policy_task {
 	u8	fresh[21] __default(0xc3);
 } __policy_state;
 
+struct policy_cgroup {
+	u32	touches;
+	u64	used_ns __unit(ns);
+	u32	marks[5] __default(9);
+} __policy_state;
+
 struct policy_cpu {
 	u64	turns;
 } __policy_state;

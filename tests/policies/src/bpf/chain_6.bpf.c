@@ -9,6 +9,13 @@ struct policy_task {
 	bool	flag;
 } __policy_state;
 
+struct policy_cgroup {
+	u32	touches;
+	u32	marks[3];
+	u64	used_ns __unit(ns);
+	u16	fresh __default(77);
+} __policy_state;
+
 struct policy_cpu {
 	u64	turns;
 	u32	list[8] __default(4);
