@@ -8,7 +8,8 @@ use clap::Subcommand;
 /// Replace the running sched_ext scheduler in place, with every task's state, and take it back
 ///
 /// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
-/// cannot be carried; 5 failed, and tasks are on the kernel's default scheduler.
+/// cannot be carried, or only by a reattach, which was not allowed; 5 failed, and tasks are on the kernel's default
+/// scheduler.
 #[derive(Debug, Parser)]
 #[command(name = "scx-upgrade", version)]
 pub struct Args {
@@ -27,7 +28,7 @@ pub enum Verb {
     Run(PolicyArgs),
     /// Replace the running policy, in place
     #[command(alias = "switch")]
-    Swap(PolicyArgs),
+    Swap(SwapArgs),
     /// Show what a swap would do to each column, without doing it
     Plan {
         /// The policy's binary
@@ -42,11 +43,31 @@ pub enum Verb {
     },
     /// Make the policy before it run again; it is still loaded
     #[command(alias = "undo")]
-    Rollback,
+    Rollback {
+        #[command(flatten)]
+        reattach: ReattachArgs,
+    },
     /// Show what runs and what a rollback would go to
     Status,
     /// End the scheduler: tasks go back to the kernel's default, state is forgotten
     Stop,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SwapArgs {
+    #[command(flatten)]
+    pub reattach: ReattachArgs,
+
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReattachArgs {
+    /// Where it cannot be done in place, detach what runs and attach again, with all state: every task spends a fraction
+    /// of a second on the kernel's default scheduler
+    #[arg(long)]
+    pub allow_reattach: bool,
 }
 
 #[derive(Debug, clap::Args)]

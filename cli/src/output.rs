@@ -46,7 +46,14 @@ pub fn report(report: &Report, as_json: bool) {
     println!("{} is running as generation {}{from}", report.to, report.generation);
     rows(&report.columns);
     let t = &report.timings;
-    if t.attach_ns > 0 {
+    if report.reattached {
+        println!(
+            "  reattached: tasks were on the default scheduler for up to {} (detach {}, attach {})",
+            duration(t.gap_ns),
+            duration(t.detach_ns),
+            duration(t.attach_ns)
+        );
+    } else if t.attach_ns > 0 {
         println!("  attach  {}", duration(t.attach_ns));
     } else {
         println!("  commit  {}", duration(t.commit_ns));

@@ -23,11 +23,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let pins = Pins::open()?;
     match &args.verb {
         Verb::Run(policy) => run::run(&pins, policy, args.json),
-        Verb::Swap(policy) => swap::swap(&pins, policy, args.json),
+        Verb::Swap(swap) => swap::swap(&pins, swap, args.json),
         Verb::Plan { binary } => plan::plan(&pins, binary, args.json),
         // Answered above: it needs neither root nor a kernel with sched_ext.
         Verb::Check { .. } => Ok(()),
-        Verb::Rollback => rollback::rollback(&pins, args.json),
+        Verb::Rollback { reattach } => rollback::rollback(&pins, reattach.allow_reattach, args.json),
         Verb::Status => status::status(&pins, args.json),
         Verb::Stop => stop::stop(&pins, args.json),
     }

@@ -22,6 +22,7 @@ use crate::host_data::Mapped;
 use crate::kernel;
 use crate::load::Loaded;
 use crate::pins::Pins;
+use crate::reattach;
 use crate::registry::QueueInfo;
 use crate::registry::Registry;
 use crate::report::Swept;
@@ -32,7 +33,7 @@ use crate::scopes::ScopeParts;
 pub const NAME: &str = "scx_upgrade";
 /// Map of the shared memory.
 pub(crate) const HOST_MAP: &str = ".data.scx_host";
-const REGISTRY_MAP: &str = "scx_registry";
+pub(crate) const REGISTRY_MAP: &str = "scx_registry";
 const SETTLE_MAP: &str = "scx_settle";
 const SETTLE_INNER: &str = "scx_settle_inner";
 const OP_PREFIX: &str = "op_";
@@ -50,6 +51,8 @@ pub struct Host {
     pub data: Mapped,
     /// Its books, as last read or written by this process.
     pub registry: Registry,
+    /// Does the kernel run it? If not, what is pinned is all there is of it, and there are no queues.
+    pub(crate) attached: bool,
     registry_map: MapHandle,
     host_map: MapHandle,
     records: Vec<(&'static str, MapHandle)>,
@@ -63,27 +66,52 @@ impl Host {
     /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead, or
     /// its pins or books cannot be read.
     pub fn running(pins: &Pins) -> Result<Host> {
+        if reattach::other_version::is_half_way(pins) {
+            return Err(Error::HalfReplaced);
+        }
         if !pins.link().exists() {
             return Err(match kernel::state().as_str() {
-                "disabled" => Error::NothingRunning,
+                "disabled" => Host::why_detached(pins)?,
                 state => Error::OtherScheduler { ops: kernel::ops(), state: state.to_string() },
             });
         }
-        let host = Host::pinned(pins)?;
+        let mut host = Host::pinned(pins)?;
         let state = kernel::state();
         if state != "enabled" || !kernel::ops().starts_with(NAME) {
             return Err(Error::Ejected { reason: host.data.exit_reason().unwrap_or_default() });
         }
-        let theirs = host.data.abi();
-        if theirs != abi::ABI {
-            return Err(Error::AbiMismatch { policy: abi::ABI, host: theirs });
-        }
+        host.attached = true;
         Ok(host)
     }
 
-    /// What is pinned, whether the kernel runs it or not.
+    /// Without a link: nothing at all, or the state of a host that is attached no more.
+    fn why_detached(pins: &Pins) -> Result<Error> {
+        if !pins.map_path(REGISTRY_MAP).exists() {
+            return Ok(Error::NothingRunning);
+        }
+        let registry = match Host::pinned(pins) {
+            Ok(host) => host.registry,
+            // A start that was killed before its books were whole.
+            Err(Error::Registry { .. } | Error::Bpf { .. }) => return Ok(Error::NothingRunning),
+            Err(other) => return Err(other),
+        };
+        let why = match registry.pending {
+            Some(_) => "a reattach was cut off",
+            None => "and the last one was taken off by an error",
+        };
+        Ok(if registry.has_run() { Error::Detached { why: why.to_string() } } else { Error::NothingRunning })
+    }
+
+    /// What is pinned, as if the kernel did not run it.
+    ///
+    /// # Errors
+    /// [`Error::OtherHost`], or the pins or books cannot be read.
     pub(crate) fn pinned(pins: &Pins) -> Result<Host> {
         let host_map = pins.map(HOST_MAP)?;
+        let theirs = Mapped::abi_of(&host_map)?;
+        if theirs != 0 && theirs != abi::ABI {
+            return Err(Error::OtherHost { ours: abi::ABI, theirs });
+        }
         let registry_map = pins.map(REGISTRY_MAP)?;
         Ok(Host {
             data: Mapped::new(&host_map)?,
@@ -92,6 +120,7 @@ impl Host {
             host_map,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
+            attached: false,
             pins: pins.clone(),
         })
     }
@@ -178,6 +207,7 @@ impl Host {
 
     /// Create DSQs.
     pub(crate) fn create_queues(&self, ids: &[u64]) -> Result<()> {
+        debug_assert!(self.attached || ids.is_empty(), "queues are the attached scheduler's");
         let program = self.program(CREATE_QUEUE)?;
         for id in ids {
             let ret = bpf::run(&program, CREATE_QUEUE, &mut QueueArgs { id: *id, ..Default::default() })?;

@@ -65,10 +65,19 @@ impl Mapped {
         self.word().store(active.to_word(), Ordering::SeqCst);
     }
 
-    /// ABI of the host that made this mapping's map.
-    pub fn abi(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`; written once, before the host was attached.
-        unsafe { self.at::<u32>(offset_of!(HostData, abi)).read_volatile() }
+    /// ABI of the host whose shared memory this is; 0 while it is being made. The control word and this number keep
+    /// their places in every version.
+    pub(crate) fn abi_of(map: &impl AsFd) -> Result<u32> {
+        Ok(Mapped::first_page(map)?.abi())
+    }
+
+    /// The beginning only, with the control word and the ABI: the rest of another version's may have another size.
+    pub(crate) fn first_page(map: &impl AsFd) -> Result<FirstPage> {
+        let map = MmapOptions::new()
+            .len(FIRST_PAGE)
+            .map_raw(map.as_fd().as_raw_fd())
+            .trying("cannot map the host's shared memory")?;
+        Ok(FirstPage { map })
     }
 
     /// Set the ABI. Before attach.
@@ -111,6 +120,12 @@ impl Mapped {
         unsafe { count.write_volatile(ids.len().min(MAX_ORPHANS) as u32) }
     }
 
+    /// How many queues the host serves by itself, because the running policy does not name them.
+    pub fn nr_orphans(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_orphans)).read_volatile() }
+    }
+
     /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a
     /// record made from a half-written image has the older stamp, and gets the plan later.
     pub(crate) fn set_image(&self, scope: &ScopeParts, image: &[u8]) {
@@ -128,6 +143,19 @@ impl Mapped {
         unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
     }
 
+    /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?
+    pub(crate) fn restore_vtime(&self, restore: bool) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, restore_vtime)).write_volatile(restore.into()) }
+    }
+
+    /// Forget why the host was taken off. Before it is attached again.
+    pub(crate) fn clear_exit(&self) {
+        let kind = offset_of!(HostData, exit) + offset_of!(ExitRecord, kind);
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.at::<u64>(kind).write_volatile(0) }
+    }
+
     /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
     pub fn exit_reason(&self) -> Option<String> {
         // SAFETY: a field of HostData, see `at`; any bytes are a value.
@@ -135,6 +163,32 @@ impl Mapped {
         (exit.kind != 0).then(|| describe(&exit))
     }
 }
+
+/// What the shared memory of a host of any version begins with.
+#[derive(Debug)]
+pub(crate) struct FirstPage {
+    map: MmapRaw,
+}
+
+impl FirstPage {
+    fn word(&self, offset: usize) -> u64 {
+        // SAFETY: all callers pass the offset of a field of the first 16 bytes of a page that is mapped.
+        unsafe { self.map.as_mut_ptr().add(offset).cast::<u64>().read_volatile() }
+    }
+
+    /// The control word.
+    pub fn active(&self) -> Active {
+        Active::from_word(self.word(offset_of!(HostData, active)))
+    }
+
+    /// The host's ABI.
+    pub fn abi(&self) -> u32 {
+        (self.word(offset_of!(HostData, lacks)) >> 32) as u32
+    }
+}
+
+const FIRST_PAGE: usize = 4096;
+const _: () = assert!(offset_of!(HostData, abi) == offset_of!(HostData, lacks) + 4);
 
 /// `EXIT: reason (message)` in one line.
 pub(crate) fn describe(exit: &ExitRecord) -> String {

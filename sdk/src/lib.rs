@@ -35,6 +35,7 @@ pub mod ops;
 pub mod pins;
 pub mod policy;
 mod polite;
+pub mod reattach;
 pub mod recover;
 pub mod registry;
 pub mod report;

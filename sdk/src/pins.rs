@@ -49,6 +49,11 @@ impl Pins {
         &self.dir
     }
 
+    /// A folder of pins inside this one, for a host that is to take its place. It need not be there.
+    pub(crate) fn beside(&self, name: &str) -> Pins {
+        Pins { dir: self.dir.join(name) }
+    }
+
     /// Where the struct_ops link is pinned: the host is attached while this exists and the kernel has not ejected it.
     pub fn link(&self) -> PathBuf {
         self.dir.join("link")
@@ -94,9 +99,19 @@ impl Pins {
         }
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
+            if path.is_dir() {
+                Pins { dir: path }.remove()?;
+                continue;
+            }
             fs::remove_file(&path).trying(format!("cannot unpin {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Remove every pin and the folder.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.remove_all()?;
+        fs::remove_dir(&self.dir).trying(format!("cannot remove {}", self.dir.display()))
     }
 
     /// Is anything pinned?

@@ -10,6 +10,7 @@ use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use state_migrate::layout::Layout;
 use state_migrate::schema::QueueOrder;
 use state_migrate::schema::Schema;
@@ -40,6 +41,9 @@ pub struct SlotInfo {
     pub ops: Vec<String>,
     /// Flags that the host sets and it lacks, `LACKS_*`.
     pub lacks: u8,
+    /// Ops flags that it asks for and that the host sets only for such a policy: see [`Registry::flags`].
+    #[serde(default)]
+    pub flags: u64,
     /// The process that loaded it.
     pub pid: u32,
     /// Its arguments.
@@ -98,6 +102,18 @@ pub struct Pending {
     pub generation: Generation,
     /// The epoch that the commit would set.
     pub epoch: u32,
+    /// Set where the commit takes a reattach.
+    #[serde(default)]
+    pub reattach: Option<Reattach>,
+}
+
+/// What a reattach changes about the attached host: see [`Registry::flags`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Reattach {
+    /// Its flags before,
+    pub from: u64,
+    /// and after.
+    pub to: u64,
 }
 
 /// See the module.
@@ -105,6 +121,13 @@ pub struct Pending {
 pub struct Registry {
     /// Version of the host's ABI.
     pub abi: u32,
+    /// Version of the records' form: [`abi::RECORDS`].
+    #[serde(default = "first_records")]
+    pub records: u32,
+    /// The ops flags that the host is attached with, beyond those that it always sets. The kernel reads them once, so a
+    /// policy that asks for others takes a reattach.
+    #[serde(default)]
+    pub flags: u64,
     /// Counter for [`SlotInfo::load`].
     pub loads: u64,
     /// Counter for DSQ ids: never used twice while the host lives.
@@ -126,6 +149,8 @@ impl Registry {
     pub fn new() -> Registry {
         Registry {
             abi: abi::ABI,
+            records: abi::RECORDS,
+            flags: 0,
             loads: 0,
             queue_ids: 0,
             layout: scopes::empty_layout(),
@@ -142,22 +167,18 @@ impl Registry {
     /// # Errors
     /// [`Error::Registry`] when they are not whole.
     pub fn load(map: &MapHandle) -> Result<Registry> {
+        Registry::load_as(map)
+    }
+
+    /// Read a part of them, for a host of another version.
+    pub(crate) fn load_as<T: DeserializeOwned>(map: &MapHandle) -> Result<T> {
         for _ in 0..READ_AGAIN {
-            match Registry::load_once(map) {
+            match load_once(map) {
                 Err(Error::Registry { .. }) => std::thread::sleep(Duration::from_millis(1)),
                 other => return other,
             }
         }
-        Registry::load_once(map)
-    }
-
-    fn load_once(map: &MapHandle) -> Result<Registry> {
-        let bytes = map
-            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
-            .trying("cannot read the registry")?
-            .ok_or_else(|| damaged("empty"))?;
-        let json = unframe(&bytes)?;
-        serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
+        load_once(map)
     }
 
     /// Write them: one system call, which a kill cannot cut in half.
@@ -173,6 +194,11 @@ impl Registry {
         }
         value.resize(room, 0);
         map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).trying("cannot write the registry")
+    }
+
+    /// Was anything ever committed? If not, a start was cut off, and there is no state.
+    pub fn has_run(&self) -> bool {
+        !self.generations.is_empty() || self.pending.as_ref().is_some_and(|p| p.reattach.is_some())
     }
 
     /// What is loaded in `slot`.
@@ -260,6 +286,20 @@ impl Default for Registry {
     }
 }
 
+fn load_once<T: DeserializeOwned>(map: &MapHandle) -> Result<T> {
+    let bytes = map
+        .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+        .trying("cannot read the registry")?
+        .ok_or_else(|| damaged("empty"))?;
+    let json = unframe(&bytes)?;
+    serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
+}
+
+/// Books that do not say have the first form.
+fn first_records() -> u32 {
+    1
+}
+
 /// Length and checksum before the text.
 fn frame(json: &[u8]) -> Vec<u8> {
     let (len, sum) = (json.len() as u32, crc32fast::hash(json));
@@ -298,6 +338,7 @@ mod tests {
             schema: Schema::default(),
             ops: vec![],
             lacks: 0,
+            flags: 0,
             pid: 1,
             args: vec![],
         });

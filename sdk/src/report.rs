@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use state_migrate::Row;
 
+use crate::reattach::Switched;
 use crate::registry::Generation;
 use crate::registry::Kind;
 
@@ -26,8 +27,15 @@ pub struct Timings {
     pub sweep_ns: u64,
     /// Handing over the tasks on queues that the new policy does not name.
     pub hand_over_ns: u64,
-    /// Attach, where the host was started.
+    /// Detach, where it took a reattach.
+    #[serde(default)]
+    pub detach_ns: u64,
+    /// Attach, where the host was started, or it took a reattach.
     pub attach_ns: u64,
+    /// From the beginning of the detach until the kernel said `enabled`: the time that tasks were on the default
+    /// scheduler, and on the way there and back.
+    #[serde(default)]
+    pub gap_ns: u64,
     /// From the first step to the last.
     pub total_ns: u64,
 }
@@ -58,6 +66,9 @@ pub struct Report {
     pub from: Option<String>,
     /// The policy that runs now.
     pub to: String,
+    /// Was the scheduler detached and attached again?
+    #[serde(default)]
+    pub reattached: bool,
     /// Columns of either policy, and what became of them.
     pub columns: Vec<Row>,
     /// What the sweep did, for each scope that the plan has steps for.
@@ -74,6 +85,15 @@ impl Report {
         self.swept.iter().find(|s| s.scope == scope)
     }
 
+    /// The steps that only a reattach has.
+    pub(crate) fn take(&mut self, switched: &Switched) {
+        self.reattached = true;
+        self.timings.detach_ns = switched.detach_ns;
+        self.timings.commit_ns = switched.commit_ns;
+        self.timings.attach_ns = switched.attach_ns;
+        self.timings.gap_ns = switched.gap_ns;
+    }
+
     pub(crate) fn new(generation: &Generation, from: Option<String>) -> Report {
         Report {
             kind: generation.kind,
@@ -81,6 +101,7 @@ impl Report {
             slot: generation.slot,
             from,
             to: format!("{} {}", generation.policy, generation.version),
+            reattached: false,
             columns: Vec::new(),
             swept: Vec::new(),
             tasks_handed_over: 0,

@@ -33,6 +33,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub direct: bool,
 
+    /// Where it cannot be swapped in in place, detach what runs and attach the host again, with its state
+    #[arg(long)]
+    pub allow_reattach: bool,
+
     /// Seconds between lines of statistics; 0 for none
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
     pub stats: u64,
@@ -94,7 +98,9 @@ impl Policy {
     }
 
     fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
-        let taken = kernel::check().and_then(|()| Pins::open()).and_then(|pins| swap::take_over(&pins, self));
+        let taken = kernel::check()
+            .and_then(|()| Pins::open())
+            .and_then(|pins| swap::take_over(&pins, self, args.allow_reattach));
         tell_parent(taken.as_ref().map(|(_, _, report)| report));
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);

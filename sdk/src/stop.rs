@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::host;
 use crate::host::Host;
 use crate::kernel;
 use crate::pins::Pins;
@@ -34,7 +35,8 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
         let slot = host.data.active().slot;
         host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version))
     });
-    let ours = policy.is_some();
+    // Also one of another version, or in the middle of a reattach.
+    let ours = kernel::state() != "disabled" && kernel::ops().starts_with(host::NAME);
     let begin = Instant::now();
     pins.remove_all()?;
     if ours && !kernel::wait_for_state("disabled", TIMEOUT) {

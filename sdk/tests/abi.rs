@@ -66,6 +66,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         abi,
         prolog,
         nr_orphans,
+        restore_vtime,
         reserved,
         orphans,
         boot_queues,

@@ -101,14 +101,18 @@ struct scx_exit_record {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
-/* Everything that user space and BPF share about the host. The first cache line is what each op reads. */
+/*
+ * Everything that user space and BPF share about the host. The first cache line is what each op reads. `active` and
+ * `abi` keep their places in every version, so that each can tell which one runs.
+ */
 struct scx_host {
 	struct scx_active active;
 	u8	lacks[SCX_UPGRADE_NR_SLOTS];
 	u32	abi;
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
 	u32	nr_orphans;		/* see host_dispatch() */
-	u32	reserved[10];
+	u32	restore_vtime;		/* set around a reattach, see host_enable() */
+	u32	reserved[9];
 	u64	orphans[SCX_UPGRADE_MAX_ORPHANS];	/* ids */
 	u64	boot_queues[SCX_UPGRADE_MAX_QUEUES];	/* ids, 0 ends the list */
 	/* What a new record of each scope starts as. */

@@ -11,12 +11,13 @@ use crate::output;
 
 pub fn run(pins: &Pins, policy: &PolicyArgs, json: bool) -> Result<(), Failure> {
     match Host::running(pins) {
-        Err(Error::NothingRunning | Error::Ejected { .. }) => {}
+        Err(Error::NothingRunning | Error::Ejected { .. } | Error::Detached { .. } | Error::HalfReplaced) => {
+        }
         Ok(_) => {
             return Err(Failure::new(1, "a policy is running already: replace it with `scx-upgrade swap`"));
         }
         Err(other) => return Err(other.into()),
     }
-    output::report(&launch::launch(policy)?, json);
+    output::report(&launch::launch(policy, &[])?, json);
     Ok(())
 }

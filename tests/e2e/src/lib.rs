@@ -77,7 +77,7 @@ pub fn status() -> Status {
 pub fn fresh() {
     let ran = cli(&["stop"]);
     assert!(ran.code == 0 || ran.code == 3, "cannot stop what an earlier test left: {}", ran.err);
-    for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b"] {
+    for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b", "last_off", "last_on"] {
         for pid in pids(name) {
             kill(pid, libc::SIGKILL);
         }
