@@ -9,7 +9,7 @@ use clap::Subcommand;
 ///
 /// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
 /// cannot be carried, or only by a reattach, which was not allowed; 5 failed, and tasks are on the kernel's default
-/// scheduler.
+/// scheduler; 6 a snapshot cannot be read, written or used.
 #[derive(Debug, Parser)]
 #[command(name = "scx-upgrade", version)]
 pub struct Args {
@@ -25,7 +25,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Start a policy where none is running
-    Run(PolicyArgs),
+    Run(RunArgs),
     /// Replace the running policy, in place
     #[command(alias = "switch")]
     Swap(SwapArgs),
@@ -47,10 +47,45 @@ pub enum Verb {
         #[command(flatten)]
         reattach: ReattachArgs,
     },
+    /// What the running policy knows, to a file and back
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
     /// Show what runs and what a rollback would go to
     Status,
     /// End the scheduler: tasks go back to the kernel's default, state is forgotten
     Stop,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotVerb {
+    /// Write what the running policy knows to a file: columns of cgroups, CPUs and tasks, and global ones
+    Save {
+        /// The file. One that is there is replaced, whole or not at all
+        file: PathBuf,
+        /// Leave tasks out: they mean nothing after a boot
+        #[arg(long)]
+        no_tasks: bool,
+    },
+    /// Show what is in a file, on any machine, without root
+    Show {
+        /// The file
+        file: PathBuf,
+    },
+    /// Bring what is in a file into the policy that runs
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// Begin with what is in this snapshot
+    #[arg(long, value_name = "FILE")]
+    pub restore: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 }
 
 #[derive(Debug, clap::Args)]

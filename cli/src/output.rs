@@ -1,6 +1,7 @@
 //! Printing: JSON, durations, the report of a swap.
 
 use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::snapshot::Restored;
 use serde::Serialize;
 use state_migrate::Row;
 
@@ -37,6 +38,19 @@ pub fn rows(rows: &[Row]) {
     }
 }
 
+/// What a snapshot brought.
+pub fn restored(restored: &Restored) {
+    println!("restored what {} knew:", restored.saved_by);
+    rows(&restored.columns);
+    for scope in &restored.scopes {
+        let gone = if scope.gone > 0 { format!(", {} are no more", scope.gone) } else { String::new() };
+        println!("  {} {} records{gone}", scope.restored, scope.scope);
+    }
+    if restored.other_boot {
+        println!("  its tasks are of another boot: left out");
+    }
+}
+
 /// What a swap, a rollback or a start did.
 pub fn report(report: &Report, as_json: bool) {
     if as_json {
@@ -45,6 +59,9 @@ pub fn report(report: &Report, as_json: bool) {
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
     println!("{} is running as generation {}{from}", report.to, report.generation);
     rows(&report.columns);
+    if let Some(what) = &report.restored {
+        restored(what);
+    }
     let t = &report.timings;
     if report.reattached {
         println!(

@@ -7,6 +7,7 @@ use state_migrate::augment::AugmentError;
 use state_migrate::btf::BtfError;
 use state_migrate::plan::PlanError;
 use state_migrate::schema::SchemaError;
+use state_migrate::snapshot::SnapshotError;
 
 /// What a reattach costs, for messages.
 pub const PRICE: &str = "the scheduler is detached and the new one attached, and every task spends the time in \
@@ -137,6 +138,15 @@ pub enum Error {
          `rollback` finishes it"
     )]
     HalfReplaced,
+    /// A snapshot that cannot be made, written, read or used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot was to be restored where there is state already.
+    #[error(
+        "there is state already, which --restore would mix with the snapshot's: `scx-upgrade stop` forgets it, or \
+         restore into what runs with `scx-upgrade snapshot restore`"
+    )]
+    StateIsThere,
     /// A reattach failed, and the scheduler that ran before runs again.
     #[error("{source}; the scheduler that ran before was attached again, with its state")]
     PutBack {
@@ -270,7 +280,7 @@ fn exit_suffix(reason: &str) -> String {
 impl Error {
     /// The process's exit code for it: 1 failed and the predecessor still runs, 3 nothing is running, 4 incompatible
     /// (state that cannot be carried, or a swap that needs a reattach which was not allowed), 5 failed and on the default
-    /// scheduler.
+    /// scheduler, 6 the snapshot cannot be read, written or used.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NothingRunning => 3,
@@ -284,6 +294,7 @@ impl Error {
             | Error::NotEnabled { .. }
             | Error::Detached { .. }
             | Error::NotPutBack { .. } => 5,
+            Error::Snapshot(_) => 6,
             _ => 1,
         }
     }

@@ -41,6 +41,7 @@ pub mod registry;
 pub mod report;
 pub mod run;
 mod scopes;
+pub mod snapshot;
 pub mod status;
 mod steps;
 pub mod stop;

@@ -82,6 +82,11 @@ pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
         .fold(0, |flags, name| flags | kernel.scx(name))
 }
 
+/// Open an object of this crate's that is no scheduler.
+pub(crate) fn open_tool(object: &'static [u8]) -> Result<OpenObject> {
+    open_object(&Policy::new(object, env!("CARGO_PKG_VERSION")), None)
+}
+
 /// The ops flags that a policy asks for beyond those that the host always sets.
 ///
 /// # Errors
@@ -89,6 +94,14 @@ pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
 pub(crate) fn flags_of(policy: &Policy, kernel: &KernelBtf) -> Result<u64> {
     let open = open_object(policy, None)?;
     foreign_flags(&Ops::read(&open, &policy.btf()?)?, kernel)
+}
+
+/// A policy's name, from its `sched_ext_ops`.
+///
+/// # Errors
+/// [`Error::NotAPolicy`]
+pub(crate) fn name_of(policy: &Policy) -> Result<String> {
+    Ok(Ops::read(&open_object(policy, None)?, &policy.btf()?)?.name)
 }
 
 /// Open the host's own object and make it ready to be loaded: constants filled in, ops that this kernel does not know

@@ -7,6 +7,7 @@ use state_migrate::Row;
 use crate::reattach::Switched;
 use crate::registry::Generation;
 use crate::registry::Kind;
+use crate::snapshot::Restored;
 
 /// Nanoseconds of each step, in the order of the swap.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct Report {
     /// Was the scheduler detached and attached again?
     #[serde(default)]
     pub reattached: bool,
+    /// What a snapshot brought, where one was restored.
+    #[serde(default)]
+    pub restored: Option<Restored>,
     /// Columns of either policy, and what became of them.
     pub columns: Vec<Row>,
     /// What the sweep did, for each scope that the plan has steps for.
@@ -102,6 +106,7 @@ impl Report {
             from,
             to: format!("{} {}", generation.policy, generation.version),
             reattached: false,
+            restored: None,
             columns: Vec::new(),
             swept: Vec::new(),
             tasks_handed_over: 0,

@@ -11,6 +11,7 @@
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
 //! that it happened, and `pending` what to finish. See `recover.rs`.
 
+use std::path::Path;
 use std::time::Instant;
 use std::time::SystemTime;
 
@@ -43,25 +44,31 @@ use crate::registry::SlotInfo;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
+use crate::snapshot;
 use crate::steps;
 
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
 
 /// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
-/// `may_reattach`: also where that takes a reattach.
+/// `may_reattach`: also where that takes a reattach. `restore`: a snapshot, for a host that is started.
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn take_over(pins: &Pins, policy: &Policy, may_reattach: bool) -> Result<(Host, Loaded, Report)> {
+pub fn take_over(
+    pins: &Pins,
+    policy: &Policy,
+    may_reattach: bool,
+    restore: Option<&Path>,
+) -> Result<(Host, Loaded, Report)> {
     let _lock = pins.lock()?;
     let mut host = match find(pins) {
-        Ok(host) => host,
-        Err(Error::NothingRunning) => return start(pins, policy),
+        Err(Error::NothingRunning) => return start(pins, policy, restore),
+        Ok(_) | Err(Error::OtherHost { .. }) if restore.is_some() => return Err(Error::StateIsThere),
         Err(Error::OtherHost { .. }) if may_reattach => {
             return reattach::other_version::replace(pins, policy);
         }
-        Err(other) => return Err(other),
+        other => other?,
     };
     let (loaded, report) = swap(&mut host, policy, may_reattach)?;
     Ok((host, loaded, report))
@@ -138,7 +145,7 @@ pub fn swap(host: &mut Host, policy: &Policy, may_reattach: bool) -> Result<(Loa
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, so there is nothing to settle or to sweep.
-fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
+fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     if kernel::state() != "disabled" {
         return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
@@ -156,6 +163,10 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let plan = plan(&mut books, &inspected, None, slot)?;
     let (queues, _) = books.claim_queues(&inspected.schema, slot);
     books.flags = load::flags_of(policy, &kernel)?;
+    let name = load::name_of(policy)?;
+    let prepared = restore
+        .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
+        .transpose()?;
     let plan_ns = clock.lap();
 
     let mut object = load::load_host(load::open_host(HOST_OBJECT, &kernel, books.flags)?)?;
@@ -178,6 +189,13 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     report.timings.commit_ns = commit(&host, after);
     clock.lap();
 
+    // The records of tasks and cgroups are made here where the snapshot has something for them; init_task finds them.
+    if let Some(prepared) = &prepared {
+        let restored =
+            snapshot::apply(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;
+        report.restored = Some(restored);
+        clock.lap();
+    }
     reattach::attach(&mut host, &mut object).inspect_err(|_| undo(pins))?;
     report.timings.attach_ns = clock.lap();
 
@@ -467,7 +485,7 @@ fn undo(pins: &Pins) {
     }
 }
 
-fn unix_time() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
