@@ -155,8 +155,8 @@ pub enum Error {
     },
     /// A reattach failed, and so did attaching again what ran before.
     #[error(
-        "{source}; and the scheduler that ran before cannot be attached again: {again}. No scheduler is attached, \
-         tasks are on the default scheduler, and their state is kept: `scx-upgrade run` attaches with it"
+        "{source}; and the scheduler that ran before cannot be attached again: {again}. Its state is kept, and \
+         `scx-upgrade run` attaches with it"
     )]
     NotPutBack {
         /// Why it failed.

@@ -11,6 +11,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use libbpf_rs::Link;
 use libbpf_rs::MapHandle;
 use libbpf_rs::Program;
 
@@ -93,10 +94,7 @@ impl Pins {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn remove_all(&self) -> Result<()> {
-        match fs::remove_file(self.link()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            other => other.trying("cannot unpin the host's link")?,
-        }
+        self.retire_link()?;
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
             if path.is_dir() {
@@ -106,6 +104,23 @@ impl Pins {
             fs::remove_file(&path).trying(format!("cannot unpin {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Detach the link, if there is one, and remove its pin. Without the first the kernel would unregister the scheduler
+    /// some time after the pin is gone, and up to v6.17 that takes off whatever scheduler is attached by then
+    /// (bpf_scx_unreg() disables the root scheduler, its own or not).
+    pub(crate) fn retire_link(&self) -> Result<()> {
+        if !self.link().exists() {
+            return Ok(());
+        }
+        let detached = Link::open(self.link()).and_then(|link| link.detach());
+        if let Err(e) = detached {
+            log::debug!("cannot detach the host's link: {e}");
+        }
+        match fs::remove_file(self.link()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.trying("cannot unpin the host's link"),
+        }
     }
 
     /// Remove every pin and the folder.

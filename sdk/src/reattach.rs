@@ -140,19 +140,18 @@ pub(crate) fn switch(host: &mut Host, fresh: &mut Object, after: Active) -> Resu
     if let Some(old) = &old {
         old.detach(&host.pins)?;
         host.attached = false;
-    } else {
-        wait_until_off()?;
     }
+    let off = wait_until_off();
     let detach_ns = if old.is_some() { begin.elapsed().as_nanos() as u64 } else { 0 };
 
     let store = Instant::now();
     arm(host, after);
     let commit_ns = store.elapsed().as_nanos() as u64;
     // After the commit: a dead link means that the kernel took off what the control word names.
-    unpin_link(&host.pins)?;
+    host.pins.retire_link()?;
 
     let attach_begin = Instant::now();
-    match attach(host, fresh) {
+    match off.and_then(|()| attach(host, fresh)) {
         Ok(()) => Ok(Switched {
             detach_ns,
             commit_ns,
@@ -227,7 +226,7 @@ fn enabled(host: &mut Host) -> Result<()> {
         return Ok(());
     }
     let error = not_enabled(host.data.exit_reason().unwrap_or_default());
-    unpin_link(&host.pins)?;
+    host.pins.retire_link()?;
     Err(error)
 }
 
@@ -269,14 +268,15 @@ impl Attached {
         Ok(Attached { link, map })
     }
 
-    /// Step 5. The pin goes first: killed between the two, the link goes with this process.
+    /// Step 5. The pin goes first: killed between the two, the link goes with this process. An error means that it is
+    /// attached as before.
     fn detach(&self, pins: &Pins) -> Result<()> {
-        unpin_link(pins)?;
+        fs::remove_file(pins.link()).trying("cannot unpin the host's link")?;
         if let Err(error) = self.link.detach().trying("cannot detach the host") {
             pin(&self.link, pins)?;
             return Err(error);
         }
-        wait_until_off()
+        Ok(())
     }
 
     /// Attach it again. A struct_ops map that was detached can be.
@@ -326,11 +326,4 @@ fn pin(link: &impl AsFd, pins: &Pins) -> Result<()> {
         return Err(io::Error::from_raw_os_error(-ret)).trying("cannot pin the host's link");
     }
     Ok(())
-}
-
-fn unpin_link(pins: &Pins) -> Result<()> {
-    match fs::remove_file(pins.link()) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.trying("cannot unpin the host's link"),
-    }
 }

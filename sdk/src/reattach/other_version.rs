@@ -124,6 +124,16 @@ impl Old {
 
 /// Replace it, with `policy` in the new one.
 pub(crate) fn replace(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
+    let replaced = make_and_switch(pins, policy);
+    // What failed before the old host was touched.
+    let next = pins.beside(NEXT);
+    if replaced.is_err() && next.dir().exists() {
+        next.remove()?;
+    }
+    replaced
+}
+
+fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     let old = Old::read(pins)?;
     let kernel = KernelBtf::read()?;
@@ -196,8 +206,9 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
     if let Some(old) = &old {
         old.detach(pins)?;
     }
+    let off = super::wait_until_off();
     let detach_ns = laps.lap();
-    if let Err(error) = attach(host, object) {
+    if let Err(error) = off.and_then(|()| attach(host, object)) {
         return Err(put_back(pins, host, old.as_ref(), error));
     }
     let (attach_ns, gap_ns) = (laps.lap(), laps.total());
@@ -235,12 +246,13 @@ pub(crate) fn finish_move(pins: &Pins) -> Result<()> {
         log::warn!("the replacement of the host by one of another version was cut off: going on with it");
         if pins.link().exists() {
             Attached::find(pins)?.detach(pins)?;
+            super::wait_until_off()?;
         }
         if !ready.link().exists() || kernel::state() != "enabled" {
             let mut host = Host::pinned(&ready)?;
             let kernel = KernelBtf::read()?;
             let mut object = super::load_over(&host, &kernel, host.registry.flags)?;
-            super::unpin_link(&ready)?;
+            ready.retire_link()?;
             let active = host.data.active();
             arm(&host, active);
             attach(&mut host, &mut object)?;

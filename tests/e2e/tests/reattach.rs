@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use e2e::Cgroup;
 use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
+use e2e::kill;
 use e2e::load;
 use e2e::objects;
 use e2e::pids;
@@ -23,6 +26,8 @@ use guest::reader::Key;
 use guest::reader::Reader;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::direct::Direct;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::pins::Pins;
@@ -363,6 +368,87 @@ fn a_killed_reattach_is_finished_or_undone_by_the_next_command() {
             _ => vec!["swap", "--allow-reattach", ON],
         },
     );
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    load.stop().unwrap();
+    fresh();
+}
+
+/// Take this thread out of the scheduler under test, or put it back.
+fn realtime(yes: bool) {
+    let (policy, priority) = if yes { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
+    let param = libc::sched_param { sched_priority: priority };
+    // SAFETY: 0 names the calling thread, and `param` outlives the call.
+    assert_eq!(unsafe { libc::sched_setscheduler(0, policy, &param) }, 0);
+}
+
+/// Start `binary --allow-reattach` and stop its process in the detach: it goes no further when that is done.
+fn stopped_in_the_detach(binary: &str) -> Child {
+    let mut swap = Command::new(binary);
+    let swap = swap.arg("--allow-reattach").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut swap = swap.spawn().unwrap();
+    // The kernel walks over all tasks, which takes it a while. Whoever is to see that must not be one of them.
+    realtime(true);
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while Instant::now() < deadline && kernel::state() == "enabled" && swap.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    kill(swap.id() as i32, libc::SIGSTOP);
+    realtime(false);
+    wait_until("it is detached", || kernel::state() == "disabled");
+    swap
+}
+
+#[test]
+fn a_reattach_that_is_killed_or_robbed_while_nothing_is_attached_keeps_the_records() {
+    fresh();
+    let load = load(300);
+    report(&["run", OFF]);
+    report(&["swap", OFF]);
+    let mut known = Knowledge::new(vec![Cgroup::root()]);
+    let begin = load.progress();
+    wait_until("tasks have run", || load.progress().stuck_since(&begin).is_empty());
+
+    // Killed: nothing is attached, and the next command attaches what ran.
+    for next in [["rollback"].as_slice(), &["swap", OFF], &["run", OFF], &["swap", "--allow-reattach", ON]] {
+        let before = known.now();
+        let mut swap = stopped_in_the_detach(ON);
+        swap.kill().unwrap();
+        swap.wait().unwrap();
+        let off = cli(&["status"]);
+        assert_eq!(off.code, 5, "{}{}", off.out, off.err);
+        for words in ["cut off", "state is kept"] {
+            assert!(off.err.contains(words), "{words:?} is not in: {}", off.err);
+        }
+        assert_eq!(cli(&["plan", OFF]).code, 5);
+        report(next);
+        let now = status();
+        assert_eq!((now.state.as_str(), now.pending), ("enabled", None));
+        known.is_kept(&before);
+        known.nobody_is_in_the_fair_class();
+        known.audit(false);
+    }
+
+    // Robbed: another scheduler is attached in between. Neither the new one nor the old one can be.
+    let before = known.now();
+    let mut other = Direct::load(&Policy::from_binary(Path::new("/bin/plain")).unwrap()).unwrap();
+    let swap = stopped_in_the_detach(OFF);
+    other.attach().unwrap();
+    kill(swap.id() as i32, libc::SIGCONT);
+    let failed = swap.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(5), "{said}");
+    for words in ["another sched_ext scheduler is running", "cannot be attached again", "state is kept"] {
+        assert!(said.contains(words), "{words:?} is not in: {said}");
+    }
+    assert!(kernel::ops().starts_with("plain"), "{} was pushed out", kernel::ops());
+    assert_eq!(cli(&["run", OFF]).code, 1);
+    other.detach().unwrap();
+    assert_eq!(cli(&["status"]).code, 5);
+    assert!(report(&["run", OFF]).reattached);
+    known.is_kept(&before);
+    known.nobody_is_in_the_fair_class();
+    known.audit(false);
     let before = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
     load.stop().unwrap();
