@@ -209,11 +209,30 @@ HOST_OP_VOID(exit_task)
  */
 HOST_OP(void, enable)
 {
-	scx_task_record((struct task_struct *)ctx[0]);
+	struct task_struct *p = (struct task_struct *)ctx[0];
+	struct scx_task_record *rec = scx_task_record(p);
+
+	if (scx_host.restore_vtime && rec && rec->dsq_vtime) {
+		p->scx.dsq_vtime = rec->dsq_vtime;
+		rec->dsq_vtime = 0;
+	}
 	CALL_POLICY(enable);
 }
 
-HOST_OP_VOID(disable)
+/*
+ * The kernel sets dsq_vtime to 0 after this (scx_disable_task(), on v7.3), also when the whole scheduler goes, and not
+ * every going is announced: keep it for the case that the host is attached again.
+ */
+HOST_OP(void, disable)
+{
+	struct task_struct *p = (struct task_struct *)ctx[0];
+	struct scx_task_record *rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+
+	if (rec)
+		rec->dsq_vtime = p->scx.dsq_vtime;
+	CALL_POLICY(disable);
+}
+
 HOST_OP_VOID(dump)
 HOST_OP_VOID(dump_cpu)
 HOST_OP_VOID(dump_task)

@@ -25,13 +25,18 @@
 #define NUMBER_QUIET_NS		(1000 * 1000 * 1000ULL)
 #define REAP_PERIOD_NS		(20 * 1000 * 1000ULL)
 
+/*
+ * The section is a map of its own, pinned: a host that is attached in this one's place goes on with it, and the timer
+ * and the work item of this one may still be at it then. Hence the exchanges.
+ */
+
 /* The state of each number: 0 is free, 1 taken, anything else is when the members of a retired one were last not empty. */
 #define NUMBER_FREE		0
 #define NUMBER_TAKEN		1
 
-u64 numbers[SCX_UPGRADE_MAX_CGROUPS];
+u64 numbers[SCX_UPGRADE_MAX_CGROUPS] SEC(".data.scx_numbers");
 /* How many are retired; where to look for a free one; does any cgroup do without? */
-u32 nr_retired, next_number, someone_wants;
+u32 nr_retired SEC(".data.scx_numbers"), next_number SEC(".data.scx_numbers"), someone_wants SEC(".data.scx_numbers");
 
 /* Pinned: the kernel cancels both when the last that user space holds of the map goes. */
 struct scx_cgroup_work {
@@ -141,6 +146,15 @@ static __always_inline void start_growing(struct scx_cgroup_work *work)
 	bpf_wq_start(&work->grow, 0);
 }
 
+/* Whoever comes second finds that it is free, or taken, already. */
+static __always_inline void free_number(u32 number, u64 since)
+{
+	if (__sync_val_compare_and_swap(&numbers[number], since, NUMBER_FREE) != since)
+		return;
+	__sync_fetch_and_add(&nr_retired, -1);
+	__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
+}
+
 /*
  * Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. When none is left
  * one more round looks at the free ones too. No one inserts there: if ever someone does, it is not for ever.
@@ -158,15 +172,12 @@ static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
 		if (since == NUMBER_TAKEN || (since == NUMBER_FREE && !last))
 			continue;
 		if (hand_over_number(number) && since != NUMBER_FREE) {
-			numbers[number] = now;
+			__sync_val_compare_and_swap(&numbers[number], since, now);
 			continue;
 		}
 		/* Signed: it may have been retired since the clock was read. */
-		if (since != NUMBER_FREE && (s64)(now - since) > (s64)NUMBER_QUIET_NS) {
-			__sync_fetch_and_add(&nr_retired, -1);
-			__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
-			__sync_lock_test_and_set(&numbers[number], NUMBER_FREE);
-		}
+		if (since != NUMBER_FREE && (s64)(now - since) > (s64)NUMBER_QUIET_NS)
+			free_number(number, since);
 	}
 	if (someone_wants)
 		bpf_wq_start(&work->grow, 0);
@@ -344,16 +355,40 @@ static __noinline int add_cgroup_family(u64 base)
 	return 0;
 }
 
-/* Create the queues of the policy that is active when the host is attached. */
-static __always_inline int create_boot_queues(void)
+/*
+ * Where a host was attached before, the kernel destroyed all queues when it was detached, and every cgroup gave its
+ * number back. No op may still insert into a member of a retired one: they need not rest.
+ */
+static __noinline int forget_queues(void)
+{
+	u32 members = scx_host.cgroup_members, i;
+
+	bpf_for(i, 0, members) {
+		u32 number = i & (SCX_UPGRADE_MAX_CGROUPS - 1);
+		u64 since = numbers[number];
+
+		if (since != NUMBER_FREE && since != NUMBER_TAKEN)
+			free_number(number, since);
+	}
+	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS)
+		scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
+	return 0;
+}
+
+/* The boot queues, with the lock held. */
+static __noinline int make_boot_queues(void)
 {
 	u32 i, members;
 	int ret;
 
+	forget_queues();
 	ret = scx_count_cgroups(false);
 	if (ret < 0)
 		return ret;
 	members = ret + 2 * SCX_UPGRADE_SPARE_CGROUPS;
+	/* Never fewer than before: a number that is not free must stay below it. */
+	if (members < scx_host.cgroup_members)
+		members = scx_host.cgroup_members;
 	scx_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
@@ -369,6 +404,21 @@ static __always_inline int create_boot_queues(void)
 			return ret;
 	}
 	return 0;
+}
+
+/*
+ * Create the queues of the policy that is active when the host is attached. A work item of the host before may have the
+ * lock, for a moment: user space waits for it. One that is there all the same must not see half of this.
+ */
+static __always_inline int create_boot_queues(void)
+{
+	int ret;
+
+	if (!lock_families())
+		return -EBUSY;
+	ret = make_boot_queues();
+	unlock_families();
+	return ret;
 }
 
 /*

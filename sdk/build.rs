@@ -1,6 +1,7 @@
-//! Compiles the host, and the sweep that gets its plan as instructions.
+//! Compiles the host, the sweep that gets its plan as instructions, and what reads and writes records for snapshots.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     scx_upgrade_build::policy("host", "../bpf/host.bpf.c")?;
     scx_upgrade_build::policy("compiled", "../bpf/compiled.bpf.c")?;
+    scx_upgrade_build::policy("snapshot", "../bpf/snapshot.bpf.c")?;
     Ok(())
 }

@@ -29,8 +29,9 @@ use crate::failure::Failure;
 /// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
 const LOGS: &str = "/run/scx-upgrade";
 
-/// Start it; its report when it took over. It goes on in the background.
-pub fn launch(policy: &PolicyArgs) -> Result<Report, Failure> {
+/// Start it; its report when it took over. It goes on in the background. `own` are options of the SDK that go before the
+/// policy's.
+pub fn launch(policy: &PolicyArgs, own: &[&str]) -> Result<Report, Failure> {
     // Before anything is started: is this a policy, and one for this host?
     Policy::from_binary(&policy.binary)?.schema()?;
 
@@ -38,7 +39,7 @@ pub fn launch(policy: &PolicyArgs) -> Result<Report, Failure> {
         policy.binary.canonicalize().with_context(|| format!("no such file: {}", policy.binary.display()))?;
     let log = log_file(&binary)?;
     let (read, write) = pipe().context("cannot make a pipe")?;
-    let mut child = spawn(&binary, &policy.args, &log, &write)?;
+    let mut child = spawn(&binary, own, &policy.args, &log, &write)?;
     drop(write);
 
     let mut line = String::new();
@@ -67,12 +68,24 @@ fn log_file(binary: &Path) -> Result<PathBuf, Failure> {
     Ok(Path::new(LOGS).join(format!("{name}.log")))
 }
 
-fn spawn(binary: &Path, args: &[String], log: &Path, report: &OwnedFd) -> Result<Child, Failure> {
+fn spawn(
+    binary: &Path,
+    own: &[&str],
+    args: &[String],
+    log: &Path,
+    report: &OwnedFd,
+) -> Result<Child, Failure> {
     let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let errors = output.try_clone().context("cannot duplicate a descriptor")?;
     let fd = report.as_raw_fd();
     let mut command = Command::new(binary);
-    command.args(args).env(REPORT_FD, fd.to_string()).stdin(Stdio::null()).stdout(output).stderr(errors);
+    command
+        .args(own)
+        .args(args)
+        .env(REPORT_FD, fd.to_string())
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors);
     // SAFETY: between fork and exec only async-signal-safe calls are made: setsid and fcntl.
     unsafe {
         command.pre_exec(move || {

@@ -1,6 +1,7 @@
 //! Printing: JSON, durations, the report of a swap.
 
 use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::snapshot::Restored;
 use serde::Serialize;
 use state_migrate::QueueRow;
 use state_migrate::Row;
@@ -49,6 +50,19 @@ pub fn queues(rows: &[QueueRow]) {
     }
 }
 
+/// What a snapshot brought.
+pub fn restored(restored: &Restored) {
+    println!("restored what {} knew:", restored.saved_by);
+    rows(&restored.columns);
+    for scope in &restored.scopes {
+        let gone = if scope.gone > 0 { format!(", {} are no more", scope.gone) } else { String::new() };
+        println!("  {} {} records{gone}", scope.restored, scope.scope);
+    }
+    if restored.other_boot {
+        println!("  its tasks are of another boot: left out");
+    }
+}
+
 /// What a swap, a rollback or a start did.
 pub fn report(report: &Report, as_json: bool) {
     if as_json {
@@ -58,8 +72,18 @@ pub fn report(report: &Report, as_json: bool) {
     println!("{} is running as generation {}{from}", report.to, report.generation);
     rows(&report.columns);
     queues(&report.queues);
+    if let Some(what) = &report.restored {
+        restored(what);
+    }
     let t = &report.timings;
-    if t.attach_ns > 0 {
+    if report.reattached {
+        println!(
+            "  reattached: tasks were on the default scheduler for up to {} (detach {}, attach {})",
+            duration(t.gap_ns),
+            duration(t.detach_ns),
+            duration(t.attach_ns)
+        );
+    } else if t.attach_ns > 0 {
         println!("  attach  {}", duration(t.attach_ns));
     } else {
         println!("  commit  {}", duration(t.commit_ns));

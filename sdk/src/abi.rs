@@ -4,13 +4,18 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
+/// Version of the records' form, counted apart from [`ABI`]: a reattach keeps the records of a host of another ABI if
+/// this is the same. It changes with the header of a record, or with what a stamp means.
+pub const RECORDS: u32 = 1;
 /// Slots in each of the host's program arrays.
 pub const NR_SLOTS: usize = 4;
 /// Scopes of state.
 pub const NR_SCOPES: usize = 4;
 /// Bytes of a task record behind its header.
 pub const TASK_DATA: usize = 256;
+/// Bytes of a task record behind its data, which are the host's own.
+pub const TASK_TAIL: usize = 8;
 /// Bytes of a cgroup record behind its header.
 pub const CGROUP_DATA: usize = 256;
 /// Bytes of a CPU record behind its header.
@@ -155,8 +160,10 @@ pub struct HostData {
     pub swept: u32,
     /// The generation whose books are closed.
     pub closed: u32,
+    /// Set around a reattach: tasks that are enabled get back the `dsq_vtime` that they had.
+    pub restore_vtime: u32,
     /// Fills the first cache line.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 5],
     /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
     pub orphans: [Family; MAX_ORPHANS],
     /// DSQs that the host's init creates.

@@ -7,6 +7,11 @@ use state_migrate::augment::AugmentError;
 use state_migrate::btf::BtfError;
 use state_migrate::plan::PlanError;
 use state_migrate::schema::SchemaError;
+use state_migrate::snapshot::SnapshotError;
+
+/// What a reattach costs, for messages.
+pub const PRICE: &str = "the scheduler is detached and the new one attached, and every task spends the time in \
+    between, a fraction of a second with some thousand tasks, on the default scheduler; state is kept";
 
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -78,12 +83,86 @@ pub enum Error {
         host: u32,
     },
     /// The policy asks for what a swap in place cannot give.
-    #[error("{policy} cannot be swapped in: {why}")]
+    #[error("{policy} cannot be swapped in in place: {why}. With --allow-reattach it can: {PRICE}")]
     NeedsReattach {
         /// Its name.
         policy: String,
         /// What differs.
         why: String,
+    },
+    /// The host that runs is of another version than this tool's.
+    #[error(
+        "the host that runs is of version {theirs}, this program brings version {ours}: use the program that started \
+         it, or `scx-upgrade swap --allow-reattach`, which replaces it: {PRICE}"
+    )]
+    OtherHost {
+        /// The version that this program brings.
+        ours: u32,
+        /// The version that runs.
+        theirs: u32,
+    },
+    /// The host that runs is of another version, and its state cannot be taken over.
+    #[error(
+        "the host that runs is of version {theirs}, and its state cannot be taken over as it stands: {why}. \
+         `scx-upgrade snapshot save FILE` with the program that started it, `scx-upgrade stop`, and \
+         `scx-upgrade run --restore FILE` with this one carry it"
+    )]
+    OtherRecords {
+        /// The version that runs.
+        theirs: u32,
+        /// What differs.
+        why: String,
+    },
+    /// The policy asks for flags that this kernel refuses.
+    #[error(
+        "{policy} asks for the ops flags {flags:#x}, which this kernel does not know: it would refuse to attach it"
+    )]
+    UnknownFlags {
+        /// Its name.
+        policy: String,
+        /// The bits.
+        flags: u64,
+    },
+    /// No scheduler is attached, and the records of the last one are still there.
+    #[error(
+        "no scheduler is attached, {why}: tasks are on the default scheduler, and their state is kept. The next \
+         `scx-upgrade run` or `rollback` attaches again with it, `scx-upgrade stop` forgets it"
+    )]
+    Detached {
+        /// How that came.
+        why: String,
+    },
+    /// The host was to be replaced by one of another version, and the program that did so was killed.
+    #[error(
+        "the replacement of the host by one of another version was cut off: the next `scx-upgrade swap`, `run` or \
+         `rollback` finishes it"
+    )]
+    HalfReplaced,
+    /// A snapshot that cannot be made, written, read or used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot was to be restored where there is state already.
+    #[error(
+        "there is state already, which --restore would mix with the snapshot's: `scx-upgrade stop` forgets it, or \
+         restore into what runs with `scx-upgrade snapshot restore`"
+    )]
+    StateIsThere,
+    /// A reattach failed, and the scheduler that ran before runs again.
+    #[error("{source}; the scheduler that ran before was attached again, with its state")]
+    PutBack {
+        /// Why it failed.
+        source: Box<Error>,
+    },
+    /// A reattach failed, and so did attaching again what ran before.
+    #[error(
+        "{source}; and the scheduler that ran before cannot be attached again: {again}. Its state is kept, and \
+         `scx-upgrade run` attaches with it"
+    )]
+    NotPutBack {
+        /// Why it failed.
+        source: Box<Error>,
+        /// Why the other cannot be attached.
+        again: Box<Error>,
     },
     /// An op of the policy may sleep.
     #[error(
@@ -209,12 +288,21 @@ fn exit_suffix(reason: &str) -> String {
 
 impl Error {
     /// The process's exit code for it: 1 failed and the predecessor still runs, 3 nothing is running, 4 incompatible
-    /// state, 5 failed and on the default scheduler.
+    /// (state that cannot be carried, or a swap that needs a reattach which was not allowed), 5 failed and on the default
+    /// scheduler, 6 the snapshot cannot be read, written or used.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NothingRunning => 3,
-            Error::Plan(_) | Error::Schema(_) => 4,
-            Error::Ejected { .. } | Error::NotEnabled { .. } => 5,
+            Error::Plan(_)
+            | Error::Schema(_)
+            | Error::NeedsReattach { .. }
+            | Error::OtherHost { .. }
+            | Error::OtherRecords { .. } => 4,
+            Error::Ejected { .. }
+            | Error::NotEnabled { .. }
+            | Error::Detached { .. }
+            | Error::NotPutBack { .. } => 5,
+            Error::Snapshot(_) => 6,
             _ => 1,
         }
     }

@@ -10,6 +10,9 @@
 //! 4. the older policy becomes active.
 //!
 //! Killed before 1 it is undone, after 1 it is finished: see `recover.rs`. The generation stays the newer policy's until 4.
+//!
+//! Where the rollback takes a reattach no policy runs between detach and attach anyway: there only 3 is done, and if it is
+//! killed the newer policy is attached again, whose own columns 3 does not touch.
 
 use std::time::Instant;
 
@@ -36,11 +39,11 @@ pub(crate) struct Back {
 }
 
 /// Plan the way from the policy in `running` to the one in `target`. The books change only where a hold needs a slot and
-/// all are taken: then the policy goes that was longest not committed.
-pub(crate) fn plan_back(books: &mut Registry, running: u8, target: u8) -> Result<Back> {
+/// all are taken: then the policy goes that was longest not committed. A way that is not `in_place` needs none.
+pub(crate) fn plan_back(books: &mut Registry, running: u8, target: u8, in_place: bool) -> Result<Back> {
     let plan = |books: &Registry| state_migrate::plan_back(&books.layout, running.into(), target.into());
     let planned = plan(books)?;
-    let caller = swap::caller(&planned).filter(|caller| *caller != target);
+    let caller = swap::caller(&planned).filter(|caller| in_place && *caller != target);
     let Some(caller) = caller else { return Ok(Back { plan: planned, hold: None }) };
     let slot = books.choose_slot_but(&[running, target, caller]);
     if books.slot(slot).is_none() {
@@ -88,14 +91,7 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
     host.settle()?;
     let settled = Instant::now();
     host.data.commit(Active { epoch: pending.epoch, ..empty });
-    let mut swept = Vec::new();
-    for scope in scopes {
-        // Whatever happens, tasks must not stay without a policy.
-        match host.sweep(scope, Sweeper { slot: pending.sweeper, ..Sweeper::default() }) {
-            Ok(one) => swept.push(one),
-            Err(e) => log::warn!("columns of scope {} stay as they were left: {e}", scope.scope),
-        }
-    }
+    let swept = bring_back(host, pending.sweeper, scopes);
     let sweep_ns = settled.elapsed().as_nanos() as u64;
     swap::adopt(host, pending.generation.slot);
     let commit_ns = swap::commit(
@@ -109,4 +105,22 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
         sweep_ns,
         commit_ns,
     })
+}
+
+/// Step 3 of a rollback by a reattach: the host is detached, and the control word still names the newer policy.
+pub(crate) fn bring_back_detached(host: &Host, pending: &Pending, scopes: &[&ScopeParts]) -> Vec<Swept> {
+    host.data.commit(Active { epoch: pending.epoch, ..host.data.active() });
+    bring_back(host, pending.sweeper, scopes)
+}
+
+fn bring_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts]) -> Vec<Swept> {
+    let mut swept = Vec::new();
+    for scope in scopes {
+        // Whatever happens, tasks must not stay without a policy.
+        match host.sweep(scope, Sweeper { slot: sweeper, ..Sweeper::default() }) {
+            Ok(one) => swept.push(one),
+            Err(e) => log::warn!("columns of scope {} stay as they were left: {e}", scope.scope),
+        }
+    }
+    swept
 }

@@ -25,16 +25,18 @@ use crate::kernel;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::queues;
+use crate::reattach;
 use crate::registry::Registry;
 use crate::report::Swept;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
+use crate::topology::Topology;
 
 /// Name that the kernel knows the host by.
 pub const NAME: &str = "scx_upgrade";
 /// Map of the shared memory.
 pub(crate) const HOST_MAP: &str = ".data.scx_host";
-const REGISTRY_MAP: &str = "scx_registry";
+pub(crate) const REGISTRY_MAP: &str = "scx_registry";
 const SETTLE_MAP: &str = "scx_settle";
 const SETTLE_INNER: &str = "scx_settle_inner";
 const OP_PREFIX: &str = "op_";
@@ -42,6 +44,8 @@ const OP_PREFIX: &str = "op_";
 const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
 const CGROUP_WORK: &str = "scx_cgroup_work";
+/// Map of what state each number is in.
+const NUMBERS: &str = ".data.scx_numbers";
 
 /// Whose program sweeps, if not the host's own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -69,6 +73,8 @@ pub struct Host {
     pub data: Mapped,
     /// Its books, as last read or written by this process.
     pub registry: Registry,
+    /// Does the kernel run it? If not, what is pinned is all there is of it, and there are no queues.
+    pub(crate) attached: bool,
     registry_map: MapHandle,
     host_map: MapHandle,
     cgroup_numbers: MapHandle,
@@ -83,27 +89,52 @@ impl Host {
     /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead, or
     /// its pins or books cannot be read.
     pub fn running(pins: &Pins) -> Result<Host> {
+        if reattach::other_version::is_half_way(pins) {
+            return Err(Error::HalfReplaced);
+        }
         if !pins.link().exists() {
             return Err(match kernel::state().as_str() {
-                "disabled" => Error::NothingRunning,
+                "disabled" => Host::why_detached(pins)?,
                 state => Error::OtherScheduler { ops: kernel::ops(), state: state.to_string() },
             });
         }
-        let host = Host::pinned(pins)?;
+        let mut host = Host::pinned(pins)?;
         let state = kernel::state();
         if state != "enabled" || !kernel::ops().starts_with(NAME) {
             return Err(Error::Ejected { reason: host.data.exit_reason().unwrap_or_default() });
         }
-        let theirs = host.data.abi();
-        if theirs != abi::ABI {
-            return Err(Error::AbiMismatch { policy: abi::ABI, host: theirs });
-        }
+        host.attached = true;
         Ok(host)
     }
 
-    /// What is pinned, whether the kernel runs it or not.
+    /// Without a link: nothing at all, or the state of a host that is attached no more.
+    fn why_detached(pins: &Pins) -> Result<Error> {
+        if !pins.map_path(REGISTRY_MAP).exists() {
+            return Ok(Error::NothingRunning);
+        }
+        let registry = match Host::pinned(pins) {
+            Ok(host) => host.registry,
+            // A start that was killed before its books were whole.
+            Err(Error::Registry { .. } | Error::Bpf { .. }) => return Ok(Error::NothingRunning),
+            Err(other) => return Err(other),
+        };
+        let why = match registry.pending {
+            Some(_) => "a reattach was cut off",
+            None => "and the last one was taken off by an error",
+        };
+        Ok(if registry.has_run() { Error::Detached { why: why.to_string() } } else { Error::NothingRunning })
+    }
+
+    /// What is pinned, as if the kernel did not run it.
+    ///
+    /// # Errors
+    /// [`Error::OtherHost`], or the pins or books cannot be read.
     pub(crate) fn pinned(pins: &Pins) -> Result<Host> {
         let host_map = pins.map(HOST_MAP)?;
+        let theirs = Mapped::abi_of(&host_map)?;
+        if theirs != 0 && theirs != abi::ABI {
+            return Err(Error::OtherHost { ours: abi::ABI, theirs });
+        }
         let registry_map = pins.map(REGISTRY_MAP)?;
         let data = Mapped::new(&host_map)?;
         let mut registry = Registry::load(&registry_map)?;
@@ -116,6 +147,7 @@ impl Host {
             cgroup_numbers: pins.map(CGROUP_NUMBERS)?,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
+            attached: false,
             pins: pins.clone(),
         })
     }
@@ -124,10 +156,11 @@ impl Host {
     pub(crate) fn pin(pins: &Pins, object: &mut Object) -> Result<Host> {
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
-            let wanted = [HOST_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER, CGROUP_NUMBERS, CGROUP_WORK]
-                .contains(&name.as_str())
-                || SCOPES.iter().any(|s| s.map == name)
-                || map.map_type() == MapType::ProgArray;
+            let wanted =
+                [HOST_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER, CGROUP_NUMBERS, CGROUP_WORK, NUMBERS]
+                    .contains(&name.as_str())
+                    || SCOPES.iter().any(|s| s.map == name)
+                    || map.map_type() == MapType::ProgArray;
             if wanted {
                 map.pin(pins.map_path(&name)).trying(format!("cannot pin the host's map {name}"))?;
             }
@@ -142,6 +175,7 @@ impl Host {
         }
         Registry::new().save(&pins.map(REGISTRY_MAP)?)?;
         let host = Host::pinned(pins)?;
+        host.data.set_topology(&Topology::read()?);
         host.data.set_abi(abi::ABI);
         Ok(host)
     }
@@ -195,7 +229,7 @@ impl Host {
     }
 
     fn unpin_sweepers(&self, slot: u8) -> Result<()> {
-        SCOPES.iter().try_for_each(|s| self.pins.remove(&self.pins.policy_program_path(slot, s.sweep)))
+        SCOPES.iter().try_for_each(|s| self.pins.unpin(&self.pins.policy_program_path(slot, s.sweep)))
     }
 
     /// Empty a slot: its programs are freed once no op is in them.

@@ -68,10 +68,19 @@ impl Mapped {
         self.word().store(active.to_word(), Ordering::SeqCst);
     }
 
-    /// ABI of the host that made this mapping's map.
-    pub fn abi(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`; written once, before the host was attached.
-        unsafe { self.at::<u32>(offset_of!(HostData, abi)).read_volatile() }
+    /// ABI of the host whose shared memory this is; 0 while it is being made. The control word, this number and
+    /// `closed` keep their places in every version.
+    pub(crate) fn abi_of(map: &impl AsFd) -> Result<u32> {
+        Ok(Mapped::first_page(map)?.abi())
+    }
+
+    /// The beginning only, with the control word, the ABI and `closed`: the rest of another version's may have another size.
+    pub(crate) fn first_page(map: &impl AsFd) -> Result<FirstPage> {
+        let map = MmapOptions::new()
+            .len(FIRST_PAGE)
+            .map_raw(map.as_fd().as_raw_fd())
+            .trying("cannot map the host's shared memory")?;
+        Ok(FirstPage { map })
     }
 
     /// Set the ABI. Before attach.
@@ -133,6 +142,12 @@ impl Mapped {
         unsafe { self.at::<u32>(offset_of!(HostData, cgroup_numbers)).read_volatile() }
     }
 
+    /// Is one of the host's programs at the per-cgroup families?
+    pub(crate) fn families_locked(&self) -> bool {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_lock)).read_volatile() != 0 }
+    }
+
     /// The DSQs that the host's init creates. Before attach.
     pub(crate) fn set_boot_queues(&self, families: &[Family]) {
         let mut queues = [Family::default(); MAX_QUEUES];
@@ -172,6 +187,12 @@ impl Mapped {
     pub(crate) fn orphans_served(&self) -> u32 {
         // SAFETY: a field of HostData, see `at`.
         unsafe { self.at::<u32>(offset_of!(HostData, orphans_served)).read_volatile() }
+    }
+
+    /// How many queues the host serves by itself, because the running policy does not name them.
+    pub fn nr_orphans(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_orphans)).read_volatile() }
     }
 
     /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a
@@ -215,6 +236,19 @@ impl Mapped {
         unsafe { self.at::<u32>(offset_of!(HostData, swept)).write_volatile(tasks) }
     }
 
+    /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?
+    pub(crate) fn restore_vtime(&self, restore: bool) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, restore_vtime)).write_volatile(restore.into()) }
+    }
+
+    /// Forget why the host was taken off. Before it is attached again.
+    pub(crate) fn clear_exit(&self) {
+        let kind = offset_of!(HostData, exit) + offset_of!(ExitRecord, kind);
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.at::<u64>(kind).write_volatile(0) }
+    }
+
     /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
     pub fn exit_reason(&self) -> Option<String> {
         // SAFETY: a field of HostData, see `at`; any bytes are a value.
@@ -222,6 +256,38 @@ impl Mapped {
         (exit.kind != 0).then(|| describe(&exit))
     }
 }
+
+/// What the shared memory of a host of any version begins with.
+#[derive(Debug)]
+pub(crate) struct FirstPage {
+    map: MmapRaw,
+}
+
+impl FirstPage {
+    fn word(&self, offset: usize) -> u64 {
+        // SAFETY: all callers pass the offset of a field of the first 64 bytes of a page that is mapped.
+        unsafe { self.map.as_mut_ptr().add(offset).cast::<u64>().read_volatile() }
+    }
+
+    /// The control word.
+    pub fn active(&self) -> Active {
+        Active::from_word(self.word(offset_of!(HostData, active)))
+    }
+
+    /// The host's ABI.
+    pub fn abi(&self) -> u32 {
+        (self.word(offset_of!(HostData, lacks)) >> 32) as u32
+    }
+
+    /// The generation whose books are closed; 0 if none is, and in a version that closes them otherwise.
+    pub fn closed(&self) -> u32 {
+        (self.word(offset_of!(HostData, swept)) >> 32) as u32
+    }
+}
+
+const FIRST_PAGE: usize = 4096;
+const _: () = assert!(offset_of!(HostData, abi) == offset_of!(HostData, lacks) + 4);
+const _: () = assert!(offset_of!(HostData, closed) == offset_of!(HostData, swept) + 4);
 
 /// `EXIT: reason (message)` in one line.
 pub(crate) fn describe(exit: &ExitRecord) -> String {

@@ -71,6 +71,22 @@ pub fn check_btf() -> Result<()> {
     if kfuncs.is_empty() { Ok(()) } else { Err(Error::BrokenBtf { kfuncs }) }
 }
 
+/// Wait until the kernel says `enabled`. `exited`: did the scheduler's exit op run? Attach succeeds even where the kernel
+/// then takes the scheduler off, and so it ends at `disabled`.
+pub fn wait_until_enabled(exited: impl Fn() -> bool, at_most: Duration) -> bool {
+    let deadline = Instant::now() + at_most;
+    loop {
+        let state = state();
+        if state == "enabled" {
+            return true;
+        }
+        if (state == "disabled" && exited()) || Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 /// Wait until the kernel's `state` is `wanted`. `attach` and `detach` return before the last steps are done.
 pub fn wait_for_state(wanted: &str, at_most: Duration) -> bool {
     let deadline = Instant::now() + at_most;

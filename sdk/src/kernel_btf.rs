@@ -13,6 +13,17 @@ use crate::kernel;
 use crate::variables;
 use crate::variables::Variables;
 
+/// The ops flags that a host does not always set: see `enum scx_ops_flags`, Linux v7.3 kernel/sched/ext/internal.h.
+const FLAGS: &[&str] = &[
+    "SCX_OPS_ENQ_LAST",
+    "SCX_OPS_SWITCH_PARTIAL",
+    "SCX_OPS_ALLOW_QUEUED_WAKEUP",
+    "SCX_OPS_BUILTIN_IDLE_PER_NODE",
+    "SCX_OPS_ALWAYS_ENQ_IMMED",
+    "SCX_OPS_TID_TO_TASK",
+    "SCX_OPS_HAS_CGROUP_WEIGHT",
+];
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct KernelBtf {
@@ -43,6 +54,30 @@ impl KernelBtf {
     /// Value of an SCX enumerator, 0 where this kernel has none of the name.
     pub fn scx(&self, name: &str) -> u64 {
         self.enums.get(name).copied().unwrap_or(0)
+    }
+
+    /// Ops flags by name, for messages; those that this kernel has no name for as a number.
+    pub fn flag_names(&self, flags: u64) -> String {
+        let (mut names, mut rest) = (Vec::new(), flags);
+        for name in FLAGS {
+            let bit = self.scx(name);
+            if bit != 0 && rest & bit == bit {
+                names.push((*name).to_string());
+                rest &= !bit;
+            }
+        }
+        if rest != 0 {
+            names.push(format!("{rest:#x}"));
+        }
+        if names.is_empty() { "none".to_string() } else { names.join(", ") }
+    }
+
+    /// Those of `flags` for which this kernel refuses to attach a scheduler.
+    pub fn unknown_flags(&self, flags: u64) -> u64 {
+        match self.scx("SCX_OPS_ALL_FLAGS") {
+            0 => 0,
+            all => flags & !all,
+        }
     }
 
     /// The scx headers name each SCX constant as a read-only variable, because its value differs between kernels.

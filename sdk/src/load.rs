@@ -57,20 +57,19 @@ pub struct Loaded {
     pub(crate) object: Object,
     pub(crate) ops: Ops,
     pub(crate) lacks: u8,
+    /// The flags that its host has to be attached with, see [`Registry::flags`](crate::registry::Registry::flags).
+    pub(crate) flags: u64,
     /// Its number among the loads into one host; 0 without a host.
     pub(crate) load: u64,
 }
 
-/// Where a policy goes in the host.
-pub(crate) struct Seat<'a> {
-    /// Where each column stands.
-    pub layout: &'a Layout,
-    /// The slot.
-    pub slot: u8,
-    /// The number of this load.
-    pub load: u64,
-    /// DSQ ids in the schema's order.
-    pub queues: &'a [u64],
+/// What the host's ops flags are, beyond those that it always sets, when a policy is loaded for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Flags {
+    /// These: a policy that asks for others is refused.
+    Are(u64),
+    /// Whatever the policy asks for: the host is attached, or attached again, with them.
+    Follow,
 }
 
 impl Loaded {
@@ -92,9 +91,31 @@ pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
         .fold(0, |flags, name| flags | kernel.scx(name))
 }
 
+/// Open an object of this crate's that is no scheduler.
+pub(crate) fn open_tool(object: &'static [u8]) -> Result<OpenObject> {
+    open_object(object, None)
+}
+
+/// The ops flags that a policy asks for beyond those that the host always sets.
+///
+/// # Errors
+/// [`Error::NotAPolicy`], or [`Error::UnknownFlags`].
+pub(crate) fn flags_of(policy: &Policy, kernel: &KernelBtf) -> Result<u64> {
+    let open = open_object(policy.object(), None)?;
+    foreign_flags(&Ops::read(&open, &policy.btf()?)?, kernel)
+}
+
+/// A policy's name, from its `sched_ext_ops`.
+///
+/// # Errors
+/// [`Error::NotAPolicy`]
+pub(crate) fn name_of(policy: &Policy) -> Result<String> {
+    Ok(Ops::read(&open_object(policy.object(), None)?, &policy.btf()?)?.name)
+}
+
 /// Open the host's own object and make it ready to be loaded: constants filled in, ops that this kernel does not know
-/// taken out.
-pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf) -> Result<OpenObject> {
+/// taken out, `flags` set beside those that it always has.
+pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf, flags: u64) -> Result<OpenObject> {
     let host = Policy::new(object, env!("CARGO_PKG_VERSION"));
     let mut open = open_object(host.object(), None)?;
     kernel.fill_enums(&mut open, &variables::Variables::of(object)?)?;
@@ -102,7 +123,7 @@ pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf) -> Result<Ope
     for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
         ops.clear(&mut open, &op);
     }
-    ops.set_flags(&mut open, host_flags(kernel));
+    ops.set_flags(&mut open, host_flags(kernel) | flags);
     size_cpu_records(&mut open)?;
     Ok(open)
 }
@@ -116,31 +137,54 @@ fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
     }
 }
 
-/// Load a policy for the host: its maps of records and shared memory become the host's (`shared`: name and map).
+/// Where a policy is loaded to.
+#[derive(Debug)]
+pub(crate) struct Home<'a> {
+    /// Where each column stands.
+    pub layout: &'a Layout,
+    /// The slot.
+    pub slot: u8,
+    /// The number of this load, which no other has that any host of this state's had.
+    pub load: u64,
+    /// DSQ ids in the schema's order.
+    pub queues: &'a [u64],
+    /// The host's maps of records and shared memory, which become the policy's: name and map.
+    pub shared: Vec<(&'static str, &'a MapHandle)>,
+    /// The host's ops flags.
+    pub flags: Flags,
+}
+
+/// Load a policy for the host.
 pub(crate) fn load_for_host(
     policy: &Policy,
     inspected: &Inspected,
     kernel: &KernelBtf,
-    seat: &Seat<'_>,
-    shared: &[(&str, &MapHandle)],
+    home: &Home<'_>,
 ) -> Result<Loaded> {
-    let btf = augmented_btf(inspected, kernel, seat.layout, seat.slot)?;
-    let mut open = open_policy(policy, inspected, kernel, &btf, seat.queues)?;
+    let btf = augmented_btf(inspected, kernel, home.layout, home.slot)?;
+    let mut open = open_policy(policy, inspected, kernel, &btf, home.queues)?;
     let load_at = std::mem::offset_of!(SdkData, load);
-    patch(&mut open, SDK_SECTION, load_at, &seat.load.to_ne_bytes())?;
+    patch(&mut open, SDK_SECTION, load_at, &home.load.to_ne_bytes())?;
     let mut ops = Ops::read(&open, &policy.btf()?)?;
     for op in DIRECT_OPS {
         ops.clear(&mut open, op);
     }
     refuse_sleepable(&open, &ops)?;
     drop_unknown_ops(&mut open, &mut ops, kernel);
-    let lacks = compare_flags(&ops, kernel)?;
-    share(&mut open, shared)?;
-    load(open, ops, lacks, seat.load)
+    let flags = foreign_flags(&ops, kernel)?;
+    if let Flags::Are(host) = home.flags
+        && flags != host
+    {
+        return Err(Error::NeedsReattach { policy: ops.name, why: flags_differ(kernel, host, flags) });
+    }
+    let lacks = lacks(&ops, kernel);
+    share(&mut open, &home.shared)?;
+    let loaded = load(open, ops)?;
+    Ok(Loaded { lacks, flags, load: home.load, ..loaded })
 }
 
 /// Its maps of these names become the host's.
-fn share(open: &mut OpenObject, shared: &[(&str, &MapHandle)]) -> Result<()> {
+pub(crate) fn share(open: &mut OpenObject, shared: &[(&str, &MapHandle)]) -> Result<()> {
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if let Some((_, host)) = shared.iter().find(|(n, _)| *n == name) {
@@ -197,7 +241,7 @@ pub(crate) fn load_direct(
     for mut program in open.progs_mut().filter(|p| SCOPES.iter().any(|s| p.name() == s.sweep)) {
         program.set_autoload(false);
     }
-    load(open, ops, 0, 0)
+    load(open, ops)
 }
 
 /// As [`crate::host_data::Mapped::set_topology`].
@@ -288,29 +332,38 @@ fn drop_unknown_ops(open: &mut OpenObject, ops: &mut Ops, kernel: &KernelBtf) {
     }
 }
 
-/// What of the host's flags the policy lacks; an error for one that the host cannot give it.
-fn compare_flags(ops: &Ops, kernel: &KernelBtf) -> Result<u8> {
-    let foreign = ops.flags & !host_flags(kernel);
-    if foreign != 0 {
-        return Err(Error::NeedsReattach {
-            policy: ops.name.clone(),
-            why: format!(
-                "it asks for the ops flags {foreign:#x}, which the kernel reads once, when a scheduler is attached, \
-                 and the host does not set. Leave them out, or run it with --direct"
-            ),
-        });
-    }
+/// What of the host's flags the policy lacks, `LACKS_*`.
+fn lacks(ops: &Ops, kernel: &KernelBtf) -> u8 {
     let lacks = |(name, bit): &(&str, u8)| if ops.flags & kernel.scx(name) == 0 { *bit } else { 0 };
-    Ok(EMULATED.iter().map(lacks).fold(0, |all, bit| all | bit))
+    EMULATED.iter().map(lacks).fold(0, |all, bit| all | bit)
 }
 
-fn load(mut open: OpenObject, ops: Ops, lacks: u8, number: u64) -> Result<Loaded> {
+/// The policy's flags that the host does not always set.
+fn foreign_flags(ops: &Ops, kernel: &KernelBtf) -> Result<u64> {
+    let unknown = kernel.unknown_flags(ops.flags);
+    if unknown != 0 {
+        return Err(Error::UnknownFlags { policy: ops.name.clone(), flags: unknown });
+    }
+    Ok(ops.flags & !host_flags(kernel))
+}
+
+/// Why a policy that asks for the flags `policy` cannot run in a host that is attached with `host`.
+pub(crate) fn flags_differ(kernel: &KernelBtf, host: u64, policy: u64) -> String {
+    let (asks, has) = (policy & !host, host & !policy);
+    let asks = (asks != 0).then(|| format!("it asks for {}, which the host lacks", kernel.flag_names(asks)));
+    let has =
+        (has != 0).then(|| format!("the host has {}, which it does not ask for", kernel.flag_names(has)));
+    let differs = [asks, has].into_iter().flatten().collect::<Vec<_>>().join(", and ");
+    format!("{differs}, and the kernel reads these ops flags once, when a scheduler is attached")
+}
+
+fn load(mut open: OpenObject, ops: Ops) -> Result<Loaded> {
     for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
         program.set_autoload(false);
     }
     let (object, log) = libbpf_log::captured(|| open.load());
     match object {
-        Ok(object) => Ok(Loaded { object, ops, lacks, load: number }),
+        Ok(object) => Ok(Loaded { object, ops, lacks: 0, flags: 0, load: 0 }),
         Err(source) => Err(Error::Load { policy: ops.name, source, log }),
     }
 }

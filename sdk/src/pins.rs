@@ -11,6 +11,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use libbpf_rs::Link;
 use libbpf_rs::MapHandle;
 use libbpf_rs::Program;
 
@@ -49,6 +50,11 @@ impl Pins {
         &self.dir
     }
 
+    /// A folder of pins inside this one, for a host that is to take its place. It need not be there.
+    pub(crate) fn beside(&self, name: &str) -> Pins {
+        Pins { dir: self.dir.join(name) }
+    }
+
     /// Where the struct_ops link is pinned: the host is attached while this exists and the kernel has not ejected it.
     pub fn link(&self) -> PathBuf {
         self.dir.join("link")
@@ -73,7 +79,7 @@ impl Pins {
     ///
     /// # Errors
     /// It cannot be removed.
-    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+    pub(crate) fn unpin(&self, path: &Path) -> Result<()> {
         match fs::remove_file(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.trying(format!("cannot unpin {}", path.display())),
@@ -108,12 +114,36 @@ impl Pins {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn remove_all(&self) -> Result<()> {
-        self.remove(&self.link())?;
+        self.retire_link()?;
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
+            if path.is_dir() {
+                Pins { dir: path }.remove()?;
+                continue;
+            }
             fs::remove_file(&path).trying(format!("cannot unpin {}", path.display()))?;
         }
         Ok(())
+    }
+
+    /// Detach the link, if there is one, and remove its pin. Without the first the kernel would unregister the scheduler
+    /// some time after the pin is gone, and up to v6.17 that takes off whatever scheduler is attached by then
+    /// (bpf_scx_unreg() disables the root scheduler, its own or not).
+    pub(crate) fn retire_link(&self) -> Result<()> {
+        if !self.link().exists() {
+            return Ok(());
+        }
+        let detached = Link::open(self.link()).and_then(|link| link.detach());
+        if let Err(e) = detached {
+            log::debug!("cannot detach the host's link: {e}");
+        }
+        self.unpin(&self.link())
+    }
+
+    /// Remove every pin and the folder.
+    pub(crate) fn remove(&self) -> Result<()> {
+        self.remove_all()?;
+        fs::remove_dir(&self.dir).trying(format!("cannot remove {}", self.dir.display()))
     }
 
     /// Is anything pinned?

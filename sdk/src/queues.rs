@@ -57,8 +57,20 @@ impl Host {
         family
     }
 
+    /// Wait until no program of the host's is at the per-cgroup families. Before attach: its init fails otherwise.
+    pub(crate) fn wait_for_families(&self) {
+        for _ in 0..LOCK_TRIES {
+            if !self.data.families_locked() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        log::warn!("a work item of the host is still making queues");
+    }
+
     /// Create queues. Members that stand already, of a swap that was killed, are taken as they are.
     pub(crate) fn create_queues(&self, queues: &[QueueInfo]) -> Result<()> {
+        debug_assert!(self.attached || queues.is_empty(), "queues are the attached scheduler's");
         for queue in queues {
             let (ret, _) = self.run_on(CREATE, queue)?;
             if ret < 0 {

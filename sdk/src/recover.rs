@@ -5,22 +5,25 @@ use crate::error::Result;
 use crate::hold;
 use crate::host::Host;
 use crate::host::Sweeper;
+use crate::registry::Kind;
 use crate::scopes::SCOPES;
 use crate::swap;
 
-/// Bring a host whose last command was killed back to one without a pending swap. Idempotent.
+/// Bring a host whose last command was killed back to one without a pending swap. Idempotent. The host need not be
+/// attached: then it has no queues, and only its books and records are brought in order.
 ///
 /// # Errors
 /// The host's maps cannot be changed.
 pub fn recover(host: &mut Host) -> Result<()> {
     let Some(pending) = host.registry.pending.clone() else { return Ok(()) };
-    let mut active = host.data.active();
-    if let Some(slot) = pending.hold.filter(|slot| *slot == active.slot) {
+    if pending.reattach.is_some() {
+        remake_queues(host)?;
+    }
+    if let Some(slot) = pending.hold.filter(|slot| *slot == host.data.active().slot) {
         log::warn!("going on with the rollback to generation {} that was cut off", pending.generation.number);
         hold::run(host, &pending, slot, &SCOPES.iter().collect::<Vec<_>>())?;
-        active = host.data.active();
     }
-    if active.slot == pending.generation.slot && active.generation == pending.generation.number {
+    if is_committed(host) {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
         host.settle()?;
         let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
@@ -33,13 +36,20 @@ pub fn recover(host: &mut Host) -> Result<()> {
     if let Some(slot) = pending.hold {
         return abandon(host, slot);
     }
-    if pending.generation.kind == crate::registry::Kind::Rollback {
+    if pending.generation.kind == Kind::Rollback {
         // A rollback prepares nothing but this: its policy was and stays loaded, and the running one's queues are its own.
         host.data.set_orphans(&[]);
         host.registry.pending = None;
         return host.save();
     }
     abandon(host, pending.generation.slot)
+}
+
+/// Does the control word hold the pending generation?
+pub(crate) fn is_committed(host: &Host) -> bool {
+    let active = host.data.active();
+    let is = |g: &crate::registry::Generation| active.slot == g.slot && active.generation == g.number;
+    host.registry.pending.as_ref().is_some_and(|p| is(&p.generation))
 }
 
 /// Undo the preparation of `slot`, which is not active.
@@ -49,4 +59,15 @@ pub(crate) fn abandon(host: &mut Host, slot: u8) -> Result<()> {
     swap::hand_over(host)?;
     host.registry.pending = None;
     host.save()
+}
+
+/// The kernel destroyed all queues when the host was detached, and its init made those of the running policy only. The
+/// other loaded policies must find theirs when they are gone back to.
+pub(crate) fn remake_queues(host: &Host) -> Result<()> {
+    if !host.attached {
+        return Ok(());
+    }
+    // The walk over all tasks is done.
+    host.data.restore_vtime(false);
+    host.create_queues(&host.registry.queues)
 }

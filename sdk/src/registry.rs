@@ -10,6 +10,7 @@ use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use state_migrate::QueueRow;
 use state_migrate::layout::Layout;
 use state_migrate::schema::Queue;
@@ -48,6 +49,9 @@ pub struct SlotInfo {
     pub ops: Vec<String>,
     /// Flags that the host sets and it lacks, `LACKS_*`.
     pub lacks: u8,
+    /// Ops flags that it asks for and that the host sets only for such a policy: see [`Registry::flags`].
+    #[serde(default)]
+    pub flags: u64,
     /// The process that loaded it.
     pub pid: u32,
     /// Its arguments.
@@ -138,6 +142,18 @@ pub struct Pending {
     /// The empty slot that is active while a rollback holds: see `hold.rs`.
     #[serde(default)]
     pub hold: Option<u8>,
+    /// Set where the commit takes a reattach.
+    #[serde(default)]
+    pub reattach: Option<Reattach>,
+}
+
+/// What a reattach changes about the attached host: see [`Registry::flags`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Reattach {
+    /// Its flags before,
+    pub from: u64,
+    /// and after.
+    pub to: u64,
 }
 
 /// See the module.
@@ -145,6 +161,13 @@ pub struct Pending {
 pub struct Registry {
     /// Version of the host's ABI.
     pub abi: u32,
+    /// Version of the records' form: [`abi::RECORDS`].
+    #[serde(default = "first_records")]
+    pub records: u32,
+    /// The ops flags that the host is attached with, beyond those that it always sets. The kernel reads them once, so a
+    /// policy that asks for others takes a reattach.
+    #[serde(default)]
+    pub flags: u64,
     /// Counter for [`SlotInfo::load`].
     pub loads: u64,
     /// Counter for families of DSQs, the upper half of their ids: none is used twice while the host lives.
@@ -166,6 +189,8 @@ impl Registry {
     pub fn new() -> Registry {
         Registry {
             abi: abi::ABI,
+            records: abi::RECORDS,
+            flags: 0,
             loads: 0,
             queue_ids: 0,
             layout: scopes::empty_layout(),
@@ -182,22 +207,18 @@ impl Registry {
     /// # Errors
     /// [`Error::Registry`] when they are not whole.
     pub fn load(map: &MapHandle) -> Result<Registry> {
+        Registry::load_as(map)
+    }
+
+    /// Read a part of them, for a host of another version.
+    pub(crate) fn load_as<T: DeserializeOwned>(map: &MapHandle) -> Result<T> {
         for _ in 0..READ_AGAIN {
-            match Registry::load_once(map) {
+            match load_once(map) {
                 Err(Error::Registry { .. }) => std::thread::sleep(Duration::from_millis(1)),
                 other => return other,
             }
         }
-        Registry::load_once(map)
-    }
-
-    fn load_once(map: &MapHandle) -> Result<Registry> {
-        let bytes = map
-            .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
-            .trying("cannot read the registry")?
-            .ok_or_else(|| damaged("empty"))?;
-        let json = unframe(&bytes)?;
-        serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
+        load_once(map)
     }
 
     /// Write them: one system call, which a kill cannot cut in half.
@@ -216,11 +237,19 @@ impl Registry {
     }
 
     /// Take in what happened since they were written: the host's `closed` says which generation's books are closed. One
-    /// that is pending here and closed there is committed.
+    /// that is pending here and closed there is committed, and where that took a reattach, the host has its flags.
     pub fn settle(&mut self, closed: u32) {
         if let Some(pending) = self.pending.take_if(|pending| pending.generation.number == closed) {
+            if let Some(reattach) = pending.reattach {
+                self.flags = reattach.to;
+            }
             self.record(pending.generation);
         }
+    }
+
+    /// Was anything ever committed? If not, a start was cut off, and there is no state.
+    pub fn has_run(&self) -> bool {
+        !self.generations.is_empty() || self.pending.as_ref().is_some_and(|p| p.reattach.is_some())
     }
 
     /// What is loaded in `slot`.
@@ -326,6 +355,20 @@ impl Default for Registry {
     }
 }
 
+fn load_once<T: DeserializeOwned>(map: &MapHandle) -> Result<T> {
+    let bytes = map
+        .lookup(&0u32.to_ne_bytes(), MapFlags::ANY)
+        .trying("cannot read the registry")?
+        .ok_or_else(|| damaged("empty"))?;
+    let json = unframe(&bytes)?;
+    serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
+}
+
+/// Books that do not say have the first form.
+fn first_records() -> u32 {
+    1
+}
+
 /// Length and checksum before the text.
 fn frame(json: &[u8]) -> Vec<u8> {
     let (len, sum) = (json.len() as u32, crc32fast::hash(json));
@@ -363,6 +406,7 @@ pub(crate) mod tests {
             schema: Schema::default(),
             ops: vec![],
             lacks: 0,
+            flags: 0,
             pid: 1,
             args: vec![],
         }

@@ -5,8 +5,10 @@ use serde::Serialize;
 use state_migrate::QueueRow;
 use state_migrate::Row;
 
+use crate::reattach::Switched;
 use crate::registry::Generation;
 use crate::registry::Kind;
+use crate::snapshot::Restored;
 
 /// Nanoseconds of each step, in the order of the swap.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -29,11 +31,18 @@ pub struct Timings {
     pub hand_over_ns: u64,
     /// Writing the books.
     pub close_ns: u64,
-    /// Attach, where the host was started.
-    pub attach_ns: u64,
     /// How long no policy ran, in a rollback by conversions of the author's own: see `hold.rs`. 0 in any other.
     #[serde(default)]
     pub hold_ns: u64,
+    /// Detach, where it took a reattach.
+    #[serde(default)]
+    pub detach_ns: u64,
+    /// Attach, where the host was started, or it took a reattach.
+    pub attach_ns: u64,
+    /// From the beginning of the detach until the kernel said `enabled`: the time that tasks were on the default
+    /// scheduler, and on the way there and back.
+    #[serde(default)]
+    pub gap_ns: u64,
     /// From the first step to the last.
     pub total_ns: u64,
 }
@@ -67,6 +76,12 @@ pub struct Report {
     pub from: Option<String>,
     /// The policy that runs now.
     pub to: String,
+    /// Was the scheduler detached and attached again?
+    #[serde(default)]
+    pub reattached: bool,
+    /// What a snapshot brought, where one was restored.
+    #[serde(default)]
+    pub restored: Option<Restored>,
     /// Columns of either policy, and what became of them.
     pub columns: Vec<Row>,
     /// Queues of either policy, and what became of them.
@@ -86,6 +101,17 @@ impl Report {
         self.swept.iter().find(|s| s.scope == scope)
     }
 
+    /// The steps that only a reattach has.
+    pub(crate) fn take(&mut self, switched: Switched) {
+        self.reattached = true;
+        self.swept = switched.swept;
+        self.timings.sweep_ns = switched.sweep_ns;
+        self.timings.detach_ns = switched.detach_ns;
+        self.timings.commit_ns = switched.commit_ns;
+        self.timings.attach_ns = switched.attach_ns;
+        self.timings.gap_ns = switched.gap_ns;
+    }
+
     pub(crate) fn new(generation: &Generation, from: Option<String>) -> Report {
         Report {
             kind: generation.kind,
@@ -93,6 +119,8 @@ impl Report {
             slot: generation.slot,
             from,
             to: format!("{} {}", generation.policy, generation.version),
+            reattached: false,
+            restored: None,
             columns: Vec::new(),
             queues: Vec::new(),
             swept: Vec::new(),

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::FromRawFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -32,6 +33,14 @@ pub struct RunArgs {
     /// Attach directly, without the host: nothing is carried, and Ctrl-C ends the scheduler
     #[arg(long)]
     pub direct: bool,
+
+    /// Where it cannot be swapped in in place, detach what runs and attach the host again, with its state
+    #[arg(long)]
+    pub allow_reattach: bool,
+
+    /// Where this starts the host, begin with the state that a snapshot has
+    #[arg(long, value_name = "FILE", conflicts_with = "direct")]
+    pub restore: Option<PathBuf>,
 
     /// Seconds between lines of statistics; 0 for none
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
@@ -94,7 +103,9 @@ impl Policy {
     }
 
     fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
-        let taken = kernel::check().and_then(|()| Pins::open()).and_then(|pins| swap::take_over(&pins, self));
+        let taken = kernel::check()
+            .and_then(|()| Pins::open())
+            .and_then(|pins| swap::take_over(&pins, self, args.allow_reattach, args.restore.as_deref()));
         tell_parent(taken.as_ref().map(|(_, _, report)| report));
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);

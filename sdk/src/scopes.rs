@@ -69,6 +69,12 @@ pub fn record_sizes() -> [(Scope, u32); 4] {
     SCOPES.map(|s| (s.scope, HEADER + s.data as u32))
 }
 
+/// The size of a scope's record in its map: behind the columns there may be something of the host's own.
+pub(crate) fn value_size(scope: &ScopeParts) -> u32 {
+    let tail = if scope.scope == Scope::Task { abi::TASK_TAIL } else { 0 };
+    HEADER + (scope.data + tail) as u32
+}
+
 /// A layout in which nothing stands yet.
 pub(crate) fn empty_layout() -> Layout {
     Layout::new(&record_sizes())

@@ -65,6 +65,8 @@ pub struct Status {
     pub generation: u32,
     /// The latest plan that records must have seen.
     pub epoch: u32,
+    /// Why no scheduler is attached although its state is kept, if so.
+    pub detached: Option<String>,
     /// Was a swap cut off? The next command that changes something finishes or undoes it.
     pub pending: Option<u32>,
     /// Why the kernel took the host off, if it did.
@@ -94,6 +96,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
         running: false,
         generation: 0,
         epoch: 0,
+        detached: None,
         pending: None,
         held: false,
         ejected: None,
@@ -106,6 +109,10 @@ pub fn status(pins: &Pins) -> Result<Status> {
         Ok(host) => host,
         Err(Error::Ejected { reason }) => {
             status.ejected = Some(reason);
+            return Ok(status);
+        }
+        Err(e @ (Error::Detached { .. } | Error::HalfReplaced)) => {
+            status.detached = Some(e.to_string());
             return Ok(status);
         }
         Err(Error::NothingRunning | Error::OtherScheduler { .. }) => return Ok(status),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::host;
 use crate::host::Host;
 use crate::kernel;
 use crate::pins::Pins;
@@ -35,8 +36,9 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
         let slot = host.data.active().slot;
         host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version))
     });
+    // Also one of another version, or in the middle of a reattach.
+    let ours = kernel::state() != "disabled" && kernel::ops().starts_with(host::NAME);
     // Its pins must be all that holds it: what this process has mapped goes first.
-    let ours = host.is_some();
     drop(host);
     let begin = Instant::now();
     pins.remove_all()?;

@@ -13,12 +13,11 @@
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
 //! that it happened, and `pending` what to finish. See `recover.rs`.
 
-use std::time::Duration;
+use std::path::Path;
 use std::time::Instant;
 use std::time::SystemTime;
 
-use libbpf_rs::MapCore;
-use libbpf_rs::MapType;
+use libbpf_rs::Object;
 use state_migrate::Plan;
 
 use crate::abi;
@@ -26,7 +25,6 @@ use crate::abi::Active;
 use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
-use crate::error::Trying;
 use crate::hold;
 use crate::hold::Back;
 use crate::host;
@@ -35,56 +33,78 @@ use crate::host::Sweeper;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
+use crate::load::Flags;
+use crate::load::Home;
 use crate::load::Loaded;
-use crate::load::Seat;
 use crate::pins::Pins;
 use crate::policy::Inspected;
 use crate::policy::Policy;
 use crate::polite::politely;
+use crate::reattach;
 use crate::recover;
 use crate::registry::Generation;
 use crate::registry::Kind;
 use crate::registry::Pending;
 use crate::registry::QueueInfo;
+use crate::registry::Reattach;
 use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
+use crate::snapshot;
 use crate::steps;
-use crate::topology::Topology;
 
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
-/// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
-const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Put `policy` in charge: swap it in where a host runs, else start a host with it.
+/// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
+/// `may_reattach`: also where that takes a reattach. `restore`: a snapshot, for a host that is started.
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn take_over(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
+pub fn take_over(
+    pins: &Pins,
+    policy: &Policy,
+    may_reattach: bool,
+    restore: Option<&Path>,
+) -> Result<(Host, Loaded, Report)> {
     let _lock = pins.lock()?;
-    match Host::running(pins) {
-        Ok(mut host) => {
-            recover::recover(&mut host)?;
-            let (loaded, report) = swap(&mut host, policy)?;
-            Ok((host, loaded, report))
+    let mut host = match find(pins) {
+        Err(Error::NothingRunning) => return start(pins, policy, restore),
+        Ok(_) | Err(Error::OtherHost { .. }) if restore.is_some() => return Err(Error::StateIsThere),
+        Err(Error::OtherHost { .. }) if may_reattach => {
+            return reattach::other_version::replace(pins, policy);
         }
-        Err(Error::NothingRunning) => start(pins, policy),
-        Err(Error::Ejected { reason }) => {
-            log::warn!("an earlier host was taken off by the kernel ({reason}); starting a new one");
-            start(pins, policy)
-        }
-        Err(other) => Err(other),
-    }
+        other => other?,
+    };
+    let (loaded, report) = swap(&mut host, policy, may_reattach)?;
+    Ok((host, loaded, report))
 }
 
-/// Swap `policy` in for the one that runs.
+/// The host with nothing pending, attached or, if the kernel took it off, not.
+fn find(pins: &Pins) -> Result<Host> {
+    reattach::other_version::finish_move(pins)?;
+    let mut host = match Host::running(pins) {
+        Err(Error::Ejected { .. }) if kernel::state() == "enabled" => {
+            return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
+        }
+        Err(Error::Ejected { reason }) => {
+            log::warn!("the host was taken off by the kernel ({reason}): attaching it again");
+            Host::pinned(pins)?
+        }
+        Err(Error::Detached { .. }) => reattach::resume(pins)?,
+        other => other?,
+    };
+    recover::recover(&mut host)?;
+    Ok(host)
+}
+
+/// Swap `policy` in for the one that runs, or that ran when the kernel took the host off.
 ///
 /// # Errors
 /// As [`take_over`].
-pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
+pub fn swap(host: &mut Host, policy: &Policy, may_reattach: bool) -> Result<(Loaded, Report)> {
     let mut clock = Clock::start();
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
@@ -100,9 +120,17 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let queues = books.claim_queues(&inspected.schema, slot)?;
     let plan_ns = clock.lap();
 
-    let ids = queues.ids();
-    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &ids };
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &seat, &host.shared())?;
+    let follow = may_reattach || !host.attached;
+    let home = Home {
+        layout: &plan.layout,
+        slot,
+        load: books.loads + 1,
+        queues: &queues.ids(),
+        shared: host.shared(),
+        flags: if follow { Flags::Follow } else { Flags::Are(host.registry.flags) },
+    };
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
+    let way = Way::find(host, &kernel, loaded.flags)?;
     let generation =
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
@@ -111,17 +139,19 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
     let scopes = scopes_with_steps(&plan);
     let after =
         Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
-    prepare(host, books, &plan, &loaded, &generation, after, &queues.new)?;
+    // A reattach makes all queues anew.
+    let new_queues = if way.is_in_place() { &queues.new[..] } else { &[] };
+    books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
+    prepare(host, books, &plan, &loaded, after, new_queues)?;
     let compiled = compile(host, &plan);
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
-    adopt(host, after.slot);
-    report.timings.commit_ns = commit(host, after);
+    let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
     let sweeper = Sweeper { compiled: compiled.as_ref(), slot: caller(&plan) };
-    finish(host, &mut report, &scopes, sweeper, &mut clock)?;
+    finish(host, &mut report, scopes, sweeper, &mut clock)?;
     report.columns = plan.rows();
     report.queues = queue_rows;
     report.timings.open_ns = open_ns;
@@ -133,7 +163,7 @@ pub fn swap(host: &mut Host, policy: &Policy) -> Result<(Loaded, Report)> {
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, so there is nothing to settle or to sweep.
-fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
+fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     if kernel::state() != "disabled" {
         return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
@@ -151,30 +181,47 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let plan = plan(&mut books, &inspected, None, slot)?;
     let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot)?;
+    books.flags = load::flags_of(policy, &kernel)?;
+    let name = load::name_of(policy)?;
+    let prepared = restore
+        .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
+        .transpose()?;
     let plan_ns = clock.lap();
 
-    let mut object = load::load_host(load::open_host(HOST_OBJECT, &kernel)?)?;
+    let mut object = load::load_host(load::open_host(HOST_OBJECT, &kernel, books.flags)?)?;
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
-    let ids = queues.ids();
-    let seat = Seat { layout: &plan.layout, slot, load: books.loads + 1, queues: &ids };
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &seat, &host.shared())
-        .inspect_err(|_| undo(pins))?;
+    let home = Home {
+        layout: &plan.layout,
+        slot,
+        load: books.loads + 1,
+        queues: &queues.ids(),
+        shared: host.shared(),
+        flags: Flags::Are(books.flags),
+    };
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
     let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
-    host.data.set_topology(&Topology::read()?);
     host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
     let after = Active { slot, generation: generation.number, epoch: 1 };
-    prepare(&mut host, books, &plan, &loaded, &generation, after, &[]).inspect_err(|_| undo(pins))?;
+    books.pending = Some(Way::in_place().pending(&host, &generation, after, None));
+    prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
     let mut report = Report::new(&generation, None);
     report.timings.prepare_ns = clock.lap();
 
     report.timings.commit_ns = commit(&host, after);
     clock.lap();
 
-    attach(pins, &mut object, &host).inspect_err(|_| undo(pins))?;
+    // The records of tasks and cgroups are made here where the snapshot has something for them; init_task finds them.
+    if let Some(prepared) = &prepared {
+        let restored =
+            snapshot::apply(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;
+        report.restored = Some(restored);
+        clock.lap();
+    }
+    reattach::attach(&mut host, &mut object).inspect_err(|_| undo(pins))?;
     report.timings.attach_ns = clock.lap();
 
     close_books(&mut host);
@@ -187,14 +234,14 @@ fn start(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     Ok((host, loaded, report))
 }
 
-/// Make the generation before the running one's policy active again. It is still loaded: no verifier, no process.
+/// Make the generation before the running one's policy active again. It is still loaded: no verifier, no process, unless
+/// it takes a reattach (`may_reattach`), which loads the host again.
 ///
 /// # Errors
 /// [`Error::NoRollback`] when no other policy is loaded.
-pub fn rollback(pins: &Pins) -> Result<Report> {
+pub fn rollback(pins: &Pins, may_reattach: bool) -> Result<Report> {
     let _lock = pins.lock()?;
-    let mut host = Host::running(pins)?;
-    recover::recover(&mut host)?;
+    let mut host = find(pins)?;
 
     let mut clock = Clock::start();
     let before = host.data.active();
@@ -204,17 +251,29 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
     let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
     let queue_rows = host.registry.queue_rows(before.slot, queues);
+    let flags = host.registry.slot(target.slot).map_or(0, |s| s.flags);
+    let in_place = host.attached && flags == host.registry.flags;
+    // A rollback in place needs nothing but the books.
+    let kernel = if in_place { None } else { Some(politely(KernelBtf::read)?) };
+    if let Some(kernel) = kernel.as_ref().filter(|_| host.attached && !may_reattach) {
+        let why = load::flags_differ(kernel, host.registry.flags, flags);
+        return Err(Error::NeedsReattach { policy: target.policy, why });
+    }
     let generation =
         Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
     let mut books = host.registry.clone();
-    let Back { plan, hold } = hold::plan_back(&mut books, before.slot, generation.slot)?;
+    let Back { plan, hold } = hold::plan_back(&mut books, before.slot, generation.slot, in_place)?;
     let plan_ns = clock.lap();
     let scopes = scopes_with_steps(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
-    let pending = Pending { generation: generation.clone(), epoch, sweeper: caller(&plan), hold };
-    books.pending = Some(pending.clone());
+    let way = match &kernel {
+        None => Way::InPlace { hold },
+        Some(kernel) => Way::find(&host, kernel, flags)?,
+    };
+    let load_ns = clock.lap();
+    books.pending = Some(way.pending(&host, &generation, after, caller(&plan)));
     host.registry = books;
     host.save()?;
     if let Some(slot) = hold {
@@ -227,19 +286,16 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
     rehearse(&host);
     let mut report = Report::new(&generation, from);
     report.timings.plan_ns = plan_ns;
+    if !way.is_in_place() {
+        report.timings.load_ns = load_ns;
+    }
     report.timings.prepare_ns = clock.lap();
 
-    if let Some(slot) = hold {
-        report.swept = hold::run(&host, &pending, slot, &scopes)?.report(&mut report.timings);
-        clock.lap();
-        finish(&mut host, &mut report, &[], Sweeper::default(), &mut clock)?;
-    } else {
-        adopt(&host, after.slot);
-        report.timings.commit_ns = commit(&host, after);
-        clock.lap();
-        let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
-        finish(&mut host, &mut report, &scopes, sweeper, &mut clock)?;
-    }
+    let scopes = way.take(&mut host, after, &scopes, &mut report)?;
+    clock.lap();
+
+    let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
+    finish(&mut host, &mut report, scopes, sweeper, &mut clock)?;
     report.columns = plan.rows();
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();
@@ -247,7 +303,12 @@ pub fn rollback(pins: &Pins) -> Result<Report> {
 }
 
 /// Plan, and take the plan's layout into the books.
-fn plan(books: &mut Registry, inspected: &Inspected, running: Option<u8>, slot: u8) -> Result<Plan> {
+pub(crate) fn plan(
+    books: &mut Registry,
+    inspected: &Inspected,
+    running: Option<u8>,
+    slot: u8,
+) -> Result<Plan> {
     let plan =
         state_migrate::plan(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
     books.layout = plan.layout.clone();
@@ -255,7 +316,7 @@ fn plan(books: &mut Registry, inspected: &Inspected, running: Option<u8>, slot: 
 }
 
 /// Enter the loaded policy and the generation to come into the books.
-fn settle_books(
+pub(crate) fn settle_books(
     books: &mut Registry,
     policy: &Policy,
     inspected: &Inspected,
@@ -273,6 +334,7 @@ fn settle_books(
         schema: inspected.schema.clone(),
         ops: loaded.ops.programs.keys().cloned().collect(),
         lacks: loaded.lacks,
+        flags: loaded.flags,
         pid: std::process::id(),
         args: std::env::args().collect(),
     });
@@ -287,22 +349,77 @@ fn settle_books(
     }
 }
 
+/// How the commit is done.
+enum Way {
+    /// By one store; behind a hold in this slot, if there is one.
+    InPlace { hold: Option<u8> },
+    /// By a reattach, for which the host's programs were loaded anew.
+    Reattach { object: Box<Object>, flags: u64 },
+}
+
+impl Way {
+    fn in_place() -> Way {
+        Way::InPlace { hold: None }
+    }
+
+    /// `flags`: those that the policy to come asks for.
+    fn find(host: &Host, kernel: &KernelBtf, flags: u64) -> Result<Way> {
+        if host.attached && flags == host.registry.flags {
+            return Ok(Way::in_place());
+        }
+        let object = Box::new(politely(|| reattach::load_over(host, kernel, flags))?);
+        Ok(Way::Reattach { object, flags })
+    }
+
+    fn is_in_place(&self) -> bool {
+        matches!(self, Way::InPlace { .. })
+    }
+
+    fn pending(&self, host: &Host, generation: &Generation, after: Active, sweeper: Option<u8>) -> Pending {
+        let (hold, reattach) = match self {
+            Way::InPlace { hold } => (*hold, None),
+            Way::Reattach { flags, .. } => (None, Some(Reattach { from: host.registry.flags, to: *flags })),
+        };
+        Pending { generation: generation.clone(), epoch: after.epoch, sweeper, hold, reattach }
+    }
+
+    /// Step 5. Of the scopes whose records the plan changes it leaves those that are yet to be swept.
+    fn take<'s>(
+        self,
+        host: &mut Host,
+        after: Active,
+        scopes: &'s [&'static ScopeParts],
+        report: &mut Report,
+    ) -> Result<&'s [&'static ScopeParts]> {
+        match self {
+            Way::InPlace { hold: None } => {
+                adopt(host, after.slot);
+                report.timings.commit_ns = commit(host, after);
+                return Ok(scopes);
+            }
+            Way::InPlace { hold: Some(slot) } => {
+                if let Some(pending) = &host.registry.pending {
+                    report.swept = hold::run(host, pending, slot, scopes)?.report(&mut report.timings);
+                }
+            }
+            Way::Reattach { mut object, .. } => {
+                report.take(reattach::switch(host, &mut object, after, scopes)?);
+                recover::remake_queues(host)?;
+            }
+        }
+        Ok(if report.swept.is_empty() { scopes } else { &[] })
+    }
+}
+
 /// Step 4. All that the new policy needs is in place after it, and nothing that the old one uses has changed.
-fn prepare(
+pub(crate) fn prepare(
     host: &mut Host,
-    mut books: Registry,
+    books: Registry,
     plan: &Plan,
     loaded: &Loaded,
-    generation: &Generation,
     after: Active,
     new_queues: &[QueueInfo],
 ) -> Result<()> {
-    books.pending = Some(Pending {
-        generation: generation.clone(),
-        epoch: after.epoch,
-        sweeper: caller(plan),
-        hold: None,
-    });
     host.registry = books;
     host.save()?;
     let prepared = fill(host, plan, loaded, after, new_queues);
@@ -339,7 +456,7 @@ fn rehearse(host: &Host) {
 }
 
 /// The scopes whose records the plan changes.
-fn scopes_with_steps(plan: &Plan) -> Vec<&'static ScopeParts> {
+pub(crate) fn scopes_with_steps(plan: &Plan) -> Vec<&'static ScopeParts> {
     SCOPES.iter().filter(|s| plan.steps.get(&s.scope).is_some_and(|steps| !steps.is_empty())).collect()
 }
 
@@ -363,6 +480,10 @@ pub(crate) fn caller(plan: &Plan) -> Option<u8> {
 /// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
 /// for a grace period that the task may be needed for.
 pub(crate) fn adopt(host: &Host, slot: u8) {
+    if !host.attached {
+        // There are no queues.
+        return;
+    }
     let queues = host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(slot)));
     host.data.set_orphans(&queues.map(|q| host.family(q)).collect::<Vec<_>>());
 }
@@ -376,7 +497,7 @@ pub(crate) fn commit(host: &Host, after: Active) -> u64 {
 }
 
 /// Steps 6 and 7, and the books closed.
-fn finish(
+pub(crate) fn finish(
     host: &mut Host,
     report: &mut Report,
     scopes: &[&ScopeParts],
@@ -399,6 +520,12 @@ fn finish(
 /// Hand over the tasks that sit on queues which the running policy does not name, and destroy the queues that nobody
 /// names. No op of an earlier policy is in flight any more, so nothing is added to them.
 pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
+    if !host.attached {
+        // Its queues went with it, and are made anew when it is attached.
+        host.registry.queues.retain(|q| !q.slots.is_empty());
+        host.save()?;
+        return Ok(0);
+    }
     let active = u32::from(host.data.active().slot);
     let mut handed = 0;
     for queue in host.registry.queues.iter().filter(|q| !q.slots.contains(&active)) {
@@ -427,25 +554,6 @@ pub(crate) fn close_books(host: &mut Host) {
     host.registry.settle(host.data.closed());
 }
 
-fn attach(pins: &Pins, object: &mut libbpf_rs::Object, host: &Host) -> Result<()> {
-    let refused =
-        |reason: String| Error::NotEnabled { what: "the host".to_string(), state: kernel::state(), reason };
-    let mut ops = object
-        .maps_mut()
-        .find(|m| m.map_type() == MapType::StructOps)
-        .ok_or_else(|| refused("its object has no struct_ops map".to_string()))?;
-    let mut link = ops.attach_struct_ops().trying("cannot attach the host")?;
-    // At once, so that the scheduler outlives this process from here on.
-    link.pin(pins.link()).trying("cannot pin the host's link")?;
-    // From here the pin alone keeps it: `stop` removes the pin.
-    drop(link);
-    // Attach succeeds even where the kernel then disables the scheduler: read what it says.
-    if kernel::wait_for_state("enabled", ENABLE_TIMEOUT) && kernel::ops().starts_with(host::NAME) {
-        return Ok(());
-    }
-    Err(refused(host.data.exit_reason().unwrap_or_default()))
-}
-
 /// A start failed: leave nothing behind.
 fn undo(pins: &Pins) {
     if let Err(e) = pins.remove_all() {
@@ -453,7 +561,7 @@ fn undo(pins: &Pins) {
     }
 }
 
-fn unix_time() -> u64 {
+pub(crate) fn unix_time() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 

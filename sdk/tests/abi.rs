@@ -70,6 +70,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         zero,
         swept,
         closed,
+        restore_vtime,
         reserved,
         orphans,
         boot_queues,
@@ -105,18 +106,19 @@ fn the_control_word_has_its_parts_where_ops_look_for_them() {
 }
 
 #[test]
-fn a_record_is_its_header_and_the_data() {
+fn a_record_is_its_header_the_data_and_what_the_host_keeps() {
     let btf = btf();
     let records = [
-        ("scx_task_record", abi::TASK_DATA),
-        ("scx_cgroup_record", abi::CGROUP_DATA),
-        ("scx_cpu_record", abi::CPU_DATA),
-        ("scx_global_record", abi::GLOBAL_DATA),
+        ("scx_task_record", abi::TASK_DATA, abi::TASK_TAIL),
+        ("scx_cgroup_record", abi::CGROUP_DATA, 0),
+        ("scx_cpu_record", abi::CPU_DATA, 0),
+        ("scx_global_record", abi::GLOBAL_DATA, 0),
     ];
-    for (name, data) in records {
+    for (name, data, tail) in records {
         let (size, members) = offsets(&btf, name);
-        assert_eq!(size as usize, state_migrate::HEADER as usize + data, "struct {name}");
-        assert_eq!(members.last().unwrap().1, state_migrate::HEADER as usize, "struct {name}");
+        let header = state_migrate::HEADER as usize;
+        assert_eq!(size as usize, header + data + tail, "struct {name}");
+        assert_eq!(members.iter().find(|(m, _)| m == "data").unwrap().1, header, "struct {name}");
         assert!(data.is_power_of_two(), "the masks of scx_store() need it");
     }
 }

@@ -39,6 +39,7 @@
 //!   the file's version did not have yet as empty.
 //! * Anything else is a new **major** version, and then a reader says which older ones it still takes (none so far).
 
+mod convert;
 mod error;
 mod file;
 mod key;
@@ -50,6 +51,7 @@ mod wire;
 
 use std::fmt;
 
+pub use self::convert::{Converted, convert};
 pub use self::error::SnapshotError;
 pub use self::key::{BootId, CgroupPath, Key, NoKey, TaskKey};
 pub use self::restore::{ColumnReport, Match, Restored, ScopeRestore, restore};

@@ -7,7 +7,7 @@
 #ifndef __SCX_UPGRADE_ABI_H
 #define __SCX_UPGRADE_ABI_H
 
-#define SCX_UPGRADE_ABI		2
+#define SCX_UPGRADE_ABI		3
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
@@ -137,7 +137,10 @@ struct scx_family {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
-/* Everything that user space and BPF share about the host. The first cache line is what each op reads. */
+/*
+ * Everything that user space and BPF share about the host. The first cache line is what each op reads. `active`, `abi`
+ * and `closed` keep their places in every version, so that each can tell which one runs, and what in it.
+ */
 struct scx_host {
 	struct scx_active active;
 	u8	lacks[SCX_UPGRADE_NR_SLOTS];
@@ -148,7 +151,8 @@ struct scx_host {
 	u32	zero;			/* always 0, which the verifier does not know: see scx_zero() */
 	u32	swept;			/* tasks that the sweep under way has seen, about */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
-	u32	reserved[6];
+	u32	restore_vtime;		/* set around a reattach, see host_enable() */
+	u32	reserved[5];
 	struct scx_family orphans[SCX_UPGRADE_MAX_ORPHANS];
 	struct scx_family boot_queues[SCX_UPGRADE_MAX_QUEUES];
 	/* The per-cgroup families that stand; 0 is a hole. Only who holds the lock changes these three. */

@@ -16,16 +16,18 @@ volatile struct scx_host scx_host SEC(".data.scx_host");
 /*
  * A record of each scope: the same header, the same rules, the same code. The layout engine keeps the header's 8 bytes
  * free. The lock is held while a plan is applied, and by no one else. The stamp is the epoch that the record was last
- * brought up to; 0 is a record fresh from the allocator.
+ * brought up to; 0 is a record fresh from the allocator. What follows the data is the host's own.
  */
-#define SCX_RECORD(scope, bytes)							\
+#define SCX_RECORD(scope, bytes, ...)							\
 	struct scx_##scope##_record {							\
 		struct bpf_spin_lock lock;						\
 		u32	stamp;								\
 		u64	data[(bytes) / 8];						\
+		__VA_ARGS__								\
 	}
 
-SCX_RECORD(task, SCX_UPGRADE_TASK_DATA);
+/* dsq_vtime: what the task had when it last left the host, see host_disable(). */
+SCX_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime;);
 SCX_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
 SCX_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
 SCX_RECORD(global, SCX_UPGRADE_GLOBAL_DATA);

@@ -4,42 +4,52 @@
 use std::path::Path;
 
 use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::error::PRICE;
 use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::reattach;
+use scx_upgrade_sdk::reattach::Prospect;
 use scx_upgrade_sdk::record_sizes;
+use serde::Serialize;
 use state_migrate::PlanReport;
 use state_migrate::plan_report;
 
 use crate::failure::Failure;
 use crate::output;
 
+/// The plan, and whether it can be done in place.
+#[derive(Serialize)]
+struct Planned<'a> {
+    #[serde(flatten)]
+    plan: &'a PlanReport,
+    /// Why it takes a reattach; null if it does not.
+    reattach: Option<&'a str>,
+}
+
 pub fn plan(pins: &Pins, binary: &Path, json: bool) -> Result<(), Failure> {
-    let host = Host::running(pins)?;
-    let active = host.data.active().slot;
-    let slot = host.registry.choose_slot(active);
-    let mut books = host.registry.clone();
-    books.evict(slot);
-    let schema = Policy::from_binary(binary)?.schema()?;
-    let report = PlanReport {
-        queues: books.queue_rows(active, &schema.queues),
-        ..plan_report(&books.layout, Some(active.into()), &schema, slot.into())
-    };
-    show(&report, json)
+    let policy = Policy::from_binary(binary)?;
+    let schema = policy.schema()?;
+    let Prospect { layout, running, slot, queues, reattach } = reattach::prospect(pins, &policy)?;
+    let report = PlanReport { queues, ..plan_report(&layout, Some(running.into()), &schema, slot.into()) };
+    show(&report, reattach.as_deref(), json)
 }
 
 pub fn check(old: &Path, new: &Path, json: bool) -> Result<(), Failure> {
     let old = Policy::from_binary(old)?.schema()?;
     let new = Policy::from_binary(new)?.schema()?;
-    show(&state_migrate::check(&old, &new, &record_sizes()), json)
+    show(&state_migrate::check(&old, &new, &record_sizes()), None, json)
 }
 
-fn show(report: &PlanReport, json: bool) -> Result<(), Failure> {
+fn show(plan: &PlanReport, reattach: Option<&str>, json: bool) -> Result<(), Failure> {
     if json {
-        output::json(report);
+        output::json(&Planned { plan, reattach });
     } else {
-        text(report);
+        text(plan);
+        if let Some(why) = reattach {
+            println!("  needs --allow-reattach: {why}");
+            println!("  the price of it: {PRICE}");
+        }
     }
-    match report.refused.len() {
+    match plan.refused.len() {
         0 => Ok(()),
         n => Err(Failure::new(4, format!("the state cannot be carried: {n} refused, see above"))),
     }

@@ -6,7 +6,7 @@ use scx_upgrade_sdk::swap;
 use crate::failure::Failure;
 use crate::output;
 
-pub fn rollback(pins: &Pins, json: bool) -> Result<(), Failure> {
-    output::report(&swap::rollback(pins)?, json);
+pub fn rollback(pins: &Pins, allow_reattach: bool, json: bool) -> Result<(), Failure> {
+    output::report(&swap::rollback(pins, allow_reattach)?, json);
     Ok(())
 }

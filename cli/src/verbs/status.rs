@@ -15,6 +15,9 @@ pub fn status(pins: &Pins, json: bool) -> Result<(), Failure> {
         text(&status);
     }
     // As `systemctl status`: the answer is printed, and the exit code says that nothing runs.
+    if let Some(why) = &status.detached {
+        return Err(Failure::new(5, why));
+    }
     match (&status.ejected, status.running) {
         (Some(reason), _) => Err(Failure::new(5, format!("the kernel took the host off: {reason}"))),
         (None, false) => Err(Failure::new(3, "no policy is running under scx-upgrade")),

@@ -144,6 +144,12 @@ pub enum SnapshotError {
         /// The record's bytes.
         len: usize,
     },
+    /// It cannot be brought into the columns of a policy.
+    #[error("the snapshot cannot be brought into the policy's columns: {why}")]
+    Unplanned {
+        /// Why.
+        why: String,
+    },
     /// Not a plain file.
     #[error(
         "{path} is not a plain file (symbolic links are not followed either); give the snapshot's own path"

@@ -14,6 +14,7 @@ mod robustness;
 mod rules;
 mod schema;
 mod snapshot;
+mod snapshot_convert;
 mod snapshot_damage;
 mod snapshot_file;
 mod snapshot_restore;

@@ -79,7 +79,16 @@ pub fn status() -> Status {
 pub fn fresh() {
     let ran = cli(&["stop"]);
     assert!(ran.code == 0 || ran.code == 3, "cannot stop what an earlier test left: {}", ran.err);
-    let others = ["queue_single", "queue_cpu", "queue_llc", "queue_cgroup", "sweep_1", "sweep_2"];
+    let others = [
+        "queue_single",
+        "queue_cpu",
+        "queue_llc",
+        "queue_cgroup",
+        "sweep_1",
+        "sweep_2",
+        "last_off",
+        "last_on",
+    ];
     for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b"].into_iter().chain(others) {
         for pid in pids(name) {
             kill(pid, libc::SIGKILL);

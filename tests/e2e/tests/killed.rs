@@ -2,6 +2,7 @@
 //! a mix, and the next command finishes or cleans up.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::mem::offset_of;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,6 +17,17 @@ use e2e::pids;
 use e2e::report;
 use e2e::status;
 use e2e::wait_until;
+use libbpf_rs::MapCore;
+use libbpf_rs::MapFlags;
+use scx_upgrade_sdk::abi::Family;
+use scx_upgrade_sdk::abi::HostData;
+use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::registry::Generation;
+use scx_upgrade_sdk::registry::Kind;
+use scx_upgrade_sdk::registry::Pending;
+use scx_upgrade_sdk::registry::QueueInfo;
+use state_migrate::schema::QueueSpan;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";
@@ -78,6 +90,65 @@ fn a_killed_swap_is_finished_or_undone_by_the_next_command() {
     }
     wait_until("superseded processes end", || pids("scx_fair_v1").len() + pids("plain").len() == 0);
     wait_until("nothing piled up", || objects() <= held && objects().pins == held.pins);
+    load.stop().unwrap();
+    fresh();
+}
+
+/// What a rollback leaves that is killed between its adopting the running policy's queues as orphans and its commit: the
+/// two are a microsecond apart, so the state is made here as the two writes before the kill make it.
+#[test]
+fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
+    fresh();
+    let load = load(200);
+    report(&["run", V1]);
+    report(&["swap", PLAIN]);
+    let pins = Pins::open().unwrap();
+    let books = pins.map("scx_registry").unwrap();
+    let shared = pins.map(".data.scx_host").unwrap();
+    let watch = EnabledWatch::start();
+    for next in [["swap", "/bin/bad_verify"].as_slice(), &["swap", V2], &["rollback"]] {
+        let host = Host::running(&pins).unwrap();
+        let active = host.data.active();
+        let mut registry = host.registry.clone();
+        let target = registry.rollback_target(active.slot).unwrap().clone();
+        let named = u32::from(target.slot);
+        let orphans: Vec<&QueueInfo> = registry.queues.iter().filter(|q| !q.slots.contains(&named)).collect();
+        assert!(!orphans.is_empty(), "the two name different queues");
+        assert!(orphans.iter().all(|q| q.span == QueueSpan::One), "each has one member");
+        let generation = Generation { number: active.generation + 1, kind: Kind::Rollback, ..target };
+        let families = orphans.iter().map(|q| Family { base: q.id, members: 1, per_cgroup: 0 });
+        let families: Vec<_> = families.collect();
+        registry.pending =
+            Some(Pending { generation, epoch: active.epoch, sweeper: None, hold: None, reattach: None });
+        registry.save(&books).unwrap();
+        let key = 0u32.to_ne_bytes();
+        let mut bytes = shared.lookup(&key, MapFlags::ANY).unwrap().unwrap();
+        for (i, family) in families.iter().enumerate() {
+            let at = offset_of!(HostData, orphans) + i * size_of::<Family>();
+            bytes[at..at + 8].copy_from_slice(&family.base.to_ne_bytes());
+            let at = at + offset_of!(Family, members);
+            bytes[at..at + 4].copy_from_slice(&family.members.to_ne_bytes());
+            let at = at + 4;
+            bytes[at..at + 4].copy_from_slice(&family.per_cgroup.to_ne_bytes());
+        }
+        for field in [offset_of!(HostData, nr_orphans), offset_of!(HostData, orphan_members)] {
+            bytes[field..field + 4].copy_from_slice(&(families.len() as u32).to_ne_bytes());
+        }
+        shared.update(&key, &bytes, MapFlags::ANY).unwrap();
+        assert_eq!(status().pending, Some(active.generation + 1));
+
+        // The first of the commands is refused after it repaired, so what it did is all that was done.
+        let refused = next.contains(&"/bin/bad_verify");
+        assert_eq!(cli(next).code, i32::from(refused), "{next:?}");
+        let now = Host::running(&pins).unwrap();
+        assert_eq!((now.data.nr_orphans(), now.registry.pending.is_none()), (0, true), "after {next:?}");
+        if refused {
+            assert_eq!(now.data.active(), active);
+        }
+        let before = load.progress();
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    }
+    watch.finish();
     load.stop().unwrap();
     fresh();
 }

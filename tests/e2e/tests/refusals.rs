@@ -54,7 +54,11 @@ fn bad_policies_are_refused_and_the_old_one_runs_on() {
     refused("/bin/bad_verify", 1, &["bad_verify does not load", "map_value_or_null", "bad_running"]);
     refused("/bin/bad_abi", 1, &["built for host version 999", "rebuild the policy"]);
     refused("/bin/bad_sleepable", 1, &["init_task is sleepable", "BPF_STRUCT_OPS"]);
-    refused("/bin/bad_flags", 1, &["bad_flags cannot be swapped in", "flags", "--direct"]);
+    refused(
+        "/bin/bad_flags",
+        4,
+        &["bad_flags cannot be swapped in", "SCX_OPS_SWITCH_PARTIAL", "--allow-reattach"],
+    );
     refused("/bin/bad_type", 4, &["vtime", "u64", "u32"]);
     refused("/bin/bad_pointer", 4, &["friend", "pointer"]);
     refused("/bin/bad_convert", 4, &["task.level", "`scx:convert=nowhere`", "POLICY_CONVERSIONS"]);

@@ -28,6 +28,7 @@ struct reader_entry {
 	u64	nvcsw;			/* switches away from it, of its own will */
 	u64	nivcsw;			/* and not */
 	u64	ran_ns;			/* on the CPU, in all */
+	u64	dsq_vtime;		/* p->scx.dsq_vtime */
 	u32	pid;
 	u32	tgid;
 	u32	flags;			/* READER_* */
@@ -103,6 +104,7 @@ int reader_records(struct bpf_iter__task *ctx)
 	e.nvcsw = p->nvcsw;
 	e.nivcsw = p->nivcsw;
 	e.ran_ns = p->se.sum_exec_runtime;
+	e.dsq_vtime = p->scx.dsq_vtime;
 	e.flags = activity(p);
 	barrier();
 

@@ -53,6 +53,8 @@ pub struct Entry {
     nivcsw: u64,
     /// How long it has been on the CPU in all, in nanoseconds; brought up to date at ticks and switches.
     pub ran_ns: u64,
+    /// Where it stands on a queue by vtime: the one number of a scheduler's that the kernel keeps in the task.
+    pub dsq_vtime: u64,
     pid: u32,
     /// PID of its process.
     pub tgid: u32,
@@ -67,7 +69,7 @@ pub struct Entry {
 
 // SAFETY: integers and arrays of them, with the one gap named; see the assertion.
 unsafe impl Plain for Entry {}
-const _: () = assert!(size_of::<Entry>() == 72 + TASK_DATA);
+const _: () = assert!(size_of::<Entry>() == 80 + TASK_DATA);
 
 impl Entry {
     const EMPTY: Self = Self {
@@ -75,6 +77,7 @@ impl Entry {
         nvcsw: 0,
         nivcsw: 0,
         ran_ns: 0,
+        dsq_vtime: 0,
         pid: 0,
         tgid: 0,
         flags: 0,

@@ -13,10 +13,12 @@
 
 POLICY_QUEUE_FIFO(ledger_queue);
 
+#ifndef LEDGER_OWN_ENQUEUE
 void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	scx_bpf_dsq_insert(p, ledger_queue, SCX_SLICE_DFL, enq_flags);
 }
+#endif
 
 void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)
 {

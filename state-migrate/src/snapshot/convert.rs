@@ -1,0 +1,190 @@
+//! A snapshot of one version of a policy for another version: the plan of a swap, made and applied without a host.
+
+use std::collections::BTreeMap;
+
+use super::{Key, SavedColumn, Snapshot, SnapshotError, Table};
+use crate::layout::{Layout, Placed};
+use crate::plan::{ColumnPlan, Fate, Plan, Refusal, Row, plan, plan_report};
+use crate::rule::Rule;
+use crate::schema::{Column, Schema, Scope};
+use crate::step::{Step, apply};
+
+/// The slots that the two versions have in the layout that the plan is made in. No host sees it.
+const SAVED: u32 = 0;
+const WANTED: u32 = 1;
+/// The records of that layout: they hold the columns of both versions, of any host's records.
+const RECORD: u32 = 1 << 15;
+
+/// A snapshot in the columns of another schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Converted {
+    /// The columns of the schema that get a value from the snapshot, with it.
+    pub snapshot: Snapshot,
+    /// What becomes of each column that is saved or wanted: `carried`, `converted`, `dropped` if the policy has no
+    /// column for it, `defaulted` if nothing was saved for it, `refused`.
+    pub rows: Vec<Row>,
+}
+
+/// Brings the values of a snapshot into the columns of `schema` by the rules that a swap goes by: same name and type,
+/// renamed, widened, rescaled. What is refused is left out and told in the rows. `same`: the snapshot is of this very
+/// policy and version, so its values have been through the columns' rules already.
+///
+/// # Errors
+/// The columns do not fit any record, or the snapshot is not one of columns that a policy can have.
+pub fn convert(snapshot: &Snapshot, schema: &Schema, same: bool) -> Result<Converted, SnapshotError> {
+    let wanted = units(schema);
+    let saved = saved_schema(snapshot, &wanted, same);
+    let sizes = Scope::ALL.map(|scope| (scope, RECORD));
+    let unplanned = |why: String| SnapshotError::Unplanned { why };
+    let start = plan(&Layout::new(&sizes), None, &saved, SAVED).map_err(|e| unplanned(e.to_string()))?;
+
+    // The columns that are refused go one after the other, until a plan is left.
+    let (mut wanted, mut refused) = (wanted, Vec::new());
+    let plan = loop {
+        let report = plan_report(&start.layout, Some(SAVED), &wanted, WANTED);
+        match report.plan {
+            Some(plan) => match by_program(&plan) {
+                None => break plan,
+                Some((scope, name)) => {
+                    let reason =
+                        "a program of the author's converts it, which runs in a host only".to_owned();
+                    let refusal = Refusal { scope: Some(scope), columns: vec![name], reason };
+                    take_out(&mut wanted, &[refusal], &mut refused).map_err(unplanned)?;
+                }
+            },
+            None => take_out(&mut wanted, &report.refused, &mut refused).map_err(unplanned)?,
+        }
+    };
+
+    let mut rows = plan.rows();
+    let is_refused = |row: &Row| refused.iter().any(|r: &Row| r.scope == row.scope && r.column == row.column);
+    rows.retain(|row| !is_refused(row));
+    rows.extend(refused);
+    rows.sort_by_key(|row| row.scope);
+    let snapshot = Snapshot {
+        meta: snapshot.meta.clone(),
+        tasks: table(&snapshot.tasks, Scope::Task, &plan, &wanted)?,
+        cgroups: table(&snapshot.cgroups, Scope::Cgroup, &plan, &wanted)?,
+        cpus: table(&snapshot.cpus, Scope::Cpu, &plan, &wanted)?,
+        global: table(&snapshot.global, Scope::Global, &plan, &wanted)?,
+    };
+    Ok(Converted { snapshot, rows })
+}
+
+/// The schema with each column's unit said, also where its name says it.
+fn units(schema: &Schema) -> Schema {
+    let mut schema = schema.clone();
+    for column in schema.scopes.values_mut().flatten() {
+        column.unit = column.unit().map(str::to_owned);
+    }
+    schema
+}
+
+/// The saved columns as a policy's.
+fn saved_schema(snapshot: &Snapshot, wanted: &Schema, same: bool) -> Schema {
+    let column = |scope: Scope, saved: &SavedColumn| {
+        let twin = wanted.scopes.get(&scope).into_iter().flatten().find(|c| c.name == saved.name);
+        // With the same rule it is the same column. Otherwise where it once came from is of no interest.
+        let rule = twin.filter(|c| same && c.ty == saved.ty).map_or_else(Rule::default, |c| c.rule.clone());
+        Column {
+            name: saved.name.clone(),
+            ty: saved.ty.clone(),
+            default: None,
+            unit: saved.unit.clone(),
+            rule,
+        }
+    };
+    let columns = |scope: Scope| -> Vec<Column> {
+        let saved = match scope {
+            Scope::Task => snapshot.tasks.columns(),
+            Scope::Cgroup => snapshot.cgroups.columns(),
+            Scope::Cpu => snapshot.cpus.columns(),
+            Scope::Global => snapshot.global.columns(),
+        };
+        saved.iter().map(|saved| column(scope, saved)).collect()
+    };
+    let scopes: BTreeMap<_, _> = Scope::ALL.into_iter().map(|scope| (scope, columns(scope))).collect();
+    Schema { scopes, ..Schema::default() }
+}
+
+/// A column that only a program can make.
+fn by_program(plan: &Plan) -> Option<(Scope, String)> {
+    plan.steps.iter().find_map(|(scope, steps)| {
+        let call = steps.iter().find(|s| matches!(s, Step::Call(_)))?;
+        let placed = plan.layout.named_by(*scope, WANTED).find(|c| c.offset == call.to())?;
+        Some((*scope, placed.name.clone()))
+    })
+}
+
+/// Take the refused columns out of what is wanted, into rows.
+fn take_out(wanted: &mut Schema, refusals: &[Refusal], rows: &mut Vec<Row>) -> Result<(), String> {
+    let before = rows.len();
+    for refusal in refusals {
+        let Some(scope) = refusal.scope else { return Err(refusal.reason.clone()) };
+        let Some(columns) = wanted.scopes.get_mut(&scope) else { continue };
+        // A refusal may name a part of a column, or none: then it is about the scope.
+        let about = |column: &Column| {
+            let is = |name: &String| name.split(['.', '[']).next() == Some(&column.name);
+            refusal.columns.is_empty() || refusal.columns.iter().any(is)
+        };
+        for column in columns.iter().filter(|c| about(c)) {
+            rows.push(Row {
+                scope,
+                column: column.name.clone(),
+                ty: column.ty.to_string(),
+                fate: "refused".to_owned(),
+                from: None,
+                reason: Some(refusal.reason.clone()),
+            });
+        }
+        columns.retain(|c| !about(c));
+    }
+    match rows.len() > before {
+        true => Ok(()),
+        false => Err(refusals.iter().map(|r| r.reason.as_str()).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+/// The rows of a scope in the wanted columns.
+fn table<K: Key + Clone>(
+    saved: &Table<K>,
+    scope: Scope,
+    plan: &Plan,
+    wanted: &Schema,
+) -> Result<Table<K>, SnapshotError> {
+    let Some(layout) = plan.layout.scopes.get(&scope) else { return Ok(Table::default()) };
+    let steps = plan.steps.get(&scope).map_or(&[][..], Vec::as_slice);
+    let place = |name: &str| plan.layout.named_by(scope, SAVED).find(|c| c.name == name);
+    // What is carried or made of something that was saved. The rest has its default in the host's records.
+    let gets = |placed: &&Placed| {
+        let same = |c: &&ColumnPlan| c.scope == scope && c.column == placed.name && c.offset == placed.offset;
+        let row = plan.columns.iter().find(same);
+        row.is_some_and(|c| matches!(c.fate, Fate::Carried | Fate::Converted(_)))
+    };
+    let targets: Vec<&Placed> = plan.layout.named_by(scope, WANTED).filter(gets).collect();
+    if targets.is_empty() {
+        return Ok(Table::default());
+    }
+    let columns = targets.iter().map(|placed| {
+        let declared = wanted.scopes.get(&scope).into_iter().flatten().find(|c| c.name == placed.name);
+        let unit = declared.and_then(|c| c.unit().map(str::to_owned));
+        SavedColumn { name: placed.name.clone(), ty: placed.ty.clone(), unit }
+    });
+    let mut rows = Vec::with_capacity(saved.keys().len());
+    let mut record = vec![0; layout.record_size as usize];
+    for (key, values) in saved.rows() {
+        let mut values = values;
+        record.fill(0);
+        for column in saved.columns() {
+            let (value, rest) = values.split_at(column.ty.size() as usize);
+            values = rest;
+            if let Some(placed) = place(&column.name) {
+                record[placed.offset as usize..][..value.len()].copy_from_slice(value);
+            }
+        }
+        apply(steps, &mut record).map_err(|e| SnapshotError::Unplanned { why: e.to_string() })?;
+        let row = targets.iter().flat_map(|c| &record[c.offset as usize..][..c.ty.size() as usize]);
+        rows.push((key.clone(), row.copied().collect()));
+    }
+    Table::new(columns.collect(), rows)
+}
