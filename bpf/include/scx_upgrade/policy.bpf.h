@@ -115,6 +115,15 @@ struct policy_cgroup;
 struct policy_cpu;
 struct policy_global;
 
+/*
+ * So that a struct of state is in the BTF even where no op reads a field of it: else a version that does not would seem to
+ * have dropped the whole scope.
+ */
+const struct policy_task *const scx_task_columns = NULL;
+const struct policy_cgroup *const scx_cgroup_columns = NULL;
+const struct policy_cpu *const scx_cpu_columns = NULL;
+const struct policy_global *const scx_global_columns = NULL;
+
 /* State of @p, or NULL when there is no memory for it. */
 static __always_inline struct policy_task *task_state(struct task_struct *p)
 {

@@ -173,7 +173,7 @@ fn a_walk_over_six_versions_is_what_the_oracle_says() {
          {asleep} of tasks asleep, {ran} of tasks that ran, {compared} of cgroups"
     );
     assert!(
-        asleep > 100 * steps && ran > steps && converted > steps / 3 && compared > steps,
+        asleep > 20 * steps && ran > steps && converted > steps / 3 && compared > steps,
         "the walk shows too little"
     );
     let progress = load.progress();

@@ -37,8 +37,8 @@ const PER_CPU: &str = "/bin/queue_cpu";
 const PER_LLC: &str = "/bin/queue_llc";
 const PER_CGROUP: &str = "/bin/queue_cgroup";
 const ALL: [&str; 4] = [SINGLE, PER_CPU, PER_LLC, PER_CGROUP];
-const SWAPS: usize = 60;
-const KILLS: u32 = 32;
+const SWAPS: usize = 40;
+const KILLS: u32 = 24;
 /// More than one dispatch looks through (SCX_UPGRADE_ORPHANS_A_TIME), and than stand ahead of need.
 const MANY_CGROUPS: usize = 400;
 
