@@ -189,6 +189,10 @@ impl EnabledWatch {
             }
             None
         });
+        // What is watched may be over before a new thread gets its first turn.
+        while looks.load(Ordering::Relaxed) == 0 && !thread.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         EnabledWatch { stop, looks, thread: Some(thread), seq: kernel::enable_seq() }
     }
 

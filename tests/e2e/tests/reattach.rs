@@ -300,7 +300,8 @@ fn a_reattach_that_the_kernel_refuses_puts_the_old_one_back() {
     fresh();
 }
 
-/// Kill `binary --allow-reattach` at moments spread over its length; the next command must bring order.
+/// Kill `binary --allow-reattach` at moments spread over its length, every other one over the time from the detach on;
+/// the next command must bring order.
 fn kills(
     kills: u32,
     known: &mut Knowledge,
@@ -311,7 +312,7 @@ fn kills(
     let begin = Instant::now();
     report(&["swap", "--allow-reattach", ON]);
     let length = begin.elapsed();
-    report(&["swap", "--allow-reattach", OFF]);
+    let gap = Duration::from_nanos(report(&["swap", "--allow-reattach", OFF]).timings.gap_ns);
     let (mut old, mut new, mut none) = (0, 0, 0);
     for n in 0..kills {
         let before = known.now();
@@ -320,7 +321,14 @@ fn kills(
         let mut swap = Command::new(binary);
         let swap = swap.arg("--allow-reattach").stdin(Stdio::null()).stdout(Stdio::null());
         let mut swap = swap.spawn().unwrap();
-        std::thread::sleep(length * n / kills + Duration::from_micros(u64::from(n) * 131 % 1000));
+        if n % 2 == 0 {
+            std::thread::sleep(length * n / kills + Duration::from_micros(u64::from(n) * 131 % 1000));
+        } else {
+            while kernel::state() == "enabled" && swap.try_wait().unwrap().is_none() {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            std::thread::sleep(gap * n / kills);
+        }
         swap.kill().unwrap();
         swap.wait().unwrap();
         wait_until("the kernel is done", || ["enabled", "disabled"].contains(&kernel::state().as_str()));
