@@ -154,10 +154,12 @@ fn line<'a>(layout: &'a ScopeLayout, column: &'a Placed) -> Vec<&'a Placed> {
     line
 }
 
-/// The way with the fewest derivations forward, and of those the shortest; or why there is none.
+/// The way from the nearest relative, which is the one with the fewest derivations forward, and of those with the fewest
+/// at all; or why there is none. Where the nearest has no way, a value of a farther one would be one that the target
+/// never had any part in, so the target is left as it was.
 fn find<'a>(layout: &'a ScopeLayout, running: u32, target: &'a Placed) -> Result<Way<'a>, String> {
     let forth = line(layout, target);
-    let mut ways: Vec<(usize, usize, Result<Way<'a>, String>)> = Vec::new();
+    let mut ways: Vec<(bool, usize, usize, Result<Way<'a>, String>)> = Vec::new();
     for from in layout.columns.iter().filter(|c| c.slots.contains(&running)) {
         let back = line(layout, from);
         let meet = |c: &Placed| forth.iter().position(|f| f.id == c.id);
@@ -165,13 +167,14 @@ fn find<'a>(layout: &'a ScopeLayout, running: u32, target: &'a Placed) -> Result
         else {
             continue;
         };
-        let way = way(from, &back[..up], &forth[..down], target);
-        ways.push((down, up, way));
+        // A copy that went its own way is a relative no longer.
+        let forked = back[..up].iter().any(|c| c.source.as_ref().is_some_and(|s| s.forked));
+        ways.push((forked, down, up, way(from, &back[..up], &forth[..down], target)));
     }
     // What was made of the target itself has its value, what was made of the same source only a like one.
-    ways.sort_by_key(|w| (w.2.is_err(), w.0, w.1));
+    ways.sort_by_key(|w| (w.0, w.1, w.2));
     match ways.into_iter().next() {
-        Some((_, _, way)) => way,
+        Some((_, _, _, way)) => way,
         None => Err(lost(layout, running, target)),
     }
 }

@@ -98,7 +98,8 @@ impl Linear {
     }
 
     /// This and then the other, in one step; `None` if no one step does it. The result is rounded once, toward zero
-    /// unless both round away.
+    /// unless both round away. What is added in between goes in front or to the end, so numbers near 2^64 may saturate
+    /// where the two steps would not.
     pub fn then(&self, next: &Linear) -> Option<Linear> {
         if !self.is_valid() || !next.is_valid() {
             return None;

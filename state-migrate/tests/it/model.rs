@@ -143,9 +143,12 @@ pub fn inverse(n: i128, rule: &Scale) -> i128 {
 }
 
 /// What several rules make of a number, each as declared or turned round: the whole numbers next to the exact value.
-/// Nothing when that is too large to be computed here.
+/// Nothing when the number or one on the way is so large that 64 bits may not hold it.
 pub fn chain(n: i128, rules: &[(Scale, bool)]) -> Option<Vec<i128>> {
     let (mut num, mut den) = (n, 1i128);
+    if n.unsigned_abs() > 1 << 62 {
+        return None;
+    }
     for (rule, back) in rules {
         let (mul, div, add) = (i128::from(rule.mul), i128::from(rule.div), i128::from(rule.add));
         if *back {
