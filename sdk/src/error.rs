@@ -280,6 +280,12 @@ pub enum Error {
         /// Size of the value given.
         size: usize,
     },
+    /// Something that was asked of a running policy is not there, or is of another type.
+    #[error("the running policy has no {what} of the type that was asked for")]
+    NoValue {
+        /// What was asked for.
+        what: String,
+    },
 }
 
 fn exit_suffix(reason: &str) -> String {

@@ -7,15 +7,22 @@
 //! A policy's `main.rs`:
 //!
 //! ```ignore
+//! scx_upgrade_sdk::policy!(my_policy);
+//!
 //! #[derive(clap::Parser)]
 //! struct Options {
 //!     #[command(flatten)]
 //!     run: scx_upgrade_sdk::RunArgs,
+//!     #[arg(long, default_value_t = 5000)]
+//!     slice_us: u64,
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
 //!     let options = Options::parse();
-//!     scx_upgrade_sdk::policy_object!("my_policy").run(&options.run, |_| {})
+//!     let config = my_policy::Config { slice_ns: options.slice_us * 1000, ..Default::default() };
+//!     my_policy::policy(&config).run(&options.run, |running| {
+//!         println!("{:?}", running.stats::<my_policy::Stats>());
+//!     })
 //! }
 //! ```
 //!
@@ -50,6 +57,7 @@ mod steps;
 pub mod stop;
 pub mod swap;
 pub mod topology;
+pub mod typed;
 mod variables;
 
 pub use error::Error;
@@ -57,4 +65,5 @@ pub use error::Result;
 pub use policy::Policy;
 pub use run::RunArgs;
 pub use run::Running;
+pub use state_migrate::Scope;
 pub use scopes::record_sizes;

@@ -1,12 +1,14 @@
 //! Open a policy's object and load it, verified, with its state where a layout puts it. Nothing of what runs is
 //! touched here.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
+use std::ops::Range;
 
 use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::MapHandle;
@@ -15,6 +17,8 @@ use libbpf_rs::ObjectBuilder;
 use libbpf_rs::OpenObject;
 use libbpf_rs::libbpf_sys;
 use state_migrate::Layout;
+use state_migrate::Scope;
+use state_migrate::ScopeLayout;
 
 use crate::abi;
 use crate::abi::Active;
@@ -36,6 +40,7 @@ use crate::scopes::CPU_MAP;
 use crate::scopes::SCOPES;
 use crate::topology::Topology;
 use crate::variables;
+use crate::variables::Variables;
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
 const SCX_PROBE: &str = "scx_lib_init_probe";
@@ -61,6 +66,10 @@ pub struct Loaded {
     pub(crate) flags: u64,
     /// Its number among the loads into one host; 0 without a host.
     pub(crate) load: u64,
+    /// Where its global variables are.
+    pub(crate) variables: Variables,
+    /// Where its columns stand in the records of each scope, in bytes.
+    pub(crate) places: BTreeMap<Scope, BTreeMap<String, Range<usize>>>,
 }
 
 /// What the host's ops flags are, beyond those that it always sets, when a policy is loaded for it.
@@ -179,8 +188,10 @@ pub(crate) fn load_for_host(
     }
     let lacks = lacks(&ops, kernel);
     share(&mut open, &home.shared)?;
-    let loaded = load(open, ops)?;
-    Ok(Loaded { lacks, flags, load: home.load, ..loaded })
+    let object = load(open, &ops)?;
+    let places = places(home.layout, home.slot);
+    let variables = inspected.variables.clone();
+    Ok(Loaded { object, ops, lacks, flags, load: home.load, variables, places })
 }
 
 /// Its maps of these names become the host's.
@@ -241,7 +252,18 @@ pub(crate) fn load_direct(
     for mut program in open.progs_mut().filter(|p| SCOPES.iter().any(|s| p.name() == s.sweep)) {
         program.set_autoload(false);
     }
-    load(open, ops)
+    let object = load(open, &ops)?;
+    let (variables, places) = (inspected.variables.clone(), places(layout, 0));
+    Ok(Loaded { object, ops, lacks: 0, flags: 0, load: 0, variables, places })
+}
+
+/// Where the columns of the policy in `slot` stand.
+fn places(layout: &Layout, slot: u8) -> BTreeMap<Scope, BTreeMap<String, Range<usize>>> {
+    let of = |scope: &ScopeLayout| {
+        let own = scope.columns.iter().filter(|c| c.slots.contains(&u32::from(slot)));
+        own.map(|c| (c.name.clone(), c.offset as usize..(c.offset + c.ty.size()) as usize)).collect()
+    };
+    layout.scopes.iter().map(|(scope, columns)| (*scope, of(columns))).collect()
 }
 
 /// As [`crate::host_data::Mapped::set_topology`].
@@ -357,15 +379,12 @@ pub(crate) fn flags_differ(kernel: &KernelBtf, host: u64, policy: u64) -> String
     format!("{differs}, and the kernel reads these ops flags once, when a scheduler is attached")
 }
 
-fn load(mut open: OpenObject, ops: Ops) -> Result<Loaded> {
+fn load(mut open: OpenObject, ops: &Ops) -> Result<Object> {
     for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
         program.set_autoload(false);
     }
     let (object, log) = libbpf_log::captured(|| open.load());
-    match object {
-        Ok(object) => Ok(Loaded { object, ops, lacks: 0, flags: 0, load: 0 }),
-        Err(source) => Err(Error::Load { policy: ops.name, source, log }),
-    }
+    object.map_err(|source| Error::Load { policy: ops.name.clone(), source, log })
 }
 
 /// Load the host's object.

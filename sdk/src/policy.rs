@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use plain::Plain;
 use state_migrate::Btf;
 use state_migrate::Schema;
 use state_migrate::object as elf;
@@ -13,6 +12,7 @@ use crate::abi::SdkData;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::typed::Value;
 use crate::variables::Variables;
 
 /// Section of a policy's binary that holds its BPF object, so that tools can read the policy without running it.
@@ -59,10 +59,8 @@ impl Policy {
     }
 
     /// Set a `const volatile` global of the BPF half. It takes effect when the policy is loaded.
-    pub fn set<T: Plain>(&mut self, name: &str, value: T) -> &mut Policy {
-        // SAFETY: Plain types take any bytes and have no padding.
-        let bytes = unsafe { plain::as_bytes(&value) }.to_vec();
-        self.settings.push((name.to_string(), bytes));
+    pub fn set<T: Value>(&mut self, name: &str, value: &T) -> &mut Policy {
+        self.settings.push((name.to_string(), value.to_bytes()));
         self
     }
 
@@ -127,4 +125,19 @@ macro_rules! policy_object {
         static OBJECT: [u8; BYTES.len()] = *include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bpf.o"));
         $crate::Policy::new(&OBJECT, env!("CARGO_PKG_VERSION"))
     }};
+}
+
+/// The module that `scx_upgrade_build::policy("name", …)` wrote in this crate's `build.rs`.
+///
+/// It has `Config`, the `const volatile` globals of the BPF half, with what they were compiled with as default; `Stats`,
+/// its other globals; `Task`, `Cgroup`, `Cpu` and `Global`, the columns of the scopes that it has state in; and
+/// `policy(&Config)`, which makes the [`Policy`](crate::Policy).
+#[macro_export]
+macro_rules! policy {
+    ($name:ident) => {
+        #[allow(dead_code, clippy::unreadable_literal)]
+        mod $name {
+            include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
+        }
+    };
 }

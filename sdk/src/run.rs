@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,18 +13,26 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use plain::Plain;
+use libbpf_rs::MapCore;
+use libbpf_rs::MapFlags;
+use state_migrate::Scope;
 
 use crate::direct::Direct;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::Trying;
 use crate::host::Host;
 use crate::kernel;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::report::Report;
+use crate::scopes::SCOPES;
 use crate::swap;
+use crate::typed::State;
+use crate::typed::Statistics;
+use crate::typed::Value;
+use crate::variables;
 
 /// Environment variable by which `scx-upgrade` tells a policy's process the descriptor to report on: one line of
 /// JSON, an [`Outcome`], when it took over or could not.
@@ -65,24 +76,99 @@ pub enum Outcome {
 /// A policy that runs, seen from its user-space half.
 #[derive(Debug)]
 pub struct Running<'a> {
-    policy: &'a Policy,
     loaded: &'a Loaded,
 }
 
 impl Running<'_> {
-    /// The value of a global variable of the BPF half, if it has one of that name and size.
-    pub fn read<T: Plain + Copy + Default>(&self, name: &str) -> Option<T> {
-        use libbpf_rs::MapCore;
-        let place = self.policy.inspect().ok()?.variables.get(name)?.clone();
-        let maps = self.loaded.object.maps();
-        let map =
-            { maps }.find(|m| crate::variables::is_section(&m.name().to_string_lossy(), &place.section))?;
-        let value = map.lookup(&0u32.to_ne_bytes(), libbpf_rs::MapFlags::ANY).ok()??;
-        let bytes = value.get(place.offset..place.offset + size_of::<T>())?;
-        let mut out = T::default();
-        plain::copy_from_bytes(&mut out, bytes).ok()?;
-        Some(out)
+    /// The value of a global variable of the BPF half.
+    ///
+    /// # Errors
+    /// [`Error::NoValue`] if it has none of that name and size.
+    pub fn read<T: Value>(&self, name: &str) -> Result<T> {
+        let bytes = self.global(name).ok_or_else(|| no_value(name))?;
+        T::from_bytes(&bytes).ok_or_else(|| no_value(name))
     }
+
+    /// What the BPF half has counted.
+    ///
+    /// # Errors
+    /// [`Error::NoValue`] if it has other globals than `S` says.
+    pub fn stats<S: Statistics>(&self) -> Result<S> {
+        S::read(&mut |name| self.global(name)).ok_or_else(|| no_value("statistics"))
+    }
+
+    /// The state of a task, by its thread id.
+    ///
+    /// # Errors
+    /// There is no such task, no record of it yet, or `S` is not the policy's.
+    pub fn task<S: State>(&self, tid: i32) -> Result<S> {
+        // A pidfd of any thread, not of leaders only, since Linux 6.9; every kernel with sched_ext is younger.
+        const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+        // SAFETY: the call takes two numbers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, tid, PIDFD_THREAD) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error()).trying(format!("cannot open the task {tid}"));
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        self.state(Scope::Task, &pidfd.as_raw_fd().to_ne_bytes(), &format!("task {tid}"))
+    }
+
+    /// The state of a cgroup, by its folder.
+    ///
+    /// # Errors
+    /// There is no such cgroup, no record of it yet, or `S` is not the policy's.
+    pub fn cgroup<S: State>(&self, folder: &Path) -> Result<S> {
+        let open = File::open(folder).trying(format!("cannot open {}", folder.display()))?;
+        self.state(Scope::Cgroup, &open.as_raw_fd().to_ne_bytes(), &format!("cgroup {}", folder.display()))
+    }
+
+    /// The state of a CPU.
+    ///
+    /// # Errors
+    /// There is no such CPU, or `S` is not the policy's.
+    pub fn cpu<S: State>(&self, cpu: u32) -> Result<S> {
+        self.state(Scope::Cpu, &cpu.to_ne_bytes(), &format!("CPU {cpu}"))
+    }
+
+    /// The policy's one global record.
+    ///
+    /// # Errors
+    /// `S` is not the policy's.
+    pub fn global_state<S: State>(&self) -> Result<S> {
+        self.state(Scope::Global, &0u32.to_ne_bytes(), "the global record")
+    }
+
+    fn state<S: State>(&self, scope: Scope, key: &[u8], what: &str) -> Result<S> {
+        let missing = || no_value(what);
+        if S::SCOPE != scope {
+            return Err(missing());
+        }
+        let map = SCOPES.iter().find(|s| s.scope == scope).map(|s| s.map).ok_or_else(missing)?;
+        let record = self.look_up(|name| name == map, key).ok_or_else(missing)?;
+        let places = self.loaded.places.get(&scope).ok_or_else(missing)?;
+        S::read(&mut |name| {
+            let range = places.get(name)?;
+            Some(record.get(range.clone())?.to_vec())
+        })
+        .ok_or_else(missing)
+    }
+
+    fn global(&self, name: &str) -> Option<Vec<u8>> {
+        let place = self.loaded.variables.get(name)?;
+        let value = self.look_up(|map| variables::is_section(map, &place.section), &0u32.to_ne_bytes())?;
+        Some(value.get(place.offset..place.offset + place.size)?.to_vec())
+    }
+
+    fn look_up(&self, is_it: impl Fn(&str) -> bool, key: &[u8]) -> Option<Vec<u8>> {
+        let mut maps = self.loaded.object.maps();
+        let map = maps.find(|m| is_it(&m.name().to_string_lossy()))?;
+        map.lookup(key, MapFlags::ANY).ok()?
+    }
+}
+
+fn no_value(what: &str) -> Error {
+    Error::NoValue { what: what.to_string() }
 }
 
 impl Policy {
@@ -111,7 +197,7 @@ impl Policy {
         println!("{}: generation {} is running", report.to, report.generation);
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
-        self.stand_by(args, &loaded, statistics, superseded)
+        Self::stand_by(args, &loaded, statistics, superseded)
     }
 
     /// Say what runs instead, once it does.
@@ -135,7 +221,7 @@ impl Policy {
         let mut direct = Direct::load(self)?;
         direct.attach()?;
         println!("{}: attached directly", direct.loaded().ops.name);
-        self.stand_by(args, direct.loaded(), statistics, || direct.exit_reason())?;
+        Self::stand_by(args, direct.loaded(), statistics, || direct.exit_reason())?;
         direct.detach()?;
         match direct.exit_reason() {
             // SCX_EXIT_UNREG and friends have no message; an error has.
@@ -145,7 +231,6 @@ impl Policy {
     }
 
     fn stand_by(
-        &self,
         args: &RunArgs,
         loaded: &Loaded,
         mut statistics: impl FnMut(&Running<'_>),
@@ -156,7 +241,7 @@ impl Policy {
         if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
             log::warn!("cannot handle Ctrl-C: {e}");
         }
-        let running = Running { policy: self, loaded };
+        let running = Running { loaded };
         let tick = Duration::from_millis(100);
         for ticks in 1u64.. {
             std::thread::sleep(tick);

@@ -7,17 +7,24 @@
 //! }
 //! ```
 //!
-//! compiles the BPF half to `$OUT_DIR/my_policy.bpf.o`, which `scx_upgrade_sdk::policy_object!("my_policy")` puts
-//! into the binary. The BPF source sees the scx headers, `vmlinux.h` and `<scx_upgrade/policy.bpf.h>`.
+//! compiles the BPF half to `$OUT_DIR/my_policy.bpf.o`, and writes a Rust module for it to `$OUT_DIR/my_policy.rs`, which
+//! `scx_upgrade_sdk::policy!(my_policy)` brings in: its settings, statistics and state as structs, and a function that
+//! makes the policy. The BPF source sees the scx headers, `vmlinux.h` and `<scx_upgrade/policy.bpf.h>`.
 
+mod bindings;
 mod clang;
 mod headers;
+
+use std::env;
+use std::fs;
+use std::path::Path;
 
 use anyhow::Context;
 use anyhow::Result;
 use scx_cargo::BpfBuilder;
 
-/// Compile the BPF source at `source`, a path relative to the crate, to `$OUT_DIR/{name}.bpf.o`.
+/// Compile the BPF source at `source`, a path relative to the crate, to `$OUT_DIR/{name}.bpf.o`, and describe it in
+/// `$OUT_DIR/{name}.rs`.
 ///
 /// # Errors
 /// No clang that the scx headers accept (18 or newer), or the source does not compile; the compiler's own messages
@@ -28,5 +35,12 @@ pub fn policy(name: &str, source: &str) -> Result<()> {
     let mut builder = BpfBuilder::new().context("cannot set up the BPF compiler")?;
     builder.add_include_path(&include);
     builder.enable_skel(source, name);
-    builder.build().with_context(|| format!("cannot build the policy {name} from {source}"))
+    builder.build().with_context(|| format!("cannot build the policy {name} from {source}"))?;
+
+    let out = env::var_os("OUT_DIR").context("OUT_DIR is not set: call this from build.rs")?;
+    let object = Path::new(&out).join(format!("{name}.bpf.o"));
+    let elf = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    let module = bindings::module(name, &elf).with_context(|| format!("cannot describe {name} in Rust"))?;
+    let path = Path::new(&out).join(format!("{name}.rs"));
+    fs::write(&path, module).with_context(|| format!("cannot write {}", path.display()))
 }
