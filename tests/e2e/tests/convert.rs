@@ -331,7 +331,7 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
         None,
     ]);
     let script: Vec<Option<usize>> = script.collect();
-    let steps = rounds(WALK) as usize;
+    let steps = WALK as usize;
     for n in 0..steps {
         let before = world.shot();
         let slots = loaded();
