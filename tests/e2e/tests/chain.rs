@@ -19,6 +19,7 @@ use e2e::oracle;
 use e2e::oracle::Walk;
 use e2e::oracle::host;
 use e2e::report;
+use e2e::rounds;
 use e2e::wait_until;
 use guest::reader::Entry;
 use guest::reader::Key;
@@ -96,7 +97,8 @@ fn snapshot(reader: &mut Reader) -> Vec<Entry> {
 #[test]
 fn a_walk_over_six_versions_is_what_the_oracle_says() {
     fresh();
-    let steps = std::env::var("SCX_UPGRADE_CHAIN").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let steps =
+        std::env::var("SCX_UPGRADE_CHAIN").ok().and_then(|n| n.parse().ok()).unwrap_or(rounds(60) as usize);
     let load = load(300);
     report(&["run", "/bin/chain_1"]);
     let schemas: Vec<_> = (1..=6)

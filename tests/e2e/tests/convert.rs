@@ -26,6 +26,7 @@ use e2e::oracle;
 use e2e::oracle::Walk;
 use e2e::oracle::host;
 use e2e::report;
+use e2e::rounds;
 use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
@@ -54,7 +55,7 @@ const V3: &str = "/bin/convert_3";
 const REFUSED: &str = "/bin/bad_pointer";
 /// Columns that go up with each turn.
 const COUNTERS: [&str; 5] = ["runs", "tally", "beat", "turns", "seen"];
-const WALK: usize = 24;
+const WALK: u32 = 24;
 const KILLS: u32 = 16;
 
 /// The conversions of `tests/policies/src/bpf/convert_*.bpf.c`, again.
@@ -330,7 +331,8 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
         None,
     ]);
     let script: Vec<Option<usize>> = script.collect();
-    for n in 0..WALK {
+    let steps = WALK as usize;
+    for n in 0..steps {
         let before = world.shot();
         let slots = loaded();
         let there = match script.get(n) {
@@ -380,11 +382,11 @@ fn records_are_converted_and_brought_back_as_the_oracle_says() {
         world.audit_pins();
     }
     println!(
-        "{WALK} steps: {converted} columns converted, {held} rollbacks held, {evicted} policies gone for it, {refused} swaps refused"
+        "{steps} steps: {converted} columns converted, {held} rollbacks held, {evicted} policies gone for it, {refused} swaps refused"
     );
     println!("longest: hold {hold_ns} ns, of it the sweep {sweep_ns} ns; load and verifier {load_ns} ns");
     assert!(converted > 20 && held >= 3 && evicted > 0, "the walk shows too little");
-    world.end(WALK - refused);
+    world.end(steps - refused);
 }
 
 fn spawn(command: &mut Command) -> Child {
@@ -405,7 +407,7 @@ fn until_it_changes(child: &mut Child, then: Active) {
 fn kill_at(mut child: Child, n: u32, length: Duration, then: Active) {
     let wait = Duration::from_micros(u64::from(n) * 377 % 4000);
     if n.is_multiple_of(2) {
-        std::thread::sleep(length * n / KILLS + wait / 4);
+        std::thread::sleep(length * n / rounds(KILLS) + wait / 4);
     } else {
         until_it_changes(&mut child, then);
         std::thread::sleep(if n % 4 == 1 { Duration::ZERO } else { wait });
@@ -440,7 +442,8 @@ fn a_killed_conversion_is_finished_or_undone_there_and_back() {
     };
     let (there, back) = (took(&["swap", V2]), took(&["rollback"]));
     let (mut before, mut held, mut after_commit) = (0, 0, 0);
-    for n in 0..KILLS {
+    let kills = rounds(KILLS);
+    for n in 0..kills {
         // There.
         let old = world.shot();
         let mut forward = way_there(&old.layout, &second);
@@ -478,7 +481,7 @@ fn a_killed_conversion_is_finished_or_undone_there_and_back() {
         "killed before the commit: {before}, while held: {held}, after it or while held: {after_commit}"
     );
     assert!(held > 0 && before > 0 && after_commit > held, "the kills were not spread");
-    world.end(2 * KILLS as usize);
+    world.end(2 * kills as usize);
 }
 
 #[test]

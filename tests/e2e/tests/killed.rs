@@ -15,6 +15,7 @@ use e2e::load;
 use e2e::objects;
 use e2e::pids;
 use e2e::report;
+use e2e::rounds;
 use e2e::status;
 use e2e::wait_until;
 use libbpf_rs::MapCore;
@@ -51,11 +52,12 @@ fn a_killed_swap_is_finished_or_undone_by_the_next_command() {
     let watch = EnabledWatch::start();
 
     let (mut before_commit, mut after_commit, mut cut_off) = (0, 0, 0);
-    for n in 0..KILLS {
+    let kills = rounds(KILLS);
+    for n in 0..kills {
         let binary = [PLAIN, V1, V2][n as usize % 3];
         let generation = status().generation;
         let mut swap = Command::new(binary).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(length * n / KILLS + Duration::from_micros(u64::from(n) * 131 % 1000));
+        std::thread::sleep(length * n / kills + Duration::from_micros(u64::from(n) * 131 % 1000));
         swap.kill().unwrap();
         swap.wait().unwrap();
 

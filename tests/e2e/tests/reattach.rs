@@ -19,6 +19,7 @@ use e2e::load;
 use e2e::objects;
 use e2e::pids;
 use e2e::report;
+use e2e::rounds;
 use e2e::status;
 use e2e::wait_until;
 use guest::reader::Entry;
@@ -303,7 +304,7 @@ fn a_reattach_that_the_kernel_refuses_puts_the_old_one_back() {
 /// Kill `binary --allow-reattach` at moments spread over its length, every other one over the time from the detach on;
 /// the next command must bring order.
 fn kills(
-    kills: u32,
+    all: u32,
     known: &mut Knowledge,
     mut prepare: impl FnMut(),
     next: impl Fn(u32) -> Vec<&'static str>,
@@ -314,6 +315,7 @@ fn kills(
     let length = begin.elapsed();
     let gap = Duration::from_nanos(report(&["swap", "--allow-reattach", OFF]).timings.gap_ns);
     let (mut old, mut new, mut none) = (0, 0, 0);
+    let kills = rounds(all);
     for n in 0..kills {
         let before = known.now();
         let binary = if status().slots.iter().any(|s| s.active && s.policy == "last_on") { OFF } else { ON };

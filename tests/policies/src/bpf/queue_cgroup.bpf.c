@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A queue for each cgroup, served in turn, some tasks at a time. Each cgroup's record says which queue its tasks were last
- * put on.
+ * A queue for each cgroup, served in turn: a turn is for those who wait there when it begins, so that a task among many
+ * waits no longer than one among few. Each cgroup's record says which queue its tasks were last put on.
  */
 #include <scx_upgrade/policy.bpf.h>
 
@@ -11,10 +11,9 @@ struct policy_cgroup {
 
 POLICY_QUEUE_FIFO_PER_CGROUP(work);
 
-#define TASKS_A_TURN	16
-
-/* Whose turn it is, and how many of its tasks had theirs. CPUs race for it, which does no harm. */
-u32 turn, served;
+/* Whose turn it is, and how many of its tasks are still to have theirs. CPUs race for it, which does no harm. */
+u32 turn;
+s32 left;
 
 void BPF_STRUCT_OPS(cgroup_enqueue, struct task_struct *p, u64 enq_flags)
 {
@@ -35,15 +34,15 @@ void BPF_STRUCT_OPS(cgroup_dispatch, s32 cpu, struct task_struct *prev)
 
 	bpf_for(i, 0, queues) {
 		u32 number = from + i;
+		u64 queue;
 
 		if (number >= queues)
 			number -= queues;
-		if (!scx_bpf_dsq_move_to_local(cgroup_queue(work, number), 0))
+		queue = cgroup_queue(work, number);
+		if (!scx_bpf_dsq_move_to_local(queue, 0))
 			continue;
-		served = i ? 1 : served + 1;
-		turn = served < TASKS_A_TURN ? number : number + 1;
-		if (served >= TASKS_A_TURN)
-			served = 0;
+		left = i ? scx_bpf_dsq_nr_queued(queue) : left - 1;
+		turn = left > 0 ? number : number + 1;
 		return;
 	}
 }
