@@ -1,5 +1,7 @@
-//! Compiles the two versions, apart.
+//! Compiles the versions, apart.
 fn main() -> anyhow::Result<()> {
-    scx_upgrade_build::policy("fair_v1", "src/bpf/fair_v1.bpf.c")?;
-    scx_upgrade_build::policy("fair_v2", "src/bpf/fair_v2.bpf.c")
+    for version in ["fair_v1", "fair_v2", "fair_v3"] {
+        scx_upgrade_build::policy(version, &format!("src/bpf/{version}.bpf.c"))?;
+    }
+    Ok(())
 }

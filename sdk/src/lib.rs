@@ -65,5 +65,5 @@ pub use error::Result;
 pub use policy::Policy;
 pub use run::RunArgs;
 pub use run::Running;
-pub use state_migrate::Scope;
 pub use scopes::record_sizes;
+pub use state_migrate::Scope;

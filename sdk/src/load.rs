@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
-use std::ops::Range;
 
 use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::MapHandle;

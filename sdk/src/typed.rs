@@ -83,7 +83,10 @@ mod tests {
         assert_eq!(u32::from_bytes(&7u32.to_bytes()), Some(7));
         assert_eq!(i64::from_bytes(&(-7i64).to_bytes()), Some(-7));
         assert_eq!(bool::from_bytes(&true.to_bytes()), Some(true));
-        assert_eq!(<[[u16; 2]; 3]>::from_bytes(&[[1u16, 2], [3, 4], [5, 6]].to_bytes()), Some([[1, 2], [3, 4], [5, 6]]));
+        assert_eq!(
+            <[[u16; 2]; 3]>::from_bytes(&[[1u16, 2], [3, 4], [5, 6]].to_bytes()),
+            Some([[1, 2], [3, 4], [5, 6]])
+        );
     }
 
     #[test]

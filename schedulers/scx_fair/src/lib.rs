@@ -26,7 +26,7 @@ pub fn main(mut policy: Policy, version: &'static str) -> ExitCode {
     let options = Options::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     policy.set_version(version).set("slice_ns", &(options.slice_us * 1000));
     policy.run(&options.run, |running| {
-        let count = |name| running.read::<u64>(name).unwrap_or(0);
+        let count = |name| running.read::<u64>(name).unwrap_or_default();
         println!("direct {} queued {}", count("nr_direct"), count("nr_queued"));
     })
 }

@@ -44,7 +44,10 @@ pub(crate) fn module(name: &str, elf: &[u8]) -> Result<String> {
             btf.members(id).filter_map(|m| Some((m.name, rust_type(&btf, m.type_id)?))).collect();
         write_fields(&mut out, rust, &format!("The columns of `struct {of}`."), &fields)?;
         writeln!(out, "impl ::scx_upgrade_sdk::typed::State for {rust} {{")?;
-        writeln!(out, "    const SCOPE: ::scx_upgrade_sdk::Scope = ::scx_upgrade_sdk::Scope::{scope};\n}}\n")?;
+        writeln!(
+            out,
+            "    const SCOPE: ::scx_upgrade_sdk::Scope = ::scx_upgrade_sdk::Scope::{scope};\n}}\n"
+        )?;
     }
     writeln!(out, "/// The policy, with these settings.")?;
     writeln!(out, "pub fn policy(config: &Config) -> ::scx_upgrade_sdk::Policy {{")?;
@@ -55,7 +58,10 @@ pub(crate) fn module(name: &str, elf: &[u8]) -> Result<String> {
 
 fn write_settings(out: &mut String, settings: &[&Global<'_>]) -> Result<()> {
     writeln!(out, "/// The settings of the BPF half. The default is what it was compiled with.")?;
-    writeln!(out, "#[derive(Debug, Clone, Copy, PartialEq, Eq)]\n#[allow(missing_docs)]\npub struct Config {{")?;
+    writeln!(
+        out,
+        "#[derive(Debug, Clone, Copy, PartialEq, Eq)]\n#[allow(missing_docs)]\npub struct Config {{"
+    )?;
     for g in settings {
         writeln!(out, "    pub {}: {},", g.name, g.ty)?;
     }
@@ -84,7 +90,10 @@ fn write_fields(out: &mut String, name: &str, doc: &str, fields: &[(&str, String
     writeln!(out, "    fn read({unused}get: &mut dyn FnMut(&str) -> Option<Vec<u8>>) -> Option<Self> {{")?;
     writeln!(out, "        Some({name} {{")?;
     for (field, _) in fields {
-        writeln!(out, "            {field}: ::scx_upgrade_sdk::typed::Value::from_bytes(&get({field:?})?)?,")?;
+        writeln!(
+            out,
+            "            {field}: ::scx_upgrade_sdk::typed::Value::from_bytes(&get({field:?})?)?,"
+        )?;
     }
     writeln!(out, "        }})\n    }}\n}}\n")?;
     Ok(())

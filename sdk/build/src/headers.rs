@@ -7,15 +7,22 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 8] = [
+const HEADERS: [(&str, &str); 15] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
+    ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
     ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),
+    ("cgroup.bpf.h", include_str!("../../../bpf/include/scx_upgrade/cgroup.bpf.h")),
+    ("columns.bpf.h", include_str!("../../../bpf/include/scx_upgrade/columns.bpf.h")),
     ("convert.bpf.h", include_str!("../../../bpf/include/scx_upgrade/convert.bpf.h")),
+    ("idle.bpf.h", include_str!("../../../bpf/include/scx_upgrade/idle.bpf.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
+    ("shares.bpf.h", include_str!("../../../bpf/include/scx_upgrade/shares.bpf.h")),
+    ("slice.bpf.h", include_str!("../../../bpf/include/scx_upgrade/slice.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),
     ("sweep.bpf.h", include_str!("../../../bpf/include/scx_upgrade/sweep.bpf.h")),
+    ("vtime.bpf.h", include_str!("../../../bpf/include/scx_upgrade/vtime.bpf.h")),
 ];
 
 /// Write the headers below `$OUT_DIR` and return the folder for the include path.

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The columns that helpers need, to be put into the structs of state. By their names all policies that use a helper carry
+ * to each other what it knows.
+ */
+#ifndef __SCX_UPGRADE_COLUMNS_BPF_H
+#define __SCX_UPGRADE_COLUMNS_BPF_H
+
+/*
+ * vtime.bpf.h, for tasks. vtime: 0 is one that no policy with this clock has placed. vtime_lag_ns, which is well-known:
+ * how far it was behind the clock when it last stopped.
+ */
+#define VTIME_TASK_COLUMNS			\
+	u64	vtime;				\
+	s64	vtime_lag_ns
+
+/* vtime.bpf.h, for what has a clock: all (global), or each CPU. */
+#define VTIME_CLOCK_COLUMNS			\
+	u64	vtime_now __default(1099511627776)	/* 2^40 */
+
+/* shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what. */
+#define SHARES_TASK_COLUMNS			\
+	u32	share_gen;			\
+	u32	share_weight
+
+/*
+ * shares.bpf.h, for cgroups. share_busy: a generation, and the weights of what wants to run in it, in one word;
+ * share_weight: as for tasks.
+ */
+#define SHARES_CGROUP_COLUMNS			\
+	u64	share_busy;			\
+	u32	share_weight
+
+#endif /* __SCX_UPGRADE_COLUMNS_BPF_H */

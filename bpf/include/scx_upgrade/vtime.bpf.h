@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Virtual time: each task's grows by the time that it runs, divided by its weight, and the task with the smallest runs
+ * next. The clock is the largest virtual time that has begun to run.
+ *
+ *	struct policy_task {
+ *		VTIME_TASK_COLUMNS;
+ *	} __policy_state;
+ *
+ *	struct policy_global {
+ *		VTIME_CLOCK_COLUMNS;
+ *	} __policy_state;
+ *
+ *	enqueue:	vtime = vtime_place(t, &g->vtime_now, credit)
+ *	running:	vtime_begin(t, &g->vtime_now)
+ *	stopping:	vtime_end(t, &g->vtime_now, vtime_of(used, weight))
+ *
+ * What goes wrong without care, and does not here:
+ *
+ * - A clock that starts from zero in the next version puts all tasks that were carried ahead of it, or behind. The clock
+ *   is a column, so it goes on; it begins at 2^40 ns and not at zero, so that a time before it is no huge number.
+ * - A task that slept for an hour would own the CPU until it had caught up: it is placed at most @credit behind.
+ * - A task that comes from a scheduler with another clock brings a number that means nothing here. It has no vtime then,
+ *   and is placed by its lag, which means the same to everyone.
+ * - A task that is far ahead, for whatever reason, would starve: it is placed at most VTIME_LEAD ahead.
+ */
+#ifndef __SCX_UPGRADE_VTIME_BPF_H
+#define __SCX_UPGRADE_VTIME_BPF_H
+
+#include <scx_upgrade/policy.bpf.h>
+
+/* Of a task of nice 0, and of a cgroup with the default cpu.weight. */
+#define VTIME_WEIGHT	100ULL
+#define VTIME_LEAD	(10 * 1000 * 1000 * 1000ULL)
+
+/* @ran ns of a task of @weight, as virtual time. */
+static __always_inline u64 vtime_of(u64 ran, u64 weight)
+{
+	return ran * VTIME_WEIGHT / (weight ?: 1);
+}
+
+/* @vtime, not further behind @now than @credit, and not further ahead than VTIME_LEAD. */
+static __always_inline u64 vtime_clamp(u64 vtime, u64 now, u64 credit)
+{
+	if (time_before(vtime, now - credit))
+		return now - credit;
+	if (time_before(now + VTIME_LEAD, vtime))
+		return now + VTIME_LEAD;
+	return vtime;
+}
+
+/* Where @t (a struct with VTIME_TASK_COLUMNS) is to wait, which is also entered. */
+#define vtime_place(t, clock, credit)							\
+({											\
+	u64 __now = *(clock);								\
+											\
+	(t)->vtime = vtime_clamp((t)->vtime ?: __now - (t)->vtime_lag_ns, __now, credit);	\
+})
+
+/* @t begins to run: the clock follows. Two CPUs may race for it; the clock never goes back by more than one step. */
+#define vtime_begin(t, clock)								\
+do {											\
+	if (time_before(*(clock), (t)->vtime))						\
+		*(clock) = (t)->vtime;							\
+} while (0)
+
+/* @t has run for @used ns of virtual time. One that this policy has not placed has its lag alone. */
+#define vtime_end(t, clock, used)							\
+do {											\
+	u64 __used = (used);								\
+											\
+	if ((t)->vtime) {								\
+		(t)->vtime += __used;							\
+		(t)->vtime_lag_ns = *(clock) - (t)->vtime;				\
+	} else {									\
+		(t)->vtime_lag_ns -= __used;						\
+	}										\
+} while (0)
+
+#endif /* __SCX_UPGRADE_VTIME_BPF_H */

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * scx_fair 3: cgroups count. Each task's virtual time grows by the time that it runs, divided by its share of the whole:
+ * its weight among those that want to run in its cgroup, times the cgroup's among its siblings, and so on up to the root.
+ * The averages of version 2 are gone: who sleeps is placed at most one slice behind the clock.
+ */
+#include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
+
+struct policy_task {
+	VTIME_TASK_COLUMNS;
+	u64	last_run_at_ns __from(last_run_at);
+	SHARES_TASK_COLUMNS;
+} __policy_state;
+
+struct policy_cgroup {
+	SHARES_CGROUP_COLUMNS;
+} __policy_state;
+
+struct policy_global {
+	VTIME_CLOCK_COLUMNS;
+} __policy_state;
+
+#include <scx_upgrade/shares.bpf.h>
+
+/* Waiting tasks of all CPUs, by virtual time. */
+POLICY_QUEUE_VTIME(fair_queue);
+
+/* Longest time on the CPU before the next task has its turn, ns. */
+const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+
+/* Statistics. */
+u64 nr_direct, nr_queued;
+
+s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool idle = false;
+	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+
+	if (idle) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		nr_direct++;
+	}
+	return cpu;
+}
+
+void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct policy_task *t = task_state(p);
+	u64 now = global_state()->vtime_now;
+
+	if (t)
+		shares_join(p, t);
+	scx_bpf_dsq_insert_vtime(p, fair_queue, slice_ns, t ? vtime_place(t, &now, slice_ns) : now, enq_flags);
+	nr_queued++;
+	wake_idle_cpu(p);
+}
+
+void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
+{
+	scx_bpf_dsq_move_to_local(fair_queue, 0);
+}
+
+void BPF_STRUCT_OPS(fair_runnable, struct task_struct *p, u64 enq_flags)
+{
+	struct policy_task *t = task_state(p);
+
+	if (t)
+		shares_join(p, t);
+}
+
+void BPF_STRUCT_OPS(fair_quiescent, struct task_struct *p, u64 deq_flags)
+{
+	struct policy_task *t = task_state(p);
+
+	if (t)
+		shares_leave(p, t);
+}
+
+void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+
+	if (!t)
+		return;
+	t->last_run_at_ns = scx_bpf_now();
+	vtime_begin(t, &global_state()->vtime_now);
+}
+
+void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
+{
+	struct policy_task *t = task_state(p);
+	u64 used;
+
+	if (!t)
+		return;
+	shares_join(p, t);
+	used = ns_since(t->last_run_at_ns, scx_bpf_now());
+	vtime_end(t, &global_state()->vtime_now, vtime_of(used * SHARES_ONE, share_of(p, t)));
+}
+
+void BPF_STRUCT_OPS(fair_cgroup_set_weight, struct cgroup *cgrp, u32 weight)
+{
+	shares_set_weight(cgrp, weight);
+}
+
+POLICY_DEFINE("scx_fair",
+	      .select_cpu		= (void *)fair_select_cpu,
+	      .enqueue			= (void *)fair_enqueue,
+	      .dispatch			= (void *)fair_dispatch,
+	      .runnable			= (void *)fair_runnable,
+	      .quiescent		= (void *)fair_quiescent,
+	      .running			= (void *)fair_running,
+	      .stopping			= (void *)fair_stopping,
+	      .cgroup_set_weight	= (void *)fair_cgroup_set_weight);

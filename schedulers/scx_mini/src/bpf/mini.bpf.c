@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * scx_mini: the task with the smallest virtual time runs next, and each runs for its slice. One queue for each LLC; a CPU
+ * whose own is empty helps the others. The one to read first.
+ */
+#include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
+
+struct policy_task {
+	VTIME_TASK_COLUMNS;
+	u64	last_run_at_ns;
+} __policy_state;
+
+struct policy_global {
+	VTIME_CLOCK_COLUMNS;
+} __policy_state;
+
+POLICY_QUEUE_VTIME_PER_LLC(waiting);
+
+/* Longest time on the CPU before the next task has its turn, ns. */
+const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+
+/* Statistics: put on an idle CPU at once, or queued. */
+u64 nr_direct, nr_queued;
+
+s32 BPF_STRUCT_OPS(mini_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool idle = false;
+	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+
+	if (idle) {
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		nr_direct++;
+	}
+	return cpu;
+}
+
+void BPF_STRUCT_OPS(mini_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct policy_task *t = task_state(p);
+	u64 queue = queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p)));
+	u64 now = global_state()->vtime_now;
+
+	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, t ? vtime_place(t, &now, slice_ns) : now, enq_flags);
+	nr_queued++;
+	wake_idle_cpu(p);
+}
+
+void BPF_STRUCT_OPS(mini_dispatch, s32 cpu, struct task_struct *prev)
+{
+	move_from_llcs(waiting, cpu);
+}
+
+void BPF_STRUCT_OPS(mini_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+
+	if (!t)
+		return;
+	t->last_run_at_ns = scx_bpf_now();
+	vtime_begin(t, &global_state()->vtime_now);
+}
+
+void BPF_STRUCT_OPS(mini_stopping, struct task_struct *p, bool runnable)
+{
+	struct policy_task *t = task_state(p);
+
+	if (t)
+		vtime_end(t, &global_state()->vtime_now,
+			  vtime_of(ns_since(t->last_run_at_ns, scx_bpf_now()), p->scx.weight));
+}
+
+POLICY_DEFINE("scx_mini",
+	      .select_cpu	= (void *)mini_select_cpu,
+	      .enqueue		= (void *)mini_enqueue,
+	      .dispatch		= (void *)mini_dispatch,
+	      .running		= (void *)mini_running,
+	      .stopping		= (void *)mini_stopping);
