@@ -17,6 +17,7 @@
 #define __SCX_UPGRADE_QUEUES_HOST_H
 
 #include <scx_upgrade/queues.bpf.h>
+#include <scx_upgrade/work.bpf.h>
 
 /*
  * How long the members of a number must have been empty before it is given to another cgroup, and how often that is
@@ -49,14 +50,6 @@ struct {
 	__type(key, u32);
 	__type(value, struct scx_cgroup_work);
 } scx_cgroup_work SEC(".maps");
-
-extern int bpf_wq_init(struct bpf_wq *wq, void *p__map, unsigned int flags) __ksym __weak;
-extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym __weak;
-/* The first up to v6.19 or so, the second since: the kernel fills the last argument in itself. */
-extern int bpf_wq_set_callback_impl(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
-				    unsigned int flags__k, void *aux__ign) __ksym __weak;
-extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
-			       unsigned int flags) __ksym __weak;
 
 static __always_inline struct scx_cgroup_work *cgroup_work(void)
 {
@@ -137,13 +130,7 @@ static int grow_cgroup_queues(void *map, int *key, void *value);
 
 static __always_inline void start_growing(struct scx_cgroup_work *work)
 {
-	/* The second time the kernel says that it is initialised already. */
-	bpf_wq_init(&work->grow, &scx_cgroup_work, 0);
-	if (bpf_ksym_exists(bpf_wq_set_callback))
-		bpf_wq_set_callback(&work->grow, grow_cgroup_queues, 0);
-	else
-		bpf_wq_set_callback_impl(&work->grow, grow_cgroup_queues, 0, NULL);
-	bpf_wq_start(&work->grow, 0);
+	scx_start_work(&work->grow, &scx_cgroup_work, grow_cgroup_queues);
 }
 
 /* Whoever comes second finds that it is free, or taken, already. */

@@ -4,7 +4,7 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 /// Version of the records' form, counted apart from [`ABI`]: a reattach keeps the records of a host of another ABI if
 /// this is the same. It changes with the header of a record, or with what a stamp means.
 pub const RECORDS: u32 = 1;
@@ -184,6 +184,10 @@ pub struct HostData {
     pub nr_llcs: u32,
     /// The LLC that each CPU is at, counted from 0.
     pub llc_of_cpu: [u16; MAX_CPUS],
+    /// The first CPU of each CPU's core.
+    pub core_of_cpu: [u16; MAX_CPUS],
+    /// The next CPU of the same core; of the last the first.
+    pub next_sibling: [u16; MAX_CPUS],
     /// What a new task record starts as, header left out.
     pub task_image: [u8; TASK_DATA],
     /// The same for cgroups,

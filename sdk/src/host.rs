@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::host_data::Mapped;
 use crate::kernel;
+use crate::load::HELD_MAPS;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::queues;
@@ -211,12 +212,13 @@ impl Host {
         }
         self.data.set_lacks(slot, loaded.lacks);
         self.data.set_caller(slot, loaded.load);
-        self.pin_sweepers(slot, loaded)
+        self.pin_own(slot, loaded)
     }
 
-    /// Pin the sweep's programs that a policy with conversions has of its own: a later command may need them.
-    fn pin_sweepers(&self, slot: u8, loaded: &Loaded) -> Result<()> {
-        self.unpin_sweepers(slot)?;
+    /// Pin what must outlive the policy's process: the sweep's programs that a policy with conversions has of its own,
+    /// which a later command may need, and its timers.
+    fn pin_own(&self, slot: u8, loaded: &Loaded) -> Result<()> {
+        self.unpin_own(slot)?;
         for mut program in loaded.object.progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
             if SCOPES.iter().any(|s| s.sweep == name) {
@@ -225,17 +227,28 @@ impl Host {
                     .trying(format!("cannot pin the policy's program {name}"))?;
             }
         }
+        for map in loaded.object.maps() {
+            let name = map.name().to_string_lossy().into_owned();
+            if HELD_MAPS.contains(&name.as_str()) {
+                // Through a handle: the object's own map would take the pin for where it is to be found again.
+                let mut handle = MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
+                handle
+                    .pin(self.pins.policy_map_path(slot, &name))
+                    .trying(format!("cannot pin the policy's map {name}"))?;
+            }
+        }
         Ok(())
     }
 
-    fn unpin_sweepers(&self, slot: u8) -> Result<()> {
+    fn unpin_own(&self, slot: u8) -> Result<()> {
+        HELD_MAPS.iter().try_for_each(|m| self.pins.unpin(&self.pins.policy_map_path(slot, m)))?;
         SCOPES.iter().try_for_each(|s| self.pins.unpin(&self.pins.policy_program_path(slot, s.sweep)))
     }
 
     /// Empty a slot: its programs are freed once no op is in them.
     pub(crate) fn empty(&self, slot: u8) -> Result<()> {
         self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))?;
-        self.unpin_sweepers(slot)
+        self.unpin_own(slot)
     }
 
     /// Wait until no op that began before the call is still in flight.

@@ -104,12 +104,18 @@ impl Mapped {
         unsafe { self.at::<u64>(offset).write_volatile(load) }
     }
 
-    /// The machine: how many CPUs there can be, and their LLCs. Before attach.
+    /// The machine: how many CPUs there can be, their LLCs and cores. Before attach.
     pub(crate) fn set_topology(&self, topology: &Topology) {
-        let llcs = offset_of!(HostData, llc_of_cpu);
-        for (cpu, llc) in topology.llc_of_cpu.iter().take(MAX_CPUS).enumerate() {
-            // SAFETY: an element of a field of HostData, see `at`.
-            unsafe { self.at::<u16>(llcs + cpu * size_of::<u16>()).write_volatile(*llc) }
+        let tables = [
+            (offset_of!(HostData, llc_of_cpu), &topology.llc_of_cpu),
+            (offset_of!(HostData, core_of_cpu), &topology.core_of_cpu),
+            (offset_of!(HostData, next_sibling), &topology.next_sibling),
+        ];
+        for (table, values) in tables {
+            for (cpu, value) in values.iter().take(MAX_CPUS).enumerate() {
+                // SAFETY: an element of a field of HostData, see `at`.
+                unsafe { self.at::<u16>(table + cpu * size_of::<u16>()).write_volatile(*value) }
+            }
         }
         // SAFETY: fields of HostData, see `at`.
         unsafe {

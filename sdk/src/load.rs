@@ -56,6 +56,12 @@ const EMULATED: [(&str, u8); 2] = [
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
+/// For each CPU what makes it rest: see `rest.bpf.h`.
+const REST_MAP: &str = "scx_rest";
+/// Maps of a policy's own that hold timers and work items, which the kernel cancels when the last that user space holds
+/// of their map goes. They are pinned with the slot, so that they go on without the policy's process.
+pub(crate) const HELD_MAPS: [&str; 2] = [REST_MAP, "scx_alarm"];
+
 /// A policy in the kernel, verified, not running.
 #[derive(Debug)]
 pub struct Loaded {
@@ -137,13 +143,13 @@ pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf, flags: u64) -
     Ok(open)
 }
 
-/// One record for each CPU that there can be.
+/// One record for each CPU that there can be, and what `rest.bpf.h` has for each.
 fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
     let cpus = libbpf_rs::num_possible_cpus().trying("cannot count the CPUs")?;
-    match open.maps_mut().find(|m| m.name() == CPU_MAP) {
-        Some(mut map) => map.set_max_entries(cpus as u32).trying("cannot size the map of CPU records"),
-        None => Ok(()),
+    for mut map in open.maps_mut().filter(|m| m.name() == CPU_MAP || m.name() == REST_MAP) {
+        map.set_max_entries(cpus as u32).trying("cannot size a map by CPUs")?;
     }
+    Ok(())
 }
 
 /// Where a policy is loaded to.
@@ -187,6 +193,7 @@ pub(crate) fn load_for_host(
         return Err(Error::NeedsReattach { policy: ops.name, why: flags_differ(kernel, host, flags) });
     }
     let lacks = lacks(&ops, kernel);
+    size_cpu_records(&mut open)?;
     share(&mut open, &home.shared)?;
     let object = load(open, &ops)?;
     let places = places(home.layout, home.slot);
@@ -268,10 +275,12 @@ fn places(layout: &Layout, slot: u8) -> BTreeMap<Scope, BTreeMap<String, Range<u
 
 /// As [`crate::host_data::Mapped::set_topology`].
 fn patch_topology(open: &mut OpenObject, topology: &Topology) -> Result<()> {
-    let llcs: Vec<u8> = topology.llc_of_cpu.iter().flat_map(|llc| llc.to_ne_bytes()).collect();
+    let bytes = |table: &[u16]| -> Vec<u8> { table.iter().flat_map(|value| value.to_ne_bytes()).collect() };
     patch(open, HOST_MAP, std::mem::offset_of!(HostData, nr_cpus), &topology.nr_cpus().to_ne_bytes())?;
     patch(open, HOST_MAP, std::mem::offset_of!(HostData, nr_llcs), &topology.nr_llcs.to_ne_bytes())?;
-    patch(open, HOST_MAP, std::mem::offset_of!(HostData, llc_of_cpu), &llcs)
+    patch(open, HOST_MAP, std::mem::offset_of!(HostData, llc_of_cpu), &bytes(&topology.llc_of_cpu))?;
+    patch(open, HOST_MAP, std::mem::offset_of!(HostData, core_of_cpu), &bytes(&topology.core_of_cpu))?;
+    patch(open, HOST_MAP, std::mem::offset_of!(HostData, next_sibling), &bytes(&topology.next_sibling))
 }
 
 fn patch(open: &mut OpenObject, section: &str, offset: usize, bytes: &[u8]) -> Result<()> {

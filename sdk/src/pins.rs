@@ -75,6 +75,11 @@ impl Pins {
         self.program_path(&format!("{name}_slot{slot}"))
     }
 
+    /// Path of the pin of a map of a policy's own.
+    pub(crate) fn policy_map_path(&self, slot: u8, name: &str) -> PathBuf {
+        self.map_path(&format!("{name}_slot{slot}"))
+    }
+
     /// Remove a pin, if it is there.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Which last-level cache each CPU is at, from sysfs.
+//! Which last-level cache each CPU is at, and which CPUs are one core, from sysfs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +18,10 @@ pub struct Topology {
     pub llc_of_cpu: Vec<u16>,
     /// How many LLCs there are, at least 1.
     pub nr_llcs: u32,
+    /// By CPU: the first CPU of its core. One that the kernel says nothing of is a core by itself.
+    pub core_of_cpu: Vec<u16>,
+    /// By CPU: the next CPU of its core, of the last the first. Itself, where the core has no other.
+    pub next_sibling: Vec<u16>,
 }
 
 impl Topology {
@@ -30,20 +34,35 @@ impl Topology {
         if cpus > abi::MAX_CPUS {
             return Err(Error::TooManyCpus { cpus, max: abi::MAX_CPUS });
         }
-        let keys: Vec<_> =
-            (0..cpus).map(|cpu| llc_key(&Path::new(SYSFS).join(format!("cpu{cpu}")))).collect();
-        Ok(Topology::new(&keys))
+        let folders: Vec<_> = (0..cpus).map(|cpu| Path::new(SYSFS).join(format!("cpu{cpu}"))).collect();
+        let llcs: Vec<_> = folders.iter().map(|cpu| llc_key(cpu)).collect();
+        let cores: Vec<_> = folders.iter().map(|cpu| core_key(cpu)).collect();
+        Ok(Topology::new(&llcs, &cores))
     }
 
-    /// From something for each CPU that those at one LLC have in common.
-    fn new(keys: &[Option<String>]) -> Topology {
+    /// From something for each CPU that those at one LLC have in common, and those of one core.
+    fn new(llcs: &[Option<String>], cores: &[Option<String>]) -> Topology {
         let mut numbers = BTreeMap::new();
-        let mut llc_of_cpu = Vec::with_capacity(keys.len());
-        for key in keys {
+        let mut llc_of_cpu = Vec::with_capacity(llcs.len());
+        for key in llcs {
             let next = numbers.len() as u16;
             llc_of_cpu.push(key.as_ref().map_or(0, |key| *numbers.entry(key).or_insert(next)));
         }
-        Topology { llc_of_cpu, nr_llcs: numbers.len().max(1) as u32 }
+        let alone: Vec<u16> = (0..cores.len()).map(|cpu| cpu as u16).collect();
+        let (mut core_of_cpu, mut next_sibling) = (alone.clone(), alone);
+        let mut members = BTreeMap::<_, Vec<u16>>::new();
+        for (cpu, key) in cores.iter().enumerate() {
+            if let Some(key) = key {
+                members.entry(key).or_default().push(cpu as u16);
+            }
+        }
+        for cpus in members.values() {
+            for (cpu, next) in cpus.iter().zip(cpus.iter().cycle().skip(1)) {
+                core_of_cpu[usize::from(*cpu)] = cpus[0];
+                next_sibling[usize::from(*cpu)] = *next;
+            }
+        }
+        Topology { llc_of_cpu, nr_llcs: numbers.len().max(1) as u32, core_of_cpu, next_sibling }
     }
 
     /// CPUs that there can be.
@@ -65,14 +84,35 @@ fn llc_key(cpu: &Path) -> Option<String> {
     largest.or_else(|| text(&cpu.join("topology/package_cpus_list"))).filter(|cpus| !cpus.is_empty())
 }
 
+/// The CPUs of this one's core, as the kernel lists them.
+fn core_key(cpu: &Path) -> Option<String> {
+    let text = fs::read_to_string(cpu.join("topology/thread_siblings_list")).ok()?;
+    Some(text.trim().to_string()).filter(|cpus| !cpus.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn topology(keys: &[&str]) -> (Vec<u16>, u32) {
-        let keys: Vec<_> = keys.iter().map(|k| (!k.is_empty()).then(|| (*k).to_string())).collect();
-        let topology = Topology::new(&keys);
+    fn keys(keys: &[&str]) -> Vec<Option<String>> {
+        keys.iter().map(|k| (!k.is_empty()).then(|| (*k).to_string())).collect()
+    }
+
+    fn topology(llcs: &[&str]) -> (Vec<u16>, u32) {
+        let topology = Topology::new(&keys(llcs), &[]);
         (topology.llc_of_cpu, topology.nr_llcs)
+    }
+
+    #[test]
+    fn siblings_are_a_ring_that_begins_at_the_first() {
+        let of = |cores: &[&str]| {
+            let topology = Topology::new(&[], &keys(cores));
+            (topology.core_of_cpu, topology.next_sibling)
+        };
+        assert_eq!(of(&["0,2", "1,3", "0,2", "1,3"]), (vec![0, 1, 0, 1], vec![2, 3, 0, 1]));
+        assert_eq!(of(&["0-2", "0-2", "0-2"]), (vec![0, 0, 0], vec![1, 2, 0]));
+        // Offline, or no SMT: a core by itself.
+        assert_eq!(of(&["0", "", ""]), (vec![0, 1, 2], vec![0, 1, 2]));
     }
 
     #[test]

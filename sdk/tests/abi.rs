@@ -82,6 +82,8 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         nr_cpus,
         nr_llcs,
         llc_of_cpu,
+        core_of_cpu,
+        next_sibling,
         task_image,
         cgroup_image,
         cpu_image,

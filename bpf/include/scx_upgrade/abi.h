@@ -7,7 +7,7 @@
 #ifndef __SCX_UPGRADE_ABI_H
 #define __SCX_UPGRADE_ABI_H
 
-#define SCX_UPGRADE_ABI		3
+#define SCX_UPGRADE_ABI		4
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
@@ -161,10 +161,15 @@ struct scx_host {
 	u32	cgroup_lock;
 	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
 	u32	orphans_served;		/* tasks that dispatch took from orphans; not beside what each op reads */
-	/* The machine, set before the host is attached: possible CPUs, and which LLC, counted from 0, each is at. */
+	/*
+	 * The machine, set before the host is attached: possible CPUs, and of each the LLC that it is at, counted from 0, the
+	 * first CPU of its core, and the next of the core's, of the last the first again.
+	 */
 	u32	nr_cpus;
 	u32	nr_llcs;
 	u16	llc_of_cpu[SCX_UPGRADE_MAX_CPUS];
+	u16	core_of_cpu[SCX_UPGRADE_MAX_CPUS];
+	u16	next_sibling[SCX_UPGRADE_MAX_CPUS];
 	/* What a new record of each scope starts as. */
 	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];
 	u64	cgroup_image[SCX_UPGRADE_CGROUP_DATA / 8];

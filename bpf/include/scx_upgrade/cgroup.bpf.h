@@ -41,4 +41,33 @@ static __always_inline u32 cgroup_weight(struct cgroup *cgrp)
 	return weight ?: CGROUP_DEFAULT_WEIGHT;
 }
 
+/* What cgroup_quota() says of a cgroup without a limit. */
+#define CGROUP_NO_QUOTA		(~0ULL)
+
+/*
+ * cpu.max of @cgrp: how many ns its tasks may run, all together, in each @period of ns. sched_ext keeps a copy since Linux
+ * 6.17; before, there is the fair class's own. What the cgroups above it may is another matter.
+ */
+static __always_inline u64 cgroup_quota(struct cgroup *cgrp, u64 *period)
+{
+	struct task_group *tg = cgroup_task_group(cgrp);
+	u64 quota;
+
+	if (!tg)
+		return CGROUP_NO_QUOTA;
+	if (bpf_core_field_exists(tg->scx.bw_quota_us)) {
+		quota = BPF_CORE_READ(tg, scx.bw_quota_us);
+		if (quota == CGROUP_NO_QUOTA)
+			return quota;
+		quota *= 1000;
+		*period = BPF_CORE_READ(tg, scx.bw_period_us) * 1000;
+	} else if (bpf_core_field_exists(tg->cfs_bandwidth)) {
+		quota = BPF_CORE_READ(tg, cfs_bandwidth.quota);
+		*period = BPF_CORE_READ(tg, cfs_bandwidth.period);
+	} else {
+		return CGROUP_NO_QUOTA;
+	}
+	return quota && *period ? quota : CGROUP_NO_QUOTA;
+}
+
 #endif /* __SCX_UPGRADE_CGROUP_BPF_H */

@@ -103,6 +103,18 @@ static __always_inline u32 nr_llcs(void)
 	return scx_host.nr_llcs;
 }
 
+/* The core of a CPU: the number of its first CPU, so that this one's record can stand for the core. */
+static __always_inline s32 core_of_cpu(s32 cpu)
+{
+	return scx_host.core_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+}
+
+/* The CPU of the same core that follows, round in a ring; @cpu itself if its core has no other. */
+static __always_inline s32 next_sibling(s32 cpu)
+{
+	return scx_host.next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+}
+
 /* How many queues each per-cgroup family has now. It only grows. */
 static __always_inline u32 nr_cgroup_queues(void)
 {

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 15] = [
+const HEADERS: [(&str, &str); 18] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
+    ("alarm.bpf.h", include_str!("../../../bpf/include/scx_upgrade/alarm.bpf.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
     ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),
     ("cgroup.bpf.h", include_str!("../../../bpf/include/scx_upgrade/cgroup.bpf.h")),
@@ -18,11 +19,13 @@ const HEADERS: [(&str, &str); 15] = [
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
+    ("rest.bpf.h", include_str!("../../../bpf/include/scx_upgrade/rest.bpf.h")),
     ("shares.bpf.h", include_str!("../../../bpf/include/scx_upgrade/shares.bpf.h")),
     ("slice.bpf.h", include_str!("../../../bpf/include/scx_upgrade/slice.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),
     ("sweep.bpf.h", include_str!("../../../bpf/include/scx_upgrade/sweep.bpf.h")),
     ("vtime.bpf.h", include_str!("../../../bpf/include/scx_upgrade/vtime.bpf.h")),
+    ("work.bpf.h", include_str!("../../../bpf/include/scx_upgrade/work.bpf.h")),
 ];
 
 /// Write the headers below `$OUT_DIR` and return the folder for the include path.

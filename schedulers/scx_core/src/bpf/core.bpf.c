@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * scx_core: at any time only tasks of one trust group run on the CPUs of a core (its SMT siblings). A trust group is the
+ * cgroup at a given depth below the root, with all below it; tasks in cgroups that are not so deep are with those of the
+ * same cgroup only. Kernel threads are of no group and may run beside anyone: what they run is the kernel's, which every
+ * task enters anyway.
+ *
+ * A CPU takes a task only if
+ *
+ * - the core's claim, one word with a group and the CPUs that hold it, is free or the group's: it is taken by exchange, so
+ *   two CPUs that choose at the same time cannot both win;
+ * - no sibling's current task is of another group. The claim alone does not do: a sibling that has just changed its claim
+ *   is still about to leave the old task; one that was running when this policy took over holds no claim; and a real-time
+ *   task holds none ever, but belongs to a group.
+ *
+ * A CPU that finds only tasks of other groups is forced to idle, and is woken when its sibling changes over. Tasks of all
+ * groups wait on the same queues by virtual time. Where someone of another group has waited for longer than drain_ns, the
+ * CPUs of a core leave off one after the other: the last has a free choice.
+ */
+#include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/rest.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
+
+struct policy_task {
+	VTIME_TASK_COLUMNS;
+	u64	last_run_at_ns;
+	u64	core_waits_since_ns;
+} __policy_state;
+
+/* core_claim is of the whole core, and counts in the record of its first CPU. */
+struct policy_cpu {
+	u64	core_claim;		/* group << 32 | generation << 8 | who holds it, a bit for each sibling */
+	u64	core_forced_since_ns;	/* since when it idles because of a sibling; 0 if it does not */
+	u64	core_forced_ns;		/* how long it has, all times before together */
+} __policy_state;
+
+struct policy_global {
+	VTIME_CLOCK_COLUMNS;
+} __policy_state;
+
+POLICY_QUEUE_VTIME_PER_LLC(waiting);
+
+/* Longest time on the CPU before the next task has its turn, ns. */
+const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+
+/* How long a task may wait before another group's on the same core get no more turns, ns. */
+const volatile u64 drain_ns = 10 * NSEC_PER_MSEC_ULL;
+
+/* The depth of the cgroups that are trust groups, below the root. */
+const volatile u32 depth = 1;
+
+/*
+ * Statistics: times that a CPU was forced to idle, and how long all together; turns refused so that a core drains; tasks
+ * found running without a claim, which only a swap or a move between cgroups brings about.
+ */
+u64 nr_forced_idle, forced_idle_ns, nr_drains, nr_intruders;
+
+#define SIBLINGS	8	/* CPUs of a core at most */
+#define TRIES		64	/* of an exchange that others spoil */
+#define LOOK		256	/* tasks that one dispatch looks at */
+#define WAKE_LOOK	256	/* CPUs that one wake-up looks at */
+#define NO_GROUP	0U	/* may run beside anyone */
+#define CONFLICT	(~0U)
+
+/*
+ * The trust group of @p. The lower half of a cgroup's id, its inode number, is no other living cgroup's. Everything is read
+ * as by a debugger, because the current task of another CPU may be no better than an address.
+ */
+static __noinline u32 group_of(struct task_struct *p)
+{
+	struct cgroup *cgrp, *above = NULL;
+	u32 level;
+
+	if (!p || BPF_CORE_READ(p, flags) & (PF_KTHREAD | PF_IDLE))
+		return NO_GROUP;
+	cgrp = BPF_CORE_READ(p, cgroups, dfl_cgrp);
+	level = BPF_CORE_READ(cgrp, level);
+	if (level > depth) {
+		bpf_probe_read_kernel(&above, sizeof(above),
+				      (void *)cgrp + bpf_core_field_offset(struct cgroup, ancestors) +
+				      depth * sizeof(void *));
+		cgrp = above;
+	}
+	return (u32)BPF_CORE_READ(cgrp, kn, id) ?: 1;
+}
+
+static __always_inline u32 claim_generation(void)
+{
+	return scx_host.active.generation & 0xffffff;
+}
+
+/* Who holds a claim. One of an earlier generation is void. */
+static __always_inline u32 claim_holders(u64 claim)
+{
+	return (u32)claim >> 8 == claim_generation() ? claim & 0xff : 0;
+}
+
+static __always_inline u32 claim_group(u64 claim)
+{
+	return claim >> 32;
+}
+
+static __always_inline u64 claim_of(u32 group, u32 holders)
+{
+	return (u64)group << 32 | claim_generation() << 8 | holders;
+}
+
+static __always_inline u64 claim_read(struct policy_cpu *core)
+{
+	return *(volatile u64 *)&core->core_claim;
+}
+
+/* The bit of @cpu among its siblings. */
+static __noinline u32 holder_bit(s32 cpu)
+{
+	s32 at = core_of_cpu(cpu), i;
+
+	bpf_for(i, 0, SIBLINGS) {
+		if (at == cpu)
+			return 1U << i;
+		at = next_sibling(at);
+	}
+	return 1U << (SIBLINGS - 1);
+}
+
+/* Claim @core for @group, as the holder @bit, whatever that one held before. */
+static __noinline bool claim(struct policy_cpu *core, u32 bit, u32 group)
+{
+	u32 i, others;
+	u64 old, new;
+
+	if (!core)
+		return false;
+	bpf_for(i, 0, TRIES) {
+		old = claim_read(core);
+		others = claim_holders(old) & ~bit;
+		if (others && claim_group(old) != group)
+			return false;
+		new = claim_of(group, others | bit);
+		if (new == old || __sync_val_compare_and_swap(&core->core_claim, old, new) == old)
+			return true;
+	}
+	return false;
+}
+
+static __noinline int unclaim(struct policy_cpu *core, u32 bit)
+{
+	u64 old, new;
+	u32 i;
+
+	if (!core)
+		return 0;
+	bpf_for(i, 0, TRIES) {
+		old = claim_read(core);
+		if (!(claim_holders(old) & bit))
+			return 0;
+		new = claim_of(claim_group(old), claim_holders(old) & ~bit);
+		if (__sync_val_compare_and_swap(&core->core_claim, old, new) == old)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline struct policy_cpu *core_state(s32 cpu)
+{
+	return cpu_state(core_of_cpu(cpu));
+}
+
+/* The group that the siblings of @cpu are running: NO_GROUP, one, or CONFLICT, which a swap may leave behind. */
+static __noinline u32 group_beside(s32 cpu)
+{
+	u32 beside = scx_zero();
+	s32 at = cpu, i;
+
+	bpf_for(i, 0, SIBLINGS) {
+		struct task_struct *curr;
+		u32 group;
+
+		at = next_sibling(at);
+		if (at == cpu)
+			break;
+		curr = __COMPAT_scx_bpf_cpu_curr(at);
+		group = group_of(curr);
+		if (group == NO_GROUP)
+			continue;
+		if (beside && beside != group)
+			beside = CONFLICT;
+		else
+			beside = group;
+	}
+	return beside;
+}
+
+static __always_inline bool may_be_beside(u32 group, s32 cpu)
+{
+	u32 beside = group_beside(cpu);
+
+	return !beside || beside == group;
+}
+
+/*
+ * Let the idle siblings of @cpu look again: if someone waits; and those that were forced to idle also if no one does any
+ * longer. They do when the switch that @cpu is in is complete: a kick is an interrupt.
+ */
+static __noinline int kick_siblings(s32 cpu)
+{
+	bool anyone = scx_bpf_dsq_nr_queued(queue_of_llc(waiting, llc_of_cpu(cpu))) > 0;
+	s32 at = cpu, i;
+
+	bpf_for(i, 0, SIBLINGS) {
+		struct policy_cpu *c;
+
+		at = next_sibling(at);
+		if (at == cpu)
+			break;
+		c = cpu_state(at);
+		if (!anyone && !(c && c->core_forced_since_ns))
+			continue;
+		if (scx_bpf_test_and_clear_cpu_idle(at))
+			scx_bpf_kick_cpu(at, SCX_KICK_IDLE);
+	}
+	return 0;
+}
+
+/* @cpu is forced to idle from now on, or no longer. */
+static __noinline int note_forced(s32 cpu, bool forced, u64 now)
+{
+	struct policy_cpu *c = cpu_state(cpu);
+	u64 idle;
+
+	if (!c)
+		return 0;
+	if (forced == !!c->core_forced_since_ns)
+		return 0;
+	if (forced) {
+		c->core_forced_since_ns = now;
+		__sync_fetch_and_add(&nr_forced_idle, 1);
+		return 0;
+	}
+	idle = ns_since(c->core_forced_since_ns, now);
+	c->core_forced_since_ns = 0;
+	c->core_forced_ns += idle;
+	__sync_fetch_and_add(&forced_idle_ns, idle);
+	return 0;
+}
+
+/*
+ * Wake an idle CPU that may take @p: its own, or one of a core that is idle, or one whose core its group holds.
+ */
+static __noinline int wake_for(struct task_struct *p)
+{
+	s32 cpu = scx_bpf_task_cpu(p), cpus = scx_bpf_nr_cpu_ids(), i;
+	u32 group;
+
+	if (scx_bpf_test_and_clear_cpu_idle(cpu))
+		goto kick;
+	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
+	if (cpu >= 0)
+		goto kick;
+	group = group_of(p);
+	if (cpus > WAKE_LOOK)
+		cpus = WAKE_LOOK;
+	bpf_for(i, 0, cpus) {
+		struct policy_cpu *core;
+		u64 held;
+
+		if (!bpf_cpumask_test_cpu(i, p->cpus_ptr))
+			continue;
+		core = core_state(i);
+		if (!core)
+			continue;
+		held = claim_read(core);
+		if (group && claim_holders(held) && claim_group(held) != group)
+			continue;
+		if (scx_bpf_test_and_clear_cpu_idle(i)) {
+			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
+			break;
+		}
+	}
+	return 0;
+kick:
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return 0;
+}
+
+/* Which CPU takes it is seen when one has looked at its siblings. */
+s32 BPF_STRUCT_OPS(core_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	return prev_cpu;
+}
+
+void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct policy_task *t;
+	u64 clock;
+
+	if (is_cpu_thread(p)) {
+		enqueue_cpu_thread(p, slice_ns, enq_flags);
+		return;
+	}
+	t = task_state(p);
+	clock = global_state()->vtime_now;
+	if (t)
+		t->core_waits_since_ns = scx_bpf_now();
+	scx_bpf_dsq_insert_vtime(p, queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
+				 t ? vtime_place(t, &clock, slice_ns) : clock, enq_flags);
+	wake_for(p);
+}
+
+/* What one look at the queues gave. */
+#define TAKEN		1
+#define REFUSED		2	/* someone waits whose group may not run here now */
+#define DRAINS		4	/* and for so long that no other may have another turn */
+
+/* Take from the queue of @llc the first that may run on @cpu. */
+static __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
+{
+	u64 queue = queue_of_llc(waiting, llc);
+	u32 looked = scx_zero(), found = scx_zero(), bit = holder_bit(cpu);
+	struct policy_cpu *core = core_state(cpu);
+	struct task_struct *p;
+
+	bpf_for_each(scx_dsq, p, queue, 0) {
+		struct policy_task *t;
+		u32 group;
+
+		if (++looked > LOOK)
+			break;
+		if (!may_take(p, cpu))
+			continue;
+		group = group_of(p);
+		if (group != NO_GROUP) {
+			/* Beside once more: a sibling gives its claim back just before it leaves its task. */
+			if ((found & DRAINS) || (beside && beside != group) || !claim(core, bit, group) ||
+			    !may_be_beside(group, cpu)) {
+				found |= REFUSED;
+				t = task_state(p);
+				if (t && ns_since(t->core_waits_since_ns, now) > drain_ns)
+					found |= DRAINS;
+				continue;
+			}
+		}
+		if (scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0)) {
+			found |= TAKEN;
+			break;
+		}
+	}
+	return found;
+}
+
+void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), beside = group_beside(cpu), found = scx_zero(), i;
+	struct policy_cpu *core = core_state(cpu);
+	u32 bit = holder_bit(cpu), group;
+	u64 now = scx_bpf_now();
+
+	bpf_for(i, 0, llcs) {
+		u32 llc = own + i;
+
+		if (llc >= llcs)
+			llc -= llcs;
+		found |= take(llc, cpu, beside, now);
+		if (found & (TAKEN | DRAINS))
+			break;
+	}
+	if (found & TAKEN)
+		return;
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
+		/* Left alone, the kernel goes on with it. */
+		group = group_of(prev);
+		if (group == NO_GROUP) {
+			prev->scx.slice = slice_ns;
+			return;
+		}
+		if ((!beside || beside == group) && claim(core, bit, group) && !(found & DRAINS)) {
+			prev->scx.slice = slice_ns;
+			return;
+		}
+		if (found & DRAINS)
+			__sync_fetch_and_add(&nr_drains, 1);
+		rest_cpu(cpu);
+		return;
+	}
+	note_forced(cpu, !!(found & REFUSED), now);
+	/* It was idle and stays so. Else the claim is given back when it is idle, see below. */
+	if (!prev && unclaim(core, bit))
+		kick_siblings(cpu);
+}
+
+void BPF_STRUCT_OPS(core_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+	u32 group = group_of(p);
+	u64 now = scx_bpf_now();
+
+	note_forced(cpu, false, now);
+	if (group != NO_GROUP) {
+		if (!claim(core_state(cpu), holder_bit(cpu), group)) {
+			__sync_fetch_and_add(&nr_intruders, 1);
+			p->scx.slice = 0;
+			scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
+		}
+	} else if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | cpu) <= 0) {
+		/* Else the claim is for who comes next. */
+		unclaim(core_state(cpu), holder_bit(cpu));
+	}
+	kick_siblings(cpu);
+	if (!t)
+		return;
+	t->last_run_at_ns = now;
+	vtime_begin(t, &global_state()->vtime_now);
+}
+
+/* A task that has gone to another cgroup while it ran, without the scheduler being told. */
+void BPF_STRUCT_OPS(core_tick, struct task_struct *p)
+{
+	struct policy_cpu *core = core_state(scx_bpf_task_cpu(p));
+	u32 group = group_of(p);
+
+	if (core && group != NO_GROUP && claim_holders(claim_read(core)) && claim_group(claim_read(core)) != group)
+		p->scx.slice = 0;
+}
+
+void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
+{
+	struct policy_task *t = task_state(p);
+	s32 cpu = scx_bpf_task_cpu(p);
+
+	/*
+	 * It has time left: a task of a higher class takes the CPU. The kernel would put it back without asking; it comes
+	 * to enqueue instead. In all other cases dispatch has already claimed the core for who comes next, or will.
+	 */
+	if (runnable && p->scx.slice) {
+		p->scx.slice = 0;
+		unclaim(core_state(cpu), holder_bit(cpu));
+	}
+	if (t)
+		vtime_end(t, &global_state()->vtime_now,
+			  vtime_of(ns_since(t->last_run_at_ns, scx_bpf_now()), p->scx.weight));
+}
+
+/* However it came to idle: without dispatch being asked, too. */
+void BPF_STRUCT_OPS(core_update_idle, s32 cpu, bool idle)
+{
+	if (idle && unclaim(core_state(cpu), holder_bit(cpu)))
+		kick_siblings(cpu);
+}
+
+POLICY_DEFINE("scx_core",
+	      .select_cpu	= (void *)core_select_cpu,
+	      .enqueue		= (void *)core_enqueue,
+	      .dispatch		= (void *)core_dispatch,
+	      .running		= (void *)core_running,
+	      .tick		= (void *)core_tick,
+	      .stopping		= (void *)core_stopping,
+	      .update_idle	= (void *)core_update_idle,
+	      .flags		= SCX_OPS_ENQ_EXITING | SCX_OPS_ENQ_MIGRATION_DISABLED | SCX_OPS_KEEP_BUILTIN_IDLE);
