@@ -231,7 +231,8 @@ impl Host {
             let name = map.name().to_string_lossy().into_owned();
             if HELD_MAPS.contains(&name.as_str()) {
                 // Through a handle: the object's own map would take the pin for where it is to be found again.
-                let mut handle = MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
+                let mut handle =
+                    MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
                 handle
                     .pin(self.pins.policy_map_path(slot, &name))
                     .trying(format!("cannot pin the policy's map {name}"))?;

@@ -53,7 +53,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for other in programs.paths() {
         job.bring(other)?;
     }
-    let machine = Machine { cpus: options.cpus, memory: options.memory.clone(), timeout: options.timeout };
+    let machine =
+        Machine { cpus: options.cpus, smt: 1, memory: options.memory.clone(), timeout: options.timeout };
     let vm = lab_run::machine(kernel, programs.init()?, &machine);
     let outcome = stage("demo", || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
     if let Some(to) = &options.report {

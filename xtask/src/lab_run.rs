@@ -27,6 +27,9 @@ pub struct Machine {
     /// Number of emulated CPUs.
     #[arg(long, default_value_t = 2)]
     pub cpus: u32,
+    /// How many of them are one core: 1 for no SMT.
+    #[arg(long, default_value_t = 1, value_name = "CPUS")]
+    pub smt: u32,
     /// Memory of the guest, as QEMU writes it.
     #[arg(long, default_value = "4G", value_name = "SIZE")]
     pub memory: String,
@@ -105,6 +108,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 pub fn machine(kernel: Kernel, init: &Path, options: &Machine) -> Vm {
     let mut vm = Vm::new(kernel, init);
     vm.cpus = options.cpus;
+    vm.threads = options.smt;
     vm.memory.clone_from(&options.memory);
     vm.timeout = Duration::from_secs(options.timeout);
     vm

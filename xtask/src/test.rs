@@ -1,6 +1,6 @@
 //! `cargo xtask test`: style, host tests, documentation, and the end-to-end suites on each kernel of the matrix.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use std::fs;
 
@@ -26,6 +26,9 @@ use crate::{
 /// The kernels that the end-to-end suites run on: the newest, the last before the archive's broken ones, and the oldest
 /// that still is to work.
 const MATRIX: &[&str] = &["7.3+", "7.0", "6.18|6.16"];
+
+/// Suites that need a machine with SMT. They have one to themselves.
+const SMT_SUITES: &[&str] = &["scx_core"];
 
 /// Options of the verb.
 #[derive(Args)]
@@ -174,14 +177,47 @@ fn on_kernel(
     programs: &Programs,
     suites: &[Artifact],
 ) {
-    let name = format!("end-to-end suites on {}", kernel.version);
+    let (smt, plain): (Vec<_>, Vec<_>) =
+        suites.iter().partition(|suite| SMT_SUITES.contains(&suite.name.as_str()));
+    let version = kernel.version.clone();
+    let mut boot = |name: String, suites: &[&Artifact], machine: &Machine| {
+        on_machine(score, options, kernel.clone(), rounds, programs, suites, machine, &name);
+    };
+    // A machine for nothing takes its time too, where only some tests are wanted.
+    let filter = options.filter.as_deref();
+    if filter.is_none() || !smt.iter().all(|suite| is_empty(suite, filter)) {
+        let machine = Machine { smt: 2, ..options.machine.clone() };
+        boot(format!("end-to-end suites with SMT on {version}"), &smt, &machine);
+    }
+    if filter.is_none() || !plain.iter().all(|suite| is_empty(suite, filter)) {
+        boot(format!("end-to-end suites on {version}"), &plain, &options.machine);
+    }
+}
+
+/// Has the suite no test that is wanted? Listing runs none.
+fn is_empty(suite: &Artifact, filter: Option<&str>) -> bool {
+    let listed = Command::new(&suite.path).arg("--list").args(filter).output();
+    listed.is_ok_and(|run| run.status.success() && !String::from_utf8_lossy(&run.stdout).contains(": test"))
+}
+
+#[allow(clippy::too_many_arguments)]
+fn on_machine(
+    score: &mut Score,
+    options: &Options,
+    kernel: Kernel,
+    rounds: Rounds,
+    programs: &Programs,
+    suites: &[&Artifact],
+    machine: &Machine,
+    name: &str,
+) {
     let mut tally = Tally::default();
-    let done = stage(&name, || {
+    let done = stage(name, || {
         let mut job = job(programs, suites, options.filter.as_deref())?;
         if let Rounds::Quarter = rounds {
             job.env.push(("SCX_UPGRADE_ROUNDS".to_owned(), "quarter".to_owned()));
         }
-        let vm = lab_run::machine(kernel, programs.init()?, &options.machine);
+        let vm = lab_run::machine(kernel, programs.init()?, machine);
         let outcome = lab_run::boot(&vm, &job, |bytes| tally.feed(bytes))?;
         let mut complaints = judge(&outcome, &tally, suites);
         complaints.extend(stalls(&outcome)?);
@@ -193,7 +229,7 @@ fn on_kernel(
     }
 }
 
-fn job(programs: &Programs, suites: &[Artifact], filter: Option<&str>) -> Result<Job> {
+fn job(programs: &Programs, suites: &[&Artifact], filter: Option<&str>) -> Result<Job> {
     // A backtrace names the place in the code, not only the assertion.
     let mut job = Job { env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())], ..Job::default() };
     for program in programs.paths() {
@@ -219,7 +255,7 @@ fn stalls(outcome: &Outcome) -> Result<Vec<String>> {
 }
 
 /// What is wrong with a run whose guest did end in good health.
-fn judge(outcome: &Outcome, tally: &Tally, suites: &[Artifact]) -> Vec<String> {
+fn judge(outcome: &Outcome, tally: &Tally, suites: &[&Artifact]) -> Vec<String> {
     let mut complaints: Vec<String> = suites
         .iter()
         .zip(&outcome.ended)

@@ -95,7 +95,11 @@ pub fn fresh() {
         "last_off",
         "last_on",
     ];
-    for name in ["scx_fair_v1", "scx_fair_v2", "plain", "ledger_a", "ledger_b"].into_iter().chain(others) {
+    for name in
+        ["scx_fair_v1", "scx_fair_v2", "scx_mini", "scx_core", "scx_quota", "plain", "ledger_a", "ledger_b"]
+            .into_iter()
+            .chain(others)
+    {
         for pid in pids(name) {
             kill(pid, libc::SIGKILL);
         }
@@ -110,7 +114,8 @@ pub fn pids(name: &str) -> Vec<i32> {
     dir.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
             let exe = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            exe.file_name().is_some_and(|n| n == name)
+            // A suite may have the name of the program that it tests.
+            exe.file_name().is_some_and(|n| n == name) && !exe.starts_with("/tests")
         })
         .collect()
 }
@@ -254,6 +259,17 @@ impl Cgroup {
         std::fs::write(self.path.join("cgroup.subtree_control"), "+cpu").unwrap();
     }
 
+    /// Write one of its files, such as `cpu.max`.
+    pub fn set(&self, file: &str, value: &str) {
+        std::fs::write(self.path.join(file), value).unwrap();
+    }
+
+    /// How long its tasks have run, with those of the cgroups below, microseconds.
+    pub fn usage_us(&self) -> u64 {
+        let text = std::fs::read_to_string(self.path.join("cpu.stat")).unwrap();
+        text.lines().find_map(|l| l.strip_prefix("usage_usec ")).unwrap().trim().parse().unwrap()
+    }
+
     /// Move a process here. One that has just ended is no failure.
     pub fn take(&self, pid: i32) {
         let _ = std::fs::write(self.path.join("cgroup.procs"), pid.to_string());
@@ -268,6 +284,36 @@ impl Drop for Cgroup {
             }
             let _ = std::fs::remove_dir(&self.path);
         }
+    }
+}
+
+/// A process that computes, in a cgroup.
+#[derive(Debug)]
+pub struct Busy(i32);
+
+impl Busy {
+    /// Begin.
+    pub fn start(group: &Cgroup) -> Busy {
+        // SAFETY: the child makes one system call and computes: it takes no lock and allocates nothing.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: no memory is involved.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        assert!(pid > 0, "cannot fork");
+        group.take(pid);
+        Busy(pid)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        kill(self.0, libc::SIGKILL);
+        // SAFETY: the status is not asked for.
+        unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
     }
 }
 

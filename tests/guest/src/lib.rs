@@ -7,6 +7,7 @@
 //! - [`reader`]: every task's record, read by a BPF program that shares no code with host and policies.
 //! - [`verify`]: whether a swap carried those records.
 //! - [`demo`]: swap, rollback and the kernel's own way under load, in one run, with a report.
+//! - [`pairs`]: who runs beside whom on the CPUs of a core.
 //! - [`sweep`]: what a sweep costs, beside the bare walk over all tasks.
 //! - [`tasks`]: what `/proc` and `/sys/kernel/sched_ext` say.
 //!
@@ -16,6 +17,7 @@
 pub mod clock;
 pub mod demo;
 pub mod load;
+pub mod pairs;
 pub mod probe;
 pub mod programs;
 pub mod reader;

@@ -49,8 +49,15 @@ pub(crate) fn arguments(vm: &Vm, files: &Files<'_>) -> Vec<String> {
         add("-smp", "1");
     } else {
         add("-accel", if vm.kvm { "kvm" } else { "tcg,thread=multi" });
-        add("-cpu", if vm.kvm { "host" } else { "max" });
-        add("-smp", &vm.cpus.to_string());
+        // SMT shows only on a processor of a vendor whose way to tell the emulator knows.
+        let software = if vm.threads > 1 { "max,vendor=GenuineIntel" } else { "max" };
+        add("-cpu", if vm.kvm { "host" } else { software });
+        if vm.threads > 1 {
+            let cores = vm.cpus / vm.threads;
+            add("-smp", &format!("{},sockets=1,cores={cores},threads={}", vm.cpus, vm.threads));
+        } else {
+            add("-smp", &vm.cpus.to_string());
+        }
     }
     add("-m", &vm.memory);
     add("-kernel", &vm.kernel.image.to_string_lossy());
@@ -140,6 +147,15 @@ mod tests {
             text.contains("-accel tcg,thread=single -icount shift=0,sleep=off -cpu max -smp 1 "),
             "{text}"
         );
+    }
+
+    #[test]
+    fn siblings_of_a_core() {
+        let text = line(|vm| {
+            vm.cpus = 4;
+            vm.threads = 2;
+        });
+        assert!(text.contains(" -cpu max,vendor=GenuineIntel -smp 4,sockets=1,cores=2,threads=2 "), "{text}");
     }
 
     #[test]

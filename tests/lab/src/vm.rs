@@ -37,6 +37,8 @@ pub struct Vm {
     pub init: PathBuf,
     /// Number of emulated CPUs. No use with `icount`, which takes one.
     pub cpus: u32,
+    /// How many of these CPUs are one core (SMT): 1 for none. Must divide `cpus`.
+    pub threads: u32,
     /// Memory as QEMU writes it, such as `4G`. 40,000 threads take 8 GiB.
     pub memory: String,
     /// Time from start to end, boot included, after which the guest is killed.
@@ -151,6 +153,7 @@ impl Vm {
             kernel,
             init: init.into(),
             cpus: 2,
+            threads: 1,
             memory: "4G".to_owned(),
             timeout: Duration::from_secs(600),
             icount: false,
