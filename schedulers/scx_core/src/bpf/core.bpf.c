@@ -111,8 +111,13 @@ static __always_inline u64 claim_read(struct policy_cpu *core)
 	return *(volatile u64 *)&core->core_claim;
 }
 
+/*
+ * What follows is global where it can be: the verifier looks at such a function once, and not again at each call inside a
+ * loop.
+ */
+
 /* The bit of @cpu among its siblings. */
-static __noinline u32 holder_bit(s32 cpu)
+__noinline u32 holder_bit(s32 cpu)
 {
 	s32 at = core_of_cpu(cpu), i;
 
@@ -124,30 +129,38 @@ static __noinline u32 holder_bit(s32 cpu)
 	return 1U << (SIBLINGS - 1);
 }
 
-/* Claim @core for @group, as the holder @bit, whatever that one held before. */
-static __noinline bool claim(struct policy_cpu *core, u32 bit, u32 group)
+static __always_inline struct policy_cpu *core_state(s32 cpu)
 {
-	u32 i, others;
+	return cpu_state(core_of_cpu(cpu));
+}
+
+/* Claim the core of @cpu for @group, whatever @cpu held before. */
+__noinline int claim(s32 cpu, u32 group)
+{
+	struct policy_cpu *core = core_state(cpu);
+	u32 bit = holder_bit(cpu), i, others;
 	u64 old, new;
 
 	if (!core)
-		return false;
+		return 0;
 	bpf_for(i, 0, TRIES) {
 		old = claim_read(core);
 		others = claim_holders(old) & ~bit;
 		if (others && claim_group(old) != group)
-			return false;
+			return 0;
 		new = claim_of(group, others | bit);
 		if (new == old || __sync_val_compare_and_swap(&core->core_claim, old, new) == old)
-			return true;
+			return 1;
 	}
-	return false;
+	return 0;
 }
 
-static __noinline int unclaim(struct policy_cpu *core, u32 bit)
+/* @cpu gives its claim back: did it have one? */
+__noinline int unclaim(s32 cpu)
 {
+	struct policy_cpu *core = core_state(cpu);
+	u32 bit = holder_bit(cpu), i;
 	u64 old, new;
-	u32 i;
 
 	if (!core)
 		return 0;
@@ -162,13 +175,8 @@ static __noinline int unclaim(struct policy_cpu *core, u32 bit)
 	return 0;
 }
 
-static __always_inline struct policy_cpu *core_state(s32 cpu)
-{
-	return cpu_state(core_of_cpu(cpu));
-}
-
 /* The group that the siblings of @cpu are running: NO_GROUP, one, or CONFLICT, which a swap may leave behind. */
-static __noinline u32 group_beside(s32 cpu)
+__noinline u32 group_beside(s32 cpu)
 {
 	u32 beside = scx_zero();
 	s32 at = cpu, i;
@@ -203,7 +211,7 @@ static __always_inline bool may_be_beside(u32 group, s32 cpu)
  * Let the idle siblings of @cpu look again: if someone waits; and those that were forced to idle also if no one does any
  * longer. They do when the switch that @cpu is in is complete: a kick is an interrupt.
  */
-static __noinline int kick_siblings(s32 cpu)
+__noinline int kick_siblings(s32 cpu)
 {
 	bool anyone = scx_bpf_dsq_nr_queued(queue_of_llc(waiting, llc_of_cpu(cpu))) > 0;
 	s32 at = cpu, i;
@@ -224,7 +232,7 @@ static __noinline int kick_siblings(s32 cpu)
 }
 
 /* @cpu is forced to idle from now on, or no longer. */
-static __noinline int note_forced(s32 cpu, bool forced, u64 now)
+__noinline int note_forced(s32 cpu, bool forced, u64 now)
 {
 	struct policy_cpu *c = cpu_state(cpu);
 	u64 idle;
@@ -317,8 +325,7 @@ void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
 static __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 {
 	u64 queue = queue_of_llc(waiting, llc);
-	u32 looked = scx_zero(), found = scx_zero(), bit = holder_bit(cpu);
-	struct policy_cpu *core = core_state(cpu);
+	u32 looked = scx_zero(), found = scx_zero();
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
@@ -332,7 +339,7 @@ static __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 		group = group_of(p);
 		if (group != NO_GROUP) {
 			/* Beside once more: a sibling gives its claim back just before it leaves its task. */
-			if ((found & DRAINS) || (beside && beside != group) || !claim(core, bit, group) ||
+			if ((found & DRAINS) || (beside && beside != group) || !claim(cpu, group) ||
 			    !may_be_beside(group, cpu)) {
 				found |= REFUSED;
 				t = task_state(p);
@@ -352,9 +359,8 @@ static __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), beside = group_beside(cpu), found = scx_zero(), i;
-	struct policy_cpu *core = core_state(cpu);
-	u32 bit = holder_bit(cpu), group;
 	u64 now = scx_bpf_now();
+	u32 group;
 
 	bpf_for(i, 0, llcs) {
 		u32 llc = own + i;
@@ -374,7 +380,7 @@ void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 			prev->scx.slice = slice_ns;
 			return;
 		}
-		if ((!beside || beside == group) && claim(core, bit, group) && !(found & DRAINS)) {
+		if ((!beside || beside == group) && claim(cpu, group) && !(found & DRAINS)) {
 			prev->scx.slice = slice_ns;
 			return;
 		}
@@ -385,7 +391,7 @@ void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 	}
 	note_forced(cpu, !!(found & REFUSED), now);
 	/* It was idle and stays so. Else the claim is given back when it is idle, see below. */
-	if (!prev && unclaim(core, bit))
+	if (!prev && unclaim(cpu))
 		kick_siblings(cpu);
 }
 
@@ -398,14 +404,14 @@ void BPF_STRUCT_OPS(core_running, struct task_struct *p)
 
 	note_forced(cpu, false, now);
 	if (group != NO_GROUP) {
-		if (!claim(core_state(cpu), holder_bit(cpu), group)) {
+		if (!claim(cpu, group)) {
 			__sync_fetch_and_add(&nr_intruders, 1);
 			p->scx.slice = 0;
 			scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 		}
 	} else if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | cpu) <= 0) {
 		/* Else the claim is for who comes next. */
-		unclaim(core_state(cpu), holder_bit(cpu));
+		unclaim(cpu);
 	}
 	kick_siblings(cpu);
 	if (!t)
@@ -435,7 +441,7 @@ void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
 	 */
 	if (runnable && p->scx.slice) {
 		p->scx.slice = 0;
-		unclaim(core_state(cpu), holder_bit(cpu));
+		unclaim(cpu);
 	}
 	if (t)
 		vtime_end(t, &global_state()->vtime_now,
@@ -445,7 +451,7 @@ void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
 /* However it came to idle: without dispatch being asked, too. */
 void BPF_STRUCT_OPS(core_update_idle, s32 cpu, bool idle)
 {
-	if (idle && unclaim(core_state(cpu), holder_bit(cpu)))
+	if (idle && unclaim(cpu))
 		kick_siblings(cpu);
 }
 
