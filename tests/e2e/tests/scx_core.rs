@@ -67,7 +67,7 @@ fn scx_core_never_lets_two_groups_share_a_core() {
     let sibling = Cgroup::new("core_odd/sibling");
     let busy = [Busy::start(&inner), Busy::start(&inner), Busy::start(&sibling), Busy::start(&alone)];
     // And such as sleep, wake, talk and fork.
-    let load = load(60);
+    let load = load(24);
     let talking = Cgroup::new("core_talking");
     load.pids().for_each(|pid| talking.take(pid as i32));
     let groups = [&odd, &alone, &talking];

@@ -322,7 +322,7 @@ void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
 #define DRAINS		4	/* and for so long that no other may have another turn */
 
 /* Take from the queue of @llc the first that may run on @cpu. */
-static __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
+__noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 {
 	u64 queue = queue_of_llc(waiting, llc);
 	u32 looked = scx_zero(), found = scx_zero();
@@ -342,7 +342,11 @@ static __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 			if ((found & DRAINS) || (beside && beside != group) || !claim(cpu, group) ||
 			    !may_be_beside(group, cpu)) {
 				found |= REFUSED;
-				t = task_state(p);
+				/*
+				 * As it stands, and not brought up to date: whoever queues a task does that, and
+				 * where another policy has left it there, too much or too little is no harm.
+				 */
+				t = (struct policy_task *)bpf_task_storage_get(&scx_task_records, p, 0, 0);
 				if (t && ns_since(t->core_waits_since_ns, now) > drain_ns)
 					found |= DRAINS;
 				continue;

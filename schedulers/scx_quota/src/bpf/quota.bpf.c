@@ -182,8 +182,13 @@ static __noinline u64 quota_charge(struct task_struct *p, struct policy_task *t,
 	return is_exempt(p) ? 0 : quota_walk(p, ran, now);
 }
 
+/*
+ * What follows is global where it can be: the verifier looks at such a function once, and not again at each call inside a
+ * loop.
+ */
+
 /* Look at the parked tasks of @number at @at. */
-static __noinline int look_at(u32 number, u64 at)
+__noinline int look_at(u32 number, u64 at)
 {
 	struct parking *parking = bpf_map_lookup_elem(&parkings, &number);
 
@@ -195,7 +200,7 @@ static __noinline int look_at(u32 number, u64 at)
 }
 
 /* A task is sent to the parked queue of @number, not before @until. */
-static __noinline int note_parked(u32 number, u64 until, u64 now)
+__noinline int note_parked(u32 number, u64 until, u64 now)
 {
 	struct parking *parking = bpf_map_lookup_elem(&parkings, &number);
 
@@ -225,7 +230,7 @@ static __noinline u32 parked_number(struct task_struct *p)
  * Bring back those who may run of the parked queue of @number. They wait in the order in which they came; a queue is one
  * cgroup's, so who must wait holds up no one who need not.
  */
-static __noinline int unpark(u32 number, u64 now)
+__noinline int unpark(u32 number, u64 now)
 {
 	u64 queue = cgroup_queue(parked, number), next = scx_zero();
 	u32 moved = scx_zero();
@@ -268,7 +273,7 @@ static __noinline int unpark(u32 number, u64 now)
 /*
  * An earlier version, or this one in an earlier generation, may have left tasks on any of the queues: look at all.
  */
-static __noinline int know_parked(u64 now)
+__noinline int know_parked(void)
 {
 	u32 generation = scx_host.active.generation, known = known_in, i, queues = nr_cgroup_queues();
 
@@ -283,7 +288,7 @@ static __noinline int know_parked(u64 now)
 }
 
 /* Bring back all who may run. */
-static __noinline int unpark_all(u64 now)
+__noinline int unpark_all(u64 now)
 {
 	u32 words = nr_cgroup_queues() / 64 + 1, w, b;
 
@@ -375,7 +380,7 @@ void BPF_STRUCT_OPS(quota_enqueue, struct task_struct *p, u64 enq_flags)
 }
 
 /* Take one from the queue of @llc for @cpu. Those whose cgroup was throttled while they waited are parked. */
-static __noinline bool take(u32 llc, s32 cpu, u64 now)
+__noinline int take(u32 llc, s32 cpu, u64 now)
 {
 	u64 queue = queue_of_llc(waiting, llc);
 	u32 looked = scx_zero(), taken = scx_zero();
@@ -416,7 +421,7 @@ void BPF_STRUCT_OPS(quota_dispatch, s32 cpu, struct task_struct *prev)
 	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), i;
 	u64 now = scx_bpf_now();
 
-	know_parked(now);
+	know_parked();
 	unpark_all(now);
 	bpf_for(i, 0, llcs) {
 		u32 llc = own + i;
