@@ -149,6 +149,24 @@ static __always_inline struct policy_cgroup *cgroup_state(struct cgroup *cgrp)
 	return (struct policy_cgroup *)scx_cgroup_record(cgrp);
 }
 
+/*
+ * The same, if it is there and up to date: NULL where the next to call one of the above would make it so. For loops: the
+ * verifier follows what makes a record or brings it up to date each time round, and gives up.
+ */
+static __always_inline struct policy_task *task_peek(struct task_struct *p)
+{
+	struct scx_task_record *rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+
+	return rec && !scx_is_stale(rec) ? (struct policy_task *)rec : NULL;
+}
+
+static __always_inline struct policy_cgroup *cgroup_peek(struct cgroup *cgrp)
+{
+	struct scx_cgroup_record *rec = bpf_cgrp_storage_get(&scx_cgroup_records, cgrp, 0, 0);
+
+	return rec && !scx_is_stale(rec) ? (struct policy_cgroup *)rec : NULL;
+}
+
 /* State of @cpu, which need not be this one, or NULL if there is no such CPU. */
 static __always_inline struct policy_cpu *cpu_state(u32 cpu)
 {

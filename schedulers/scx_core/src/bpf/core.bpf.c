@@ -342,11 +342,7 @@ __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 			if ((found & DRAINS) || (beside && beside != group) || !claim(cpu, group) ||
 			    !may_be_beside(group, cpu)) {
 				found |= REFUSED;
-				/*
-				 * As it stands, and not brought up to date: whoever queues a task does that, and
-				 * where another policy has left it there, too much or too little is no harm.
-				 */
-				t = (struct policy_task *)bpf_task_storage_get(&scx_task_records, p, 0, 0);
+				t = task_peek(p);
 				if (t && ns_since(t->core_waits_since_ns, now) > drain_ns)
 					found |= DRAINS;
 				continue;

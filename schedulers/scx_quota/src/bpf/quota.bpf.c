@@ -142,7 +142,7 @@ static __noinline u64 quota_walk(struct task_struct *p, u64 ran, u64 now)
 			break;
 		level--;
 		quota = cgroup_quota(at, &period);
-		cg = quota == CGROUP_NO_QUOTA ? NULL : cgroup_state(at);
+		cg = quota == CGROUP_NO_QUOTA ? NULL : cgroup_peek(at);
 		bpf_cgroup_release(at);
 		if (!cg)
 			continue;
@@ -153,6 +153,31 @@ static __noinline u64 quota_walk(struct task_struct *p, u64 ran, u64 now)
 			until = then;
 	}
 	return until;
+}
+
+/* Bring up to date the accounts of all cgroups that @p is in: quota_walk() leaves out those that are not. */
+static __noinline int quota_open(struct task_struct *p)
+{
+	struct cgroup *cgrp, *at;
+	s32 level, i;
+
+	if (!p)
+		return 0;
+	cgrp = p->cgroups->dfl_cgrp;
+	if (!cgrp)
+		return 0;
+	level = cgrp->level;
+	bpf_for(i, 0, LEVELS) {
+		if (level < 1)
+			break;
+		at = bpf_cgroup_ancestor(cgrp, level);
+		if (!at)
+			break;
+		level--;
+		cgroup_state(at);
+		bpf_cgroup_release(at);
+	}
+	return 0;
 }
 
 /* Who ends, and the kernel's own threads, are never held up. */
@@ -238,7 +263,7 @@ __noinline int unpark(u32 number, u64 now)
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
-		struct policy_task *t = task_state(p);
+		struct policy_task *t = task_peek(p);
 		u64 until = quota_until(p, now), clock = global_state()->vtime_now;
 
 		if (until && t && ns_since(t->quota_parked_at_ns, now) > patience_ns) {
@@ -394,7 +419,7 @@ __noinline int take(u32 llc, s32 cpu, u64 now)
 			break;
 		if (!may_take(p, cpu))
 			continue;
-		t = task_state(p);
+		t = task_peek(p);
 		until = quota_until(p, now);
 		if (until && !(t && t->quota_pass)) {
 			u32 number = parked_number(p);
@@ -446,6 +471,7 @@ void BPF_STRUCT_OPS(quota_running, struct task_struct *p)
 
 	if (!t)
 		return;
+	quota_open(p);
 	t->last_run_at_ns = t->quota_charged_at_ns = scx_bpf_now();
 	t->quota_gen = scx_host.active.generation;
 	t->quota_pass = 0;
