@@ -167,6 +167,13 @@ static __always_inline struct policy_cgroup *cgroup_peek(struct cgroup *cgrp)
 	return rec && !scx_is_stale(rec) ? (struct policy_cgroup *)rec : NULL;
 }
 
+static __always_inline struct policy_cpu *cpu_peek(u32 cpu)
+{
+	struct scx_cpu_record *rec = bpf_map_lookup_elem(&scx_cpu_records, &cpu);
+
+	return rec && !scx_is_stale(rec) ? (struct policy_cpu *)rec : NULL;
+}
+
 /* State of @cpu, which need not be this one, or NULL if there is no such CPU. */
 static __always_inline struct policy_cpu *cpu_state(u32 cpu)
 {

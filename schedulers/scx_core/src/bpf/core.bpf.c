@@ -129,9 +129,21 @@ __noinline u32 holder_bit(s32 cpu)
 	return 1U << (SIBLINGS - 1);
 }
 
+/* Bring the record of @cpu up to date. */
+__noinline int open_cpu(s32 cpu)
+{
+	return !!cpu_state(cpu);
+}
+
+static __always_inline struct policy_cpu *opened_cpu(s32 cpu)
+{
+	return cpu_peek(cpu) ?: (open_cpu(cpu), cpu_peek(cpu));
+}
+
+/* The record that stands for the core of @cpu. */
 static __always_inline struct policy_cpu *core_state(s32 cpu)
 {
-	return cpu_state(core_of_cpu(cpu));
+	return opened_cpu(core_of_cpu(cpu));
 }
 
 /* Claim the core of @cpu for @group, whatever @cpu held before. */
@@ -222,7 +234,7 @@ __noinline int kick_siblings(s32 cpu)
 		at = next_sibling(at);
 		if (at == cpu)
 			break;
-		c = cpu_state(at);
+		c = cpu_peek(at);
 		if (!anyone && !(c && c->core_forced_since_ns))
 			continue;
 		if (scx_bpf_test_and_clear_cpu_idle(at))
@@ -234,7 +246,7 @@ __noinline int kick_siblings(s32 cpu)
 /* @cpu is forced to idle from now on, or no longer. */
 __noinline int note_forced(s32 cpu, bool forced, u64 now)
 {
-	struct policy_cpu *c = cpu_state(cpu);
+	struct policy_cpu *c = opened_cpu(cpu);
 	u64 idle;
 
 	if (!c)
@@ -275,7 +287,7 @@ static __noinline int wake_for(struct task_struct *p)
 
 		if (!bpf_cpumask_test_cpu(i, p->cpus_ptr))
 			continue;
-		core = core_state(i);
+		core = cpu_peek(core_of_cpu(i));
 		if (!core)
 			continue;
 		held = claim_read(core);
@@ -423,7 +435,7 @@ void BPF_STRUCT_OPS(core_running, struct task_struct *p)
 /* A task that has gone to another cgroup while it ran, without the scheduler being told. */
 void BPF_STRUCT_OPS(core_tick, struct task_struct *p)
 {
-	struct policy_cpu *core = core_state(scx_bpf_task_cpu(p));
+	struct policy_cpu *core = cpu_peek(core_of_cpu(scx_bpf_task_cpu(p)));
 	u32 group = group_of(p);
 
 	if (core && group != NO_GROUP && claim_holders(claim_read(core)) && claim_group(claim_read(core)) != group)

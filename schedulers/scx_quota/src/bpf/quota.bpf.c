@@ -257,14 +257,14 @@ static __noinline u32 parked_number(struct task_struct *p)
  */
 __noinline int unpark(u32 number, u64 now)
 {
-	u64 queue = cgroup_queue(parked, number), next = scx_zero();
+	u64 queue = cgroup_queue(parked, number), next = scx_zero(), clock = global_state()->vtime_now;
 	u32 moved = scx_zero();
 	struct parking *parking;
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
 		struct policy_task *t = task_peek(p);
-		u64 until = quota_until(p, now), clock = global_state()->vtime_now;
+		u64 until = quota_until(p, now);
 
 		if (until && t && ns_since(t->quota_parked_at_ns, now) > patience_ns) {
 			t->quota_pass = 1;
@@ -459,7 +459,7 @@ void BPF_STRUCT_OPS(quota_dispatch, s32 cpu, struct task_struct *prev)
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
 		return;
 	/* Left alone, the kernel goes on with it. */
-	if (quota_charge(prev, task_state(prev), now))
+	if (quota_charge(prev, task_peek(prev), now))
 		rest_cpu(cpu);
 	else
 		prev->scx.slice = slice_ns;
