@@ -31,4 +31,9 @@
 	u64	share_busy;			\
 	u32	share_weight
 
+/* preempt.bpf.h, for CPUs: how urgent what it runs is, as of which generation. */
+#define PREEMPT_CPU_COLUMNS			\
+	u64	running_rank;			\
+	u32	running_gen
+
 #endif /* __SCX_UPGRADE_COLUMNS_BPF_H */

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 15] = [
+const HEADERS: [(&str, &str); 16] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
     ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),
@@ -16,6 +16,7 @@ const HEADERS: [(&str, &str); 15] = [
     ("convert.bpf.h", include_str!("../../../bpf/include/scx_upgrade/convert.bpf.h")),
     ("idle.bpf.h", include_str!("../../../bpf/include/scx_upgrade/idle.bpf.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
+    ("preempt.bpf.h", include_str!("../../../bpf/include/scx_upgrade/preempt.bpf.h")),
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("shares.bpf.h", include_str!("../../../bpf/include/scx_upgrade/shares.bpf.h")),
