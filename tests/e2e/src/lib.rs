@@ -263,12 +263,25 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.path != Path::new("/sys/fs/cgroup") {
-            for pid in std::fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default().lines() {
-                let _ = std::fs::write("/sys/fs/cgroup/cgroup.procs", pid);
-            }
-            let _ = std::fs::remove_dir(&self.path);
+            remove(&self.path);
         }
     }
+}
+
+/// Remove a cgroup and those in it. A process may fork while it is moved out, so more than once.
+fn remove(path: &Path) {
+    for _ in 0..1000 {
+        let inner = std::fs::read_dir(path).into_iter().flatten().flatten();
+        inner.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).for_each(|e| remove(&e.path()));
+        for pid in std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = std::fs::write("/sys/fs/cgroup/cgroup.procs", pid);
+        }
+        if std::fs::remove_dir(path).is_ok() || !path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    eprintln!("the cgroup {} cannot be removed", path.display());
 }
 
 /// Makes and removes cgroups all the time, with processes of a load moving in and out.
