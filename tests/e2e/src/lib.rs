@@ -254,6 +254,23 @@ impl Cgroup {
         std::fs::write(self.path.join("cgroup.subtree_control"), "+cpu").unwrap();
     }
 
+    /// `cpu.weight`.
+    pub fn set_weight(&self, weight: u32) {
+        std::fs::write(self.path.join("cpu.weight"), weight.to_string()).unwrap();
+    }
+
+    /// The CPU time that its tasks, and those in it, have had, microseconds.
+    pub fn usage_us(&self) -> u64 {
+        let text = std::fs::read_to_string(self.path.join("cpu.stat")).unwrap();
+        let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+        usage.parse().unwrap()
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Move a process here. One that has just ended is no failure.
     pub fn take(&self, pid: i32) {
         let _ = std::fs::write(self.path.join("cgroup.procs"), pid.to_string());
@@ -282,6 +299,36 @@ fn remove(path: &Path) {
         std::thread::sleep(Duration::from_millis(1));
     }
     eprintln!("the cgroup {} cannot be removed", path.display());
+}
+
+/// A process that computes, in a cgroup.
+#[derive(Debug)]
+pub struct Busy(i32);
+
+impl Busy {
+    /// Start one.
+    pub fn start(group: &Cgroup) -> Busy {
+        // SAFETY: the child makes one system call and computes: it takes no lock and allocates nothing.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: no memory is involved.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        assert!(pid > 0, "cannot fork");
+        group.take(pid);
+        Busy(pid)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        kill(self.0, libc::SIGKILL);
+        // SAFETY: the status is not asked for.
+        unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
+    }
 }
 
 /// Makes and removes cgroups all the time, with processes of a load moving in and out.

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use e2e::Busy;
 use e2e::Cgroup;
 use e2e::Churn;
 use e2e::EnabledWatch;
@@ -159,34 +160,6 @@ fn last_queue(host: &Host, group: &Cgroup) -> u64 {
     let record =
         host.records(Scope::Cgroup).unwrap().lookup(&group.key().to_ne_bytes(), MapFlags::ANY).unwrap();
     record.map_or(0, |r| u64::from_ne_bytes(r[column.offset as usize..][..8].try_into().unwrap()))
-}
-
-/// A process that computes, in a cgroup.
-struct Busy(i32);
-
-impl Busy {
-    fn start(group: &Cgroup) -> Busy {
-        // SAFETY: the child makes one system call and computes: it takes no lock and allocates nothing.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            // SAFETY: no memory is involved.
-            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            loop {
-                std::hint::spin_loop();
-            }
-        }
-        assert!(pid > 0, "cannot fork");
-        group.take(pid);
-        Busy(pid)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        kill(self.0, libc::SIGKILL);
-        // SAFETY: the status is not asked for.
-        unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
-    }
 }
 
 #[test]
