@@ -67,10 +67,10 @@ pub fn report(args: &[&str]) -> Report {
     serde_json::from_str(&ran.out).expect("the report is no JSON")
 }
 
-/// How many rounds of the same to do: `all`, or a quarter of them where the environment says so, but at least 4.
+/// How many rounds of the same to do: `all`, or a quarter of them where the environment says so, but at least 2.
 pub fn rounds(all: u32) -> u32 {
     let quarter = std::env::var("SCX_UPGRADE_ROUNDS").is_ok_and(|rounds| rounds == "quarter");
-    if quarter { all.div_ceil(4).max(4) } else { all }
+    if quarter { all.div_ceil(4).max(2) } else { all }
 }
 
 /// `scx-upgrade status`.
