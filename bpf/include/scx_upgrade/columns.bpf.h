@@ -18,6 +18,11 @@
 #define VTIME_CLOCK_COLUMNS			\
 	u64	vtime_now __default(1099511627776)	/* 2^40 */
 
+/* slice.bpf.h, for tasks. last_run_at_ns, which is well-known: when it last began to run; in which generation. */
+#define RUN_TASK_COLUMNS			\
+	u64	last_run_at_ns;			\
+	u32	last_run_gen
+
 /* shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what. */
 #define SHARES_TASK_COLUMNS			\
 	u32	share_gen;			\

@@ -172,10 +172,12 @@ fn fair_keeps_the_shares_of_nested_cgroups() {
     report(&["run", "/bin/scx_mini"]);
     // Taken over while they run: nobody told it of any cgroup.
     report(&["swap", "/bin/scx_fair"]);
+    let watch = EnabledWatch::start();
     std::thread::sleep(Duration::from_secs(2));
     let before = leaves.map(|(leaf, _)| leaf.usage_us());
     std::thread::sleep(Duration::from_secs(20));
     let used: Vec<_> = leaves.iter().zip(before).map(|((leaf, _), old)| leaf.usage_us() - old).collect();
+    watch.finish();
     let all: u64 = used.iter().sum();
     for ((leaf, share), used) in leaves.iter().zip(&used) {
         let got = *used as f64 / all as f64;

@@ -7,7 +7,7 @@
 /* State: what the next version names with the same name and type, it finds as this one left it. */
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns;
+	RUN_TASK_COLUMNS;
 {%- if kind == "cgroup" %}
 	SHARES_TASK_COLUMNS;
 {%- endif %}
@@ -52,7 +52,7 @@ void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 {% endif %}{% if kind == "cgroup" %}
 	if (t)
 		shares_join(p, t);{% endif %}
-	scx_bpf_dsq_insert_vtime(p, {% if kind == "llc" %}queue{% else %}waiting{% endif %}, slice_ns, t ? vtime_place(t, &now, slice_ns) : now, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, {% if kind == "llc" %}queue{% else %}waiting{% endif %}, slice_ns, t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now, enq_flags);
 	nr_queued++;
 	wake_idle_cpu(p);
 }
@@ -76,7 +76,7 @@ void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
 
 	if (!t)
 		return;
-	t->last_run_at_ns = scx_bpf_now();
+	run_begin(t);
 	vtime_begin(t, &global_state()->vtime_now);
 }
 
@@ -87,7 +87,7 @@ void BPF_STRUCT_OPS(policy_stopping, struct task_struct *p, bool runnable)
 
 	if (!t)
 		return;
-	used = ns_since(t->last_run_at_ns, scx_bpf_now());
+	used = run_ns(t, slice_ns);
 {%- if kind == "cgroup" %}
 	shares_join(p, t);
 	vtime_end(t, &global_state()->vtime_now, vtime_of(used * SHARES_ONE, share_of(p, t)));

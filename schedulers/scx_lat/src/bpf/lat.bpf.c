@@ -13,7 +13,7 @@
 
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns;
+	RUN_TASK_COLUMNS;
 	u64	last_woke_at_ns;
 	u64	wakeup_freq_hz;
 	u64	avg_runtime_ns;
@@ -76,7 +76,7 @@ void BPF_STRUCT_OPS(lat_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	burst = t->avg_runtime_ns < slice_ns ? t->avg_runtime_ns : slice_ns;
-	t->deadline = vtime_place(t, &now, lat_credit(t)) + vtime_of(burst, p->scx.weight);
+	t->deadline = vtime_place(t, &now, vtime_credit(enq_flags, lat_credit(t))) + vtime_of(burst, p->scx.weight);
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, t->deadline, enq_flags);
 	if (!wake_idle_cpu(p) && (enq_flags & SCX_ENQ_WAKEUP) && preempt_for(p, t->deadline + margin_ns))
 		nr_preempted++;
@@ -106,7 +106,7 @@ void BPF_STRUCT_OPS(lat_running, struct task_struct *p)
 
 	if (!t)
 		return;
-	t->last_run_at_ns = scx_bpf_now();
+	run_begin(t);
 	vtime_begin(t, &global_state()->vtime_now);
 	/* The longer it has run since it woke up, the better it can wait. */
 	preempt_running(p, t->vtime + vtime_of(t->runtime_since_wakeup_ns + t->avg_runtime_ns, p->scx.weight));
@@ -120,7 +120,7 @@ void BPF_STRUCT_OPS(lat_stopping, struct task_struct *p, bool runnable)
 	preempt_stopping(p);
 	if (!t)
 		return;
-	used = ns_since(t->last_run_at_ns, scx_bpf_now());
+	used = run_ns(t, slice_ns);
 	t->runtime_since_wakeup_ns += used;
 	if (!runnable)
 		t->avg_runtime_ns = average(t->avg_runtime_ns, t->runtime_since_wakeup_ns);

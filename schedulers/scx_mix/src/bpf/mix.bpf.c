@@ -14,7 +14,7 @@
 
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns;
+	RUN_TASK_COLUMNS;
 } __policy_state;
 
 struct policy_cpu {
@@ -113,7 +113,7 @@ void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
 	u64 now = global_state()->vtime_now, vtime;
 	int class = mix_class(p);
 
-	vtime = t ? vtime_place(t, &now, slice_ns) : now;
+	vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
 	if (class == MIX_CRITICAL) {
 		nr_critical++;
 		scx_bpf_dsq_insert_vtime(p, queue_of_llc(critical, llc), slice_ns, vtime, enq_flags);
@@ -146,7 +146,7 @@ void BPF_STRUCT_OPS(mix_running, struct task_struct *p)
 
 	if (!t)
 		return;
-	t->last_run_at_ns = scx_bpf_now();
+	run_begin(t);
 	vtime_begin(t, &global_state()->vtime_now);
 	/* A turn that is owed is not taken away again. */
 	preempt_running(p, c && c->floor_debt_ns >= slice_ns ? MIX_CRITICAL : class);
@@ -161,7 +161,7 @@ void BPF_STRUCT_OPS(mix_stopping, struct task_struct *p, bool runnable)
 	preempt_stopping(p);
 	if (!t)
 		return;
-	used = ns_since(t->last_run_at_ns, scx_bpf_now());
+	used = run_ns(t, slice_ns);
 	vtime_end(t, &global_state()->vtime_now, vtime_of(used, p->scx.weight));
 	if (!c)
 		return;
