@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The chapter on queues: one of each span. */
+#include <scx_upgrade/policy.bpf.h>
+
+/* ANCHOR: declare */
+POLICY_QUEUE_VTIME(shared);			/* one for everyone */
+POLICY_QUEUE_FIFO_PER_CPU(local);		/* one for each CPU */
+POLICY_QUEUE_VTIME_PER_LLC(near);		/* one for each last-level cache */
+POLICY_QUEUE_FIFO_PER_CGROUP(group);		/* one for each cgroup */
+/* ANCHOR_END: declare */
+
+struct policy_task {
+	u64	vtime;
+} __policy_state;
+
+void BPF_STRUCT_OPS(spans_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct policy_task *t = task_state(p);
+	u64 vtime = t ? t->vtime : 0, slice = SCX_SLICE_DFL;
+	s32 cpu = scx_bpf_task_cpu(p);
+	struct cgroup *cgrp;
+
+	switch (p->pid & 3) {
+	case 0:
+		/* ANCHOR: shared */
+		scx_bpf_dsq_insert_vtime(p, shared, slice, vtime, enq_flags);
+		/* ANCHOR_END: shared */
+		break;
+	case 1:
+		/* ANCHOR: local */
+		scx_bpf_dsq_insert(p, queue_of_cpu(local, cpu), slice, enq_flags);
+		/* ANCHOR_END: local */
+		break;
+	case 2:
+		/* ANCHOR: near */
+		scx_bpf_dsq_insert_vtime(p, queue_of_llc(near, llc_of_cpu(cpu)), slice, vtime, enq_flags);
+		/* ANCHOR_END: near */
+		break;
+	default:
+		/* ANCHOR: group */
+		cgrp = scx_bpf_task_cgroup(p);
+		scx_bpf_dsq_insert(p, queue_of_cgroup(group, cgrp), slice, enq_flags);
+		bpf_cgroup_release(cgrp);
+		/* ANCHOR_END: group */
+	}
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+/* ANCHOR: dispatch */
+void BPF_STRUCT_OPS(spans_dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 i, begin = bpf_get_prandom_u32();
+
+	if (scx_bpf_dsq_move_to_local(queue_of_cpu(local, cpu), 0) ||
+	    scx_bpf_dsq_move_to_local(queue_of_llc(near, llc_of_cpu(cpu)), 0) ||
+	    scx_bpf_dsq_move_to_local(shared, 0))
+		return;
+	/* A cgroup's queue that nobody's turn comes to starves: begin anywhere. */
+	bpf_for(i, 0, nr_cgroup_queues()) {
+		u32 number = (begin + i) % nr_cgroup_queues();
+
+		if (scx_bpf_dsq_move_to_local(cgroup_queue(group, number), 0))
+			return;
+	}
+	bpf_for(i, 0, nr_llcs()) {
+		if (scx_bpf_dsq_move_to_local(queue_of_llc(near, i), 0))
+			return;
+	}
+}
+/* ANCHOR_END: dispatch */
+
+POLICY_DEFINE("book_spans",
+	      .enqueue		= (void *)spans_enqueue,
+	      .dispatch		= (void *)spans_dispatch);
