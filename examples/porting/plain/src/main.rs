@@ -1,6 +1,12 @@
 //! steady, a plain sched_ext scheduler: attached while this process lives.
 
-#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::undocumented_unsafe_blocks)]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::undocumented_unsafe_blocks
+)]
 mod bpf {
     include!(concat!(env!("OUT_DIR"), "/bpf_skel.rs"));
 }
