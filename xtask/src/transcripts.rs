@@ -55,6 +55,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let entry = entry.context("the suite left nothing")?;
         lab_run::copy_file(&entry.path(), &to.join(entry.file_name()))?;
     }
-    cargo::run(&["test", "--package", "book", "--test", "code"], &[("SCX_UPGRADE_WRITE_BOOK", "1")])?;
+    cargo::run(
+        &["test", "--package", "book", "--test", "code", "blocks_are"],
+        &[("SCX_UPGRADE_WRITE_BOOK", "1")],
+    )?;
     Ok(ExitCode::SUCCESS)
 }

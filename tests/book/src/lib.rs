@@ -191,30 +191,58 @@ fn slug(heading: &str) -> String {
 }
 
 /// What a `from:` directive means: a file, or a region of it, without the lines that mark regions and without what all
-/// lines are indented by.
+/// lines are indented by. A region of a transcript is a command with what it printed: `life.txt#scx-upgrade status`, and
+/// `(2)` behind it for the second time that it is given.
+///
+/// # Errors
+/// There is no such file or region.
 pub fn source(what: &str) -> Result<String, String> {
     let (path, region) = what.split_once('#').map_or((what, None), |(path, region)| (path, Some(region)));
     let text = std::fs::read_to_string(root().join(path)).map_err(|e| format!("{path}: {e}"))?;
+    match region {
+        Some(command) if path.ends_with(".txt") => commands(&text, command),
+        _ => lines(&text, region),
+    }
+    .ok_or_else(|| format!("{path} has no region {}", region.unwrap_or_default()))
+}
+
+fn lines(text: &str, region: Option<&str>) -> Option<String> {
     let mut lines = Vec::new();
     let (mut inside, mut ended) = (region.is_none(), region.is_none());
     for line in text.lines() {
-        let mark = |mark: &str| {
-            line.split_once(mark).map(|(_, rest)| rest.split(['*', ' ']).next().unwrap_or_default())
-        };
-        if let Some(name) = mark("ANCHOR: ") {
-            inside |= Some(name) == region;
-        } else if let Some(name) = mark("ANCHOR_END: ") {
-            if Some(name) == region {
+        let name = |mark: &str| line.split_once(mark).map(|(_, rest)| rest.split(['*', ' ']).next());
+        if let Some(name) = name("ANCHOR: ") {
+            inside |= name == region;
+        } else if let Some(name) = name("ANCHOR_END: ") {
+            if name == region {
                 (inside, ended) = (false, true);
             }
         } else if inside {
             lines.push(line);
         }
     }
-    if !ended {
-        return Err(format!("{path} has no region {}", region.unwrap_or_default()));
-    }
     let indents = lines.iter().filter(|l| !l.is_empty()).map(|l| l.len() - l.trim_start().len());
     let indent = indents.min().unwrap_or(0);
-    Ok(lines.iter().map(|l| format!("{}\n", l.get(indent..).unwrap_or_default())).collect())
+    ended.then(|| lines.iter().map(|l| format!("{}\n", l.get(indent..).unwrap_or_default())).collect())
+}
+
+fn commands(text: &str, command: &str) -> Option<String> {
+    let (command, time) = match command.strip_suffix(')').and_then(|c| c.rsplit_once(" (")) {
+        Some((command, time)) => (command, time.parse().ok()?),
+        None => (command, 1),
+    };
+    let typed =
+        |line: &str| ["# ", "$ "].iter().find_map(|prompt| line.strip_prefix(prompt).map(str::to_owned));
+    let (mut out, mut seen, mut inside) = (String::new(), 0, false);
+    for line in text.lines() {
+        if let Some(typed) = typed(line) {
+            seen += usize::from(typed == command);
+            // What is asked about a command belongs to it.
+            inside = seen == time && (typed == command || (inside && typed == "echo $?"));
+        }
+        if inside {
+            out += &format!("{line}\n");
+        }
+    }
+    (!out.is_empty()).then_some(out)
 }

@@ -102,7 +102,7 @@ fn messages_about_state_are_those_of_the_sources() {
     let chapter = chapter();
     let mut text = chapter.text.clone();
     let mut tables = 0;
-    for (begin, _) in chapter.text.match_indices("<!-- messages: ").rev() {
+    for (begin, _) in chapter.text.rmatch_indices("<!-- messages: ") {
         let line = chapter.text[begin..].lines().next().unwrap();
         let path =
             line.strip_prefix("<!-- messages: ").unwrap().strip_suffix(" -->").expect("a comment that ends");
