@@ -88,3 +88,15 @@ fn commands_have_verbs_that_there_are() {
     }
     assert!(seen > 20, "only {seen} commands were found");
 }
+
+/// The dictionary in the chapter on state is the one that swaps go by.
+#[test]
+fn well_known_names_are_listed() {
+    let text = read("docs/state.md");
+    for known in state_migrate::well_known::COLUMNS {
+        let row = format!("| `{}` | {} | {} | {} |\n", known.name, known.unit, known.ty, known.meaning);
+        assert!(text.contains(&row), "docs/state.md has no row {row}");
+    }
+    let rows = text.split("## Well-known names").nth(1).unwrap().lines().filter(|l| l.starts_with("| `"));
+    assert_eq!(rows.count(), state_migrate::well_known::COLUMNS.len());
+}

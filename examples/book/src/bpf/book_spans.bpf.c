@@ -13,6 +13,7 @@ struct policy_task {
 	u64	vtime;
 } __policy_state;
 
+/* ANCHOR: enqueue */
 void BPF_STRUCT_OPS(spans_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct policy_task *t = task_state(p);
@@ -22,29 +23,22 @@ void BPF_STRUCT_OPS(spans_enqueue, struct task_struct *p, u64 enq_flags)
 
 	switch (p->pid & 3) {
 	case 0:
-		/* ANCHOR: shared */
 		scx_bpf_dsq_insert_vtime(p, shared, slice, vtime, enq_flags);
-		/* ANCHOR_END: shared */
 		break;
 	case 1:
-		/* ANCHOR: local */
 		scx_bpf_dsq_insert(p, queue_of_cpu(local, cpu), slice, enq_flags);
-		/* ANCHOR_END: local */
 		break;
 	case 2:
-		/* ANCHOR: near */
 		scx_bpf_dsq_insert_vtime(p, queue_of_llc(near, llc_of_cpu(cpu)), slice, vtime, enq_flags);
-		/* ANCHOR_END: near */
 		break;
 	default:
-		/* ANCHOR: group */
 		cgrp = scx_bpf_task_cgroup(p);
 		scx_bpf_dsq_insert(p, queue_of_cgroup(group, cgrp), slice, enq_flags);
 		bpf_cgroup_release(cgrp);
-		/* ANCHOR_END: group */
 	}
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
+/* ANCHOR_END: enqueue */
 
 /* ANCHOR: dispatch */
 void BPF_STRUCT_OPS(spans_dispatch, s32 cpu, struct task_struct *prev)
