@@ -41,23 +41,36 @@ void BPF_STRUCT_OPS(spans_enqueue, struct task_struct *p, u64 enq_flags)
 /* ANCHOR_END: enqueue */
 
 /* ANCHOR: dispatch */
+static bool serve_cgroups(void)
+{
+	u32 queues = nr_cgroup_queues(), from = bpf_get_prandom_u32() % queues, i;
+
+	bpf_for(i, 0, queues) {
+		u32 number = from + i;
+
+		if (number >= queues)
+			number -= queues;
+		if (scx_bpf_dsq_move_to_local(cgroup_queue(group, number), 0))
+			return true;
+	}
+	return false;
+}
+
+/* Who always begins with the same queue starves the others: begin with any of them. */
 void BPF_STRUCT_OPS(spans_dispatch, s32 cpu, struct task_struct *prev)
 {
-	u32 i, begin = bpf_get_prandom_u32();
+	u32 from = bpf_get_prandom_u32(), i;
 
-	if (scx_bpf_dsq_move_to_local(queue_of_cpu(local, cpu), 0) ||
-	    scx_bpf_dsq_move_to_local(queue_of_llc(near, llc_of_cpu(cpu)), 0) ||
-	    scx_bpf_dsq_move_to_local(shared, 0))
-		return;
-	/* A cgroup's queue that nobody's turn comes to starves: begin anywhere. */
-	bpf_for(i, 0, nr_cgroup_queues()) {
-		u32 number = (begin + i) % nr_cgroup_queues();
+	bpf_for(i, 0, 4) {
+		u32 which = (from + i) & 3;
 
-		if (scx_bpf_dsq_move_to_local(cgroup_queue(group, number), 0))
+		if (which == 0 && scx_bpf_dsq_move_to_local(shared, 0))
 			return;
-	}
-	bpf_for(i, 0, nr_llcs()) {
-		if (scx_bpf_dsq_move_to_local(queue_of_llc(near, i), 0))
+		if (which == 1 && scx_bpf_dsq_move_to_local(queue_of_cpu(local, cpu), 0))
+			return;
+		if (which == 2 && scx_bpf_dsq_move_to_local(queue_of_llc(near, llc_of_cpu(cpu)), 0))
+			return;
+		if (which == 3 && serve_cgroups())
 			return;
 	}
 }
