@@ -125,7 +125,8 @@ fn table(source: &str) -> String {
     for (_, message) in
         messages(source).iter().filter(|(_, message)| message.chars().any(|c| c.is_alphabetic()))
     {
-        let (what, todo) = message.split_once("; ").unwrap_or((message, ""));
+        let message = message.replace("….…: ", "*field*: ");
+        let (what, todo) = message.split_once("; ").unwrap_or((&message, ""));
         writeln!(table, "| {} | {} |", what.replace('|', "\\|"), todo.replace('|', "\\|")).unwrap();
     }
     table + "\n"
