@@ -32,6 +32,14 @@ pub fn read(path: &str) -> String {
     std::fs::read_to_string(&whole).unwrap_or_else(|e| panic!("cannot read {}: {e}", whole.display()))
 }
 
+/// Write a file of the repository anew. It is put in place whole: another test may read it at the moment.
+pub fn write(path: &str, text: &str) {
+    let whole = root().join(path);
+    let beside = whole.with_extension("new");
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(&beside, &whole).unwrap();
+}
+
 /// A Markdown file.
 #[derive(Debug)]
 pub struct Page {

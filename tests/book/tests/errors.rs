@@ -1,14 +1,14 @@
 //! Every error that a user can meet is in the chapter on troubleshooting, in the words in which it is said.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 
 use book::Page;
 use book::WRITE;
 use book::errors::exit_codes;
 use book::errors::messages;
 use book::read;
-use book::root;
+use book::write;
 
 const CHAPTER: &str = "docs/troubleshooting.md";
 const ERRORS: &str = "sdk/src/error.rs";
@@ -113,7 +113,7 @@ fn messages_about_state_are_those_of_the_sources() {
     }
     assert!(tables >= 3);
     if std::env::var_os(WRITE).is_some() {
-        std::fs::write(root().join(CHAPTER), text).unwrap();
+        write(CHAPTER, &text);
     } else {
         assert!(text == chapter.text, "the tables of {CHAPTER} are old: {WRITE}=1 writes them anew");
     }
