@@ -102,3 +102,25 @@ fn well_known_names_are_listed() {
     let rows = text.split("## Well-known names").nth(1).unwrap().lines().filter(|l| l.starts_with("| `"));
     assert_eq!(rows.count(), state_migrate::well_known::COLUMNS.len());
 }
+
+/// The chapter for operators has every verb, and every option of theirs.
+#[test]
+fn every_verb_is_in_the_chapter_for_operators() {
+    let (args, chapter) = (read("cli/src/args.rs"), read("docs/operator.md"));
+    let verbs = args.split_once("pub enum Verb {").unwrap().1.split_once("\n}\n").unwrap().0;
+    let names = verbs.lines().filter_map(|l| l.strip_prefix("    "));
+    let names = names.filter(|l| l.starts_with(|c: char| c.is_ascii_uppercase()));
+    let name =
+        |l: &str| l.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_lowercase();
+    let mut seen = 0;
+    for verb in names.map(name) {
+        let there = ["`", " "].iter().any(|end| chapter.contains(&format!("| `{verb}{end}")));
+        assert!(there, "docs/operator.md has no row for {verb}");
+        seen += 1;
+    }
+    assert!(seen > 6, "only {seen} verbs were found");
+    for (_, field) in args.match_indices("#[arg(long").map(|(at, _)| args[at..].split_once("pub ").unwrap()) {
+        let option = format!("--{}", field.split(':').next().unwrap().replace('_', "-"));
+        assert!(chapter.contains(&option), "docs/operator.md does not have {option}");
+    }
+}
