@@ -135,8 +135,8 @@ fn normalise_line(line: &str) -> String {
         // A policy that is superseded ends within a second.
         return format!("{before}, PROCESS");
     }
-    // A value of state: a row of a snapshot. And what ops brought up to date before the sweep came.
-    let all = line.starts_with("  sweep ") || line.contains(" waiting, ") || is_row(line);
+    // A value of state: a row of a snapshot. What ops brought up to date before the sweep came. The host's version.
+    let all = ["  sweep ", " waiting, ", " host version "].iter().any(|w| line.contains(w)) || is_row(line);
     let mut out = String::new();
     let mut rest = line;
     while let Some(at) = rest.find(is_digit) {
