@@ -100,11 +100,13 @@ impl Policy {
     }
 
     pub(crate) fn inspect(&self) -> Result<Inspected> {
-        let mut sdk = SdkData::default();
-        // Copied, because the object may lie anywhere: in a policy's own binary the linker aligns it to nothing.
-        elf::section(&self.object, ".rodata.scx_sdk")
+        let sdk = elf::section(&self.object, ".rodata.scx_sdk")
             .map_err(|e| Error::NotAPolicy { why: e.to_string() })?
-            .and_then(|bytes| plain::copy_from_bytes(&mut sdk, bytes).ok())
+            .and_then(|bytes| {
+                // A copy: nobody promises how the object is aligned.
+                let mut sdk = SdkData::default();
+                plain::copy_from_bytes(&mut sdk, bytes).ok().map(|()| sdk)
+            })
             .ok_or_else(|| Error::NotAPolicy {
                 why: "its BPF half does not include <scx_upgrade/policy.bpf.h>".to_string(),
             })?;
