@@ -103,16 +103,22 @@ fn without_the_lab(score: &mut Score, filter: Option<&str>) {
     score.step("documentation", || {
         cargo::run(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
     });
+    cargo_tests(score, "documentation, the book", &["--package", "book"], filter);
 }
 
 fn host_tests(score: &mut Score, filter: Option<&str>) {
-    let mut arguments = vec!["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"];
+    let all_others = ["--workspace", "--exclude", "e2e", "--exclude", "book"];
+    cargo_tests(score, "host tests", &all_others, filter);
+}
+
+fn cargo_tests(score: &mut Score, name: &str, packages: &[&str], filter: Option<&str>) {
+    let mut arguments = [&["test", "--no-fail-fast"], packages].concat();
     arguments.extend(filter);
     let mut tally = Tally::default();
-    let done = stage("host tests", || cargo::run_tests(&arguments, &mut tally));
+    let done = stage(name, || cargo::run_tests(&arguments, &mut tally));
     score.tally.add(&tally);
     if let Err(error) = done {
-        score.fail(&tally, &format!("host tests: {error:#}"));
+        score.fail(&tally, &format!("{name}: {error:#}"));
     }
 }
 
@@ -150,7 +156,10 @@ fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
 }
 
 /// Builds the test programs of the crate `e2e`.
-fn suites() -> Result<Vec<Artifact>> {
+///
+/// # Errors
+/// When cargo fails.
+pub fn suites() -> Result<Vec<Artifact>> {
     let mut built = cargo::executables(&["test", "--release", "--package", "e2e", "--no-run"])?;
     built.retain(|artifact| artifact.kind == Kind::IntegrationTest);
     if built.is_empty() {
@@ -193,7 +202,11 @@ fn on_kernel(
     }
 }
 
-fn job(programs: &Programs, suites: &[Artifact], filter: Option<&str>) -> Result<Job> {
+/// What runs `suites` in the guest, with all programs at hand.
+///
+/// # Errors
+/// When a program is no file that can be brought.
+pub fn job(programs: &Programs, suites: &[Artifact], filter: Option<&str>) -> Result<Job> {
     // A backtrace names the place in the code, not only the assertion.
     let mut job = Job { env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())], ..Job::default() };
     for program in programs.paths() {

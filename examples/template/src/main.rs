@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let config = policy::Config { slice_ns: options.slice_us * 1000 };
     policy::policy(&config).run(&options.run, |running| match running.stats::<policy::Stats>() {
-        Ok(stats) => println!("direct {} queued {}", stats.nr_direct, stats.nr_queued),
+        Ok(stats) => println!("queued {}", stats.nr_queued),
         Err(error) => eprintln!("{error}"),
     })
 }

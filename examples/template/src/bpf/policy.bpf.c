@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The task with the smallest virtual time runs next, and each runs for its slice. */
 #include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
 
 /* State: what the next version names with the same name and type, it finds as this one left it. */
@@ -30,29 +29,28 @@ POLICY_QUEUE_VTIME(waiting);
 {%- endif %}
 
 const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;	/* an option */
-u64 nr_direct, nr_queued;				/* statistics */
+u64 nr_queued;						/* statistics */
 
 s32 BPF_STRUCT_OPS(policy_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	bool idle = false;
 	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
 
-	if (idle) {
+	if (idle)
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
-		nr_direct++;
-	}
 	return cpu;
 }
 
 void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct policy_task *t = task_state(p);
-	u64 now = global_state()->vtime_now;
+	u64 now = global_state()->vtime_now, vtime;
 {% if kind == "llc" %}	u64 queue = queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p)));
 {% endif %}{% if kind == "cgroup" %}
 	if (t)
 		shares_join(p, t);{% endif %}
-	scx_bpf_dsq_insert_vtime(p, {% if kind == "llc" %}queue{% else %}waiting{% endif %}, slice_ns, t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now, enq_flags);
+	vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
+	scx_bpf_dsq_insert_vtime(p, {% if kind == "llc" %}queue{% else %}waiting{% endif %}, slice_ns, vtime, enq_flags);
 	nr_queued++;
 	wake_idle_cpu(p);
 }
@@ -83,16 +81,12 @@ void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
 void BPF_STRUCT_OPS(policy_stopping, struct task_struct *p, bool runnable)
 {
 	struct policy_task *t = task_state(p);
-	u64 used;
 
-	if (!t)
-		return;
-	used = run_ns(t, slice_ns);
+	if (t)
 {%- if kind == "cgroup" %}
-	shares_join(p, t);
-	vtime_end(t, &global_state()->vtime_now, vtime_of(used * SHARES_ONE, share_of(p, t)));
+		vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns) * SHARES_ONE, share_of(p, t)));
 {%- else %}
-	vtime_end(t, &global_state()->vtime_now, vtime_of(used, p->scx.weight));
+		vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns), p->scx.weight));
 {%- endif %}
 }
 
