@@ -33,11 +33,8 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let mut config = mix::Config {
-        floor_pct: options.floor,
-        slice_ns: options.slice_us * 1000,
-        ..mix::Config::default()
-    };
+    let mut config =
+        mix::Config { floor_pct: options.floor, slice_ns: options.slice_us * 1000, ..mix::Config::default() };
     if options.critical.len() > config.critical_ids.len() {
         let text = format!("--critical can be given {} times at most", config.critical_ids.len());
         Options::command().error(ErrorKind::TooManyValues, text).exit();

@@ -33,7 +33,12 @@ fn every_variant_is_what_the_template_makes() {
                 std::fs::create_dir_all(folder.parent().unwrap()).unwrap();
                 book::write(&path, &text);
             } else {
-                assert_eq!(found, text, "{path} is not what the template makes: {}=1 writes it anew", book::WRITE);
+                assert_eq!(
+                    found,
+                    text,
+                    "{path} is not what the template makes: {}=1 writes it anew",
+                    book::WRITE
+                );
             }
         }
     }
@@ -70,7 +75,11 @@ fn a_policy_from_the_template_is_short() {
     for kind in KINDS {
         let lines = |file: &str| book::read(&format!("examples/generated/{kind}/{file}")).lines().count();
         assert!(lines("src/main.rs") <= 60, "{kind}: {} lines of Rust", lines("src/main.rs"));
-        assert!(lines("src/bpf/policy.bpf.c") <= 80, "{kind}: {} lines of BPF", lines("src/bpf/policy.bpf.c"));
+        assert!(
+            lines("src/bpf/policy.bpf.c") <= 80,
+            "{kind}: {} lines of BPF",
+            lines("src/bpf/policy.bpf.c")
+        );
     }
 }
 

@@ -46,7 +46,7 @@ fn schedulers_swap_in_every_ordered_pair() {
     report(&["run", &format!("/bin/{}", ALL[walk[0]])]);
     let mut reader = Reader::open(&Host::running(&Pins::open().unwrap()).unwrap()).unwrap();
     let watch = EnabledWatch::start();
-    let mut table = String::new();
+    let mut rows = Vec::new();
     for pair in walk.windows(2) {
         let (from, to) = (ALL[pair[0]], ALL[pair[1]]);
         let done = report(&["swap", &format!("/bin/{to}")]);
@@ -60,12 +60,17 @@ fn schedulers_swap_in_every_ordered_pair() {
         for column in ["vtime", "vtime_lag_ns", "vtime_now", "last_run_at_ns"] {
             assert!(carried.iter().any(|c| c == column), "{from} to {to}: {column} is not among {carried:?}");
         }
-        table += &format!("| {from} | {to} | {} |\n", carried.join(", "));
+        rows.push(format!("| {from} | {to} | {} |\n", carried.join(", ")));
         assert_eq!(reader.classes().unwrap().fair, 0, "{from} to {to}: tasks in the fair class");
         let before = load.progress();
         wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
     }
-    println!("{table}");
+    let known = include_str!("../../../docs/schedulers.md");
+    let pairs =
+        known.split("<!-- pairs:begin -->\n").nth(1).unwrap().split("<!-- pairs:end -->").next().unwrap();
+    rows.sort();
+    let table = format!("| from | to | carried |\n| --- | --- | --- |\n{}", rows.concat());
+    assert_eq!(pairs, table, "docs/schedulers.md says otherwise");
     watch.finish();
     load.stop().unwrap();
     fresh();
@@ -189,6 +194,23 @@ fn fair_keeps_the_shares_of_nested_cgroups() {
     }
     drop(hogs);
     drop((a, b));
+    fresh();
+}
+
+/// What the template makes, started and swapped in as its README says, each over the one before.
+#[test]
+fn schedulers_from_the_template_run_and_swap() {
+    fresh();
+    let load = load(100);
+    report(&["run", "/bin/generated-fair"]);
+    let watch = EnabledWatch::start();
+    for next in ["llc", "cgroup", "fair", "cgroup", "llc", "fair"] {
+        report(&["swap", &format!("/bin/generated-{next}")]);
+        let before = load.progress();
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    }
+    watch.finish();
+    load.stop().unwrap();
     fresh();
 }
 

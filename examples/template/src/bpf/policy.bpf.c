@@ -11,14 +11,10 @@ struct policy_task {
 	SHARES_TASK_COLUMNS;
 {%- endif %}
 } __policy_state;
-{% if kind == "cgroup" %}
-struct policy_cgroup {
-	SHARES_CGROUP_COLUMNS;
-} __policy_state;
+{%- if kind == "cgroup" %}
+struct policy_cgroup { SHARES_CGROUP_COLUMNS; } __policy_state;
 {% endif %}
-struct policy_global {
-	VTIME_CLOCK_COLUMNS;
-} __policy_state;
+struct policy_global { VTIME_CLOCK_COLUMNS; } __policy_state;
 {% if kind == "cgroup" %}
 #include <scx_upgrade/shares.bpf.h>
 {% endif %}
@@ -72,10 +68,10 @@ void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
 {
 	struct policy_task *t = task_state(p);
 
-	if (!t)
-		return;
-	run_begin(t);
-	vtime_begin(t, &global_state()->vtime_now);
+	if (t) {
+		run_begin(t);
+		vtime_begin(t, &global_state()->vtime_now);
+	}
 }
 
 void BPF_STRUCT_OPS(policy_stopping, struct task_struct *p, bool runnable)

@@ -9,14 +9,9 @@ struct policy_task {
 	RUN_TASK_COLUMNS;
 	SHARES_TASK_COLUMNS;
 } __policy_state;
+struct policy_cgroup { SHARES_CGROUP_COLUMNS; } __policy_state;
 
-struct policy_cgroup {
-	SHARES_CGROUP_COLUMNS;
-} __policy_state;
-
-struct policy_global {
-	VTIME_CLOCK_COLUMNS;
-} __policy_state;
+struct policy_global { VTIME_CLOCK_COLUMNS; } __policy_state;
 
 #include <scx_upgrade/shares.bpf.h>
 
@@ -65,10 +60,10 @@ void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
 {
 	struct policy_task *t = task_state(p);
 
-	if (!t)
-		return;
-	run_begin(t);
-	vtime_begin(t, &global_state()->vtime_now);
+	if (t) {
+		run_begin(t);
+		vtime_begin(t, &global_state()->vtime_now);
+	}
 }
 
 void BPF_STRUCT_OPS(policy_stopping, struct task_struct *p, bool runnable)

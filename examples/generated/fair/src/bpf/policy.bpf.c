@@ -8,10 +8,7 @@ struct policy_task {
 	VTIME_TASK_COLUMNS;
 	RUN_TASK_COLUMNS;
 } __policy_state;
-
-struct policy_global {
-	VTIME_CLOCK_COLUMNS;
-} __policy_state;
+struct policy_global { VTIME_CLOCK_COLUMNS; } __policy_state;
 
 POLICY_QUEUE_VTIME(waiting);
 
@@ -48,10 +45,10 @@ void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
 {
 	struct policy_task *t = task_state(p);
 
-	if (!t)
-		return;
-	run_begin(t);
-	vtime_begin(t, &global_state()->vtime_now);
+	if (t) {
+		run_begin(t);
+		vtime_begin(t, &global_state()->vtime_now);
+	}
 }
 
 void BPF_STRUCT_OPS(policy_stopping, struct task_struct *p, bool runnable)
