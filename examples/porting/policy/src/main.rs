@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use scx_upgrade_sdk::RunArgs;
-use scx_upgrade_sdk::policy_object;
+
+scx_upgrade_sdk::policy!(steady);
 
 /// One queue by virtual time
 #[derive(Debug, Parser)]
@@ -21,8 +22,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let mut policy = policy_object!("steady");
-    policy.set("slice_ns", options.slice_us * 1000);
-    policy.run(&options.run, |_| {})
+    let config = steady::Config { slice_ns: options.slice_us * 1000 };
+    steady::policy(&config).run(&options.run, |_| {})
 }
 // ANCHOR_END: main
