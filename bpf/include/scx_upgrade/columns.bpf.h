@@ -23,10 +23,14 @@
 	u64	last_run_at_ns;			\
 	u32	last_run_gen
 
-/* shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what. */
+/*
+ * shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what; share: of the
+ * whole, as of when share_of() was last asked.
+ */
 #define SHARES_TASK_COLUMNS			\
 	u32	share_gen;			\
-	u32	share_weight
+	u32	share_weight;			\
+	u64	share
 
 /*
  * shares.bpf.h, for cgroups. share_busy: a generation, and the weights of what wants to run in it, in one word;

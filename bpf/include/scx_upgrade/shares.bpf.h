@@ -181,9 +181,11 @@ static __noinline u64 shares_walk(struct task_struct *p, u64 share)
 	return share ?: 1;
 }
 
+/* In an op of @p's own: the kernel says of no other task which cgroup it is in. Elsewhere t->share is the last answer. */
 static __always_inline u64 share_of(struct task_struct *p, struct policy_task *t)
 {
-	return shares_walk(p, (t->share_weight ?: p->scx.weight) * SHARES_ONE);
+	t->share = shares_walk(p, (t->share_weight ?: p->scx.weight) * SHARES_ONE);
+	return t->share;
 }
 
 #endif /* __SCX_UPGRADE_SHARES_BPF_H */

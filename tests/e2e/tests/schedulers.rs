@@ -127,6 +127,7 @@ fn compare(
 }
 
 #[test]
+#[ignore = "a measurement that wants a machine of its own"]
 fn mix_answers_the_critical_sooner_and_the_rest_advance() {
     fresh();
     Cgroup::root().share_cpu();
@@ -142,6 +143,7 @@ fn mix_answers_the_critical_sooner_and_the_rest_advance() {
 }
 
 #[test]
+#[ignore = "a measurement that wants a machine of its own"]
 fn lat_answers_sooner_beside_a_build() {
     fresh();
     Cgroup::root().share_cpu();

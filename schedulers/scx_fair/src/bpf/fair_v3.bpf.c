@@ -59,20 +59,19 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
-/* What @t ran since it was last charged, as virtual time. */
-static u64 fair_used(struct task_struct *p, struct policy_task *t)
-{
-	return vtime_of(run_ns(t, slice_ns) * SHARES_ONE, share_of(p, t));
-}
-
 void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct policy_task *t = prev ? task_state(prev) : NULL;
+	u64 used;
 
-	if (t && vtime_is_first(prev, t->vtime + fair_used(prev, t), fair_queue))
-		prev->scx.slice = slice_ns;
-	else
-		scx_bpf_dsq_move_to_local(fair_queue, 0);
+	if (t && t->share) {
+		used = vtime_of(run_ns(t, slice_ns) * SHARES_ONE, t->share);
+		if (vtime_is_first(prev, t->vtime + used, fair_queue)) {
+			prev->scx.slice = slice_ns;
+			return;
+		}
+	}
+	scx_bpf_dsq_move_to_local(fair_queue, 0);
 }
 
 void BPF_STRUCT_OPS(fair_runnable, struct task_struct *p, u64 enq_flags)
@@ -98,6 +97,8 @@ void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
 	if (!t)
 		return;
 	run_begin(t);
+	/* For dispatch, which may ask before it stops. */
+	share_of(p, t);
 	vtime_begin(t, &global_state()->vtime_now);
 }
 
@@ -108,7 +109,7 @@ void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
 	if (!t)
 		return;
 	shares_join(p, t);
-	vtime_end(t, &global_state()->vtime_now, fair_used(p, t));
+	vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns) * SHARES_ONE, share_of(p, t)));
 }
 
 void BPF_STRUCT_OPS(fair_cgroup_set_weight, struct cgroup *cgrp, u32 weight)
