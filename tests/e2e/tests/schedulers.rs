@@ -175,10 +175,12 @@ fn fair_keeps_the_shares_of_nested_cgroups() {
     a1.share_cpu();
     let (a1x, a1y) = (group("fair_a/one/x", 100), group("fair_a/one/y", 200));
     let leaves = [(&a1x, 1.0 / 12.0), (&a1y, 1.0 / 6.0), (&a2, 1.0 / 12.0), (&b, 2.0 / 3.0)];
-    let hogs: Vec<_> = leaves.iter().flat_map(|(leaf, _)| [Busy::start(leaf), Busy::start(leaf)]).collect();
     report(&["run", "/bin/scx_mini"]);
-    // Taken over while they run: nobody told it of any cgroup.
+    // Some are taken over while they run: nobody told it of any cgroup. The others come later.
+    let first = [Busy::start(&a1x), Busy::start(&a1x)];
     report(&["swap", "/bin/scx_fair"]);
+    let hogs: Vec<_> =
+        leaves[1..].iter().flat_map(|(leaf, _)| [Busy::start(leaf), Busy::start(leaf)]).collect();
     let watch = EnabledWatch::start();
     std::thread::sleep(Duration::from_secs(2));
     let before = leaves.map(|(leaf, _)| leaf.usage_us());
@@ -194,7 +196,7 @@ fn fair_keeps_the_shares_of_nested_cgroups() {
         let got = *used as f64 / all as f64;
         assert!((got / share - 1.0).abs() < 0.03, "{}: {got:.4} of {share:.4}", leaf.path().display());
     }
-    drop(hogs);
+    drop((first, hogs));
     drop((a, b));
     fresh();
 }
