@@ -219,6 +219,15 @@ pub fn load(threads: usize) -> Load {
     Load::start(spec).expect("the load does not start")
 }
 
+/// A load whose sleepers sleep for `mean_s` seconds on average: long against a swap, which takes seconds on an old or a busy
+/// machine, so that it finds most of them as it left them.
+pub fn sleepy_load(threads: usize, mean_s: f64) -> Load {
+    let mut spec = LoadSpec::mixed(threads);
+    spec.wakes_per_s = threads as f64 / mean_s;
+    spec.program = Some("/bin/load".into());
+    Load::start(spec).expect("the load does not start")
+}
+
 /// A cgroup, removed with the value unless it is the root.
 #[derive(Debug)]
 pub struct Cgroup {
