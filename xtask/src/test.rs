@@ -191,7 +191,6 @@ enum Share {
 /// What is tested on the oldest kernel: that every program of the host and of each kind of policy verifies, and what the
 /// host does otherwise there. Its verifier takes ten times as long, so that not every test of user space is repeated.
 const OLDEST: &[&str] = &[
-    "a_plan_in_instructions_does_what_the_reference_does",
     "a_policy_with_conversions_attaches_directly",
     "an_ordinary_user_is_told_so",
     "another_ops_flag_takes_a_reattach_and_keeps_every_record",
