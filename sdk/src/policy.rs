@@ -101,9 +101,9 @@ impl Policy {
         let sdk = elf::section(&self.object, ".rodata.scx_sdk")
             .map_err(|e| Error::NotAPolicy { why: e.to_string() })?
             .and_then(|bytes| {
-                // A copy: inside a binary the object stands anywhere, aligned or not.
+                // A copy: nobody promises how the object is aligned.
                 let mut sdk = SdkData::default();
-                plain::Plain::copy_from_bytes(&mut sdk, bytes).is_ok().then_some(sdk)
+                plain::copy_from_bytes(&mut sdk, bytes).ok().map(|()| sdk)
             })
             .ok_or_else(|| Error::NotAPolicy {
                 why: "its BPF half does not include <scx_upgrade/policy.bpf.h>".to_string(),

@@ -1,5 +1,5 @@
 //! What a policy's BPF half has, with types: settings, statistics and state. The structs that implement these traits are
-//! written by `scx_upgrade_build::policy` from the object's own BTF; see [`policy!`](crate::policy).
+//! written by `scx_upgrade_build::policy` from the object's own BTF; see [`policy!`](crate::policy!).
 
 use state_migrate::Scope;
 

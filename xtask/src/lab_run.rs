@@ -34,7 +34,7 @@ pub struct Machine {
     #[arg(long, default_value = "4G", value_name = "SIZE")]
     pub memory: String,
     /// Seconds after which the guest is killed.
-    #[arg(long, default_value_t = 1800, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 3000, value_name = "SECONDS")]
     pub timeout: u64,
 }
 

@@ -9,6 +9,7 @@ mod setup;
 mod stage;
 mod tally;
 mod test;
+mod transcripts;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Verb {
     Test(test::Options),
     /// Show hot upgrades under load, with figures.
     Demo(demo::Options),
+    /// Run the commands of the book's transcripts in the lab, and write what they print into the book.
+    Transcripts(transcripts::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Lab(options) => lab_run::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Transcripts(options) => transcripts::run(&options),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

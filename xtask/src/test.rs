@@ -42,6 +42,9 @@ pub struct Options {
     /// Run the end-to-end suites only: no style, no host tests, no documentation.
     #[arg(long, conflicts_with = "host_only")]
     lab_only: bool,
+    /// Run of the end-to-end suites only what the oldest kernel gets.
+    #[arg(long, conflicts_with = "host_only")]
+    quick: bool,
     #[command(flatten)]
     machine: Machine,
     /// Run only tests whose names contain this.
@@ -106,16 +109,22 @@ fn without_the_lab(score: &mut Score, filter: Option<&str>) {
     score.step("documentation", || {
         cargo::run(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
     });
+    cargo_tests(score, "documentation, the book", &["--package", "book"], filter);
 }
 
 fn host_tests(score: &mut Score, filter: Option<&str>) {
-    let mut arguments = vec!["test", "--workspace", "--exclude", "e2e", "--no-fail-fast"];
+    let all_others = ["--workspace", "--exclude", "e2e", "--exclude", "book"];
+    cargo_tests(score, "host tests", &all_others, filter);
+}
+
+fn cargo_tests(score: &mut Score, name: &str, packages: &[&str], filter: Option<&str>) {
+    let mut arguments = [&["test", "--no-fail-fast"], packages].concat();
     arguments.extend(filter);
     let mut tally = Tally::default();
-    let done = stage("host tests", || cargo::run_tests(&arguments, &mut tally));
+    let done = stage(name, || cargo::run_tests(&arguments, &mut tally));
     score.tally.add(&tally);
     if let Err(error) = done {
-        score.fail(&tally, &format!("host tests: {error:#}"));
+        score.fail(&tally, &format!("{name}: {error:#}"));
     }
 }
 
@@ -138,8 +147,13 @@ fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
     let programs = build::all()?;
     let suites = stage("build of the suites", suites)?;
     for (n, kernel) in kernels.into_iter().enumerate() {
-        let rounds = if n == 0 { Rounds::All } else { Rounds::Quarter };
-        on_kernel(score, options, kernel, rounds, &programs, &suites);
+        let share = match n {
+            _ if options.quick => Share::Selection,
+            0 => Share::All,
+            1 => Share::Quarter,
+            _ => Share::Selection,
+        };
+        on_kernel(score, options, kernel, share, &programs, &suites);
     }
     for (wanted, error) in missing {
         if options.kernel.is_empty() {
@@ -153,7 +167,10 @@ fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
 }
 
 /// Builds the test programs of the crate `e2e`.
-fn suites() -> Result<Vec<Artifact>> {
+///
+/// # Errors
+/// When cargo fails.
+pub fn suites() -> Result<Vec<Artifact>> {
     let mut built = cargo::executables(&["test", "--release", "--package", "e2e", "--no-run"])?;
     built.retain(|artifact| artifact.kind == Kind::IntegrationTest);
     if built.is_empty() {
@@ -162,18 +179,37 @@ fn suites() -> Result<Vec<Artifact>> {
     Ok(built)
 }
 
-/// How many rounds of a test that does the same over and over: what depends on luck is looked for on the newest kernel.
-#[derive(Clone, Copy)]
-enum Rounds {
+/// How much of the suites a kernel gets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Everything.
     All,
+    /// A quarter of the rounds, of a test that does the same over and over: what depends on luck is looked for on the
+    /// newest kernel.
     Quarter,
+    /// Of these, the tests in [`OLDEST`].
+    Selection,
 }
+
+/// What is tested on the oldest kernel: that every program of the host and of each kind of policy verifies, and what the
+/// host does otherwise there. Its verifier takes ten times as long, so that not every test of user space is repeated.
+const OLDEST: &[&str] = &[
+    "a_policy_with_conversions_attaches_directly",
+    "an_ordinary_user_is_told_so",
+    "another_ops_flag_takes_a_reattach_and_keeps_every_record",
+    "directly_attached_it_is_a_plain_scheduler",
+    "no_write_of_any_task_is_lost_or_repeated_over_many_swaps",
+    "queues_of_a_policy_attached_directly",
+    "schedulers_attach_directly",
+    "schedulers_from_the_template_run_and_swap",
+    "tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over",
+];
 
 fn on_kernel(
     score: &mut Score,
     options: &Options,
     kernel: Kernel,
-    rounds: Rounds,
+    share: Share,
     programs: &Programs,
     suites: &[Artifact],
 ) {
@@ -181,43 +217,52 @@ fn on_kernel(
         suites.iter().partition(|suite| SMT_SUITES.contains(&suite.name.as_str()));
     let version = kernel.version.clone();
     let mut boot = |name: String, suites: &[&Artifact], machine: &Machine| {
-        on_machine(score, options, kernel.clone(), rounds, programs, suites, machine, &name);
+        let how = How { options, share, machine, name: &name };
+        on_machine(score, &how, kernel.clone(), programs, suites);
     };
     // A machine for nothing takes its time too, where only some tests are wanted.
-    let filter = options.filter.as_deref();
-    if filter.is_none() || !smt.iter().all(|suite| is_empty(suite, filter)) {
+    let filters = filters(options, share);
+    if !smt.iter().all(|suite| is_empty(suite, &filters)) {
         let machine = Machine { smt: 2, ..options.machine.clone() };
         boot(format!("end-to-end suites with SMT on {version}"), &smt, &machine);
     }
-    if filter.is_none() || !plain.iter().all(|suite| is_empty(suite, filter)) {
+    if !plain.iter().all(|suite| is_empty(suite, &filters)) {
         boot(format!("end-to-end suites on {version}"), &plain, &options.machine);
     }
 }
 
+/// Parts of the names of the tests that are wanted; none where all are.
+fn filters(options: &Options, share: Share) -> Vec<&str> {
+    match (&options.filter, share) {
+        (Some(filter), _) => vec![filter.as_str()],
+        (None, Share::Selection) => OLDEST.to_vec(),
+        (None, _) => Vec::new(),
+    }
+}
+
 /// Has the suite no test that is wanted? Listing runs none.
-fn is_empty(suite: &Artifact, filter: Option<&str>) -> bool {
-    let listed = Command::new(&suite.path).arg("--list").args(filter).output();
+fn is_empty(suite: &Artifact, filters: &[&str]) -> bool {
+    let listed = Command::new(&suite.path).arg("--list").args(filters).output();
     listed.is_ok_and(|run| run.status.success() && !String::from_utf8_lossy(&run.stdout).contains(": test"))
 }
 
-#[allow(clippy::too_many_arguments)]
-fn on_machine(
-    score: &mut Score,
-    options: &Options,
-    kernel: Kernel,
-    rounds: Rounds,
-    programs: &Programs,
-    suites: &[&Artifact],
-    machine: &Machine,
-    name: &str,
-) {
+/// How suites are run.
+struct How<'a> {
+    options: &'a Options,
+    share: Share,
+    machine: &'a Machine,
+    name: &'a str,
+}
+
+fn on_machine(score: &mut Score, how: &How, kernel: Kernel, programs: &Programs, suites: &[&Artifact]) {
+    let name = how.name;
     let mut tally = Tally::default();
     let done = stage(name, || {
-        let mut job = job(programs, suites, options.filter.as_deref())?;
-        if let Rounds::Quarter = rounds {
+        let mut job = job(programs, suites, &filters(how.options, how.share))?;
+        if how.share != Share::All {
             job.env.push(("SCX_UPGRADE_ROUNDS".to_owned(), "quarter".to_owned()));
         }
-        let vm = lab_run::machine(kernel, programs.init()?, machine);
+        let vm = lab_run::machine(kernel, programs.init()?, how.machine);
         let outcome = lab_run::boot(&vm, &job, |bytes| tally.feed(bytes))?;
         let mut complaints = judge(&outcome, &tally, suites);
         complaints.extend(stalls(&outcome)?);
@@ -229,7 +274,11 @@ fn on_machine(
     }
 }
 
-fn job(programs: &Programs, suites: &[&Artifact], filter: Option<&str>) -> Result<Job> {
+/// What runs `suites` in the guest, with all programs at hand.
+///
+/// # Errors
+/// When a program is no file that can be brought.
+pub fn job(programs: &Programs, suites: &[&Artifact], filters: &[&str]) -> Result<Job> {
     // A backtrace names the place in the code, not only the assertion.
     let mut job = Job { env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())], ..Job::default() };
     for program in programs.paths() {
@@ -239,7 +288,7 @@ fn job(programs: &Programs, suites: &[&Artifact], filter: Option<&str>) -> Resul
         // Not in /bin: a suite may well have the name of the program that it tests.
         let guest = format!("/tests/{}", suite.name);
         let mut command = vec![guest.clone(), "--test-threads=1".to_owned()];
-        command.extend(filter.map(str::to_owned));
+        command.extend(filters.iter().map(|filter| (*filter).to_owned()));
         job.files.push((suite.path.clone(), guest));
         job.commands.push(command);
     }

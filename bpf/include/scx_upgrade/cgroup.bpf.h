@@ -14,6 +14,8 @@ struct task_group___weight {
 } __attribute__((preserve_access_index));
 
 #define CGROUP_DEFAULT_WEIGHT	100
+/* Deeper than this no helper looks. */
+#define CGROUP_LEVELS		32
 
 /* The scheduler's side of @cgrp; NULL if its cpu controller is not enabled. */
 static __always_inline struct task_group *cgroup_task_group(struct cgroup *cgrp)

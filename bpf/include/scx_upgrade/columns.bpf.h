@@ -18,10 +18,19 @@
 #define VTIME_CLOCK_COLUMNS			\
 	u64	vtime_now __default(1099511627776)	/* 2^40 */
 
-/* shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what. */
+/* slice.bpf.h, for tasks. last_run_at_ns, which is well-known: when it last began to run; in which generation. */
+#define RUN_TASK_COLUMNS			\
+	u64	last_run_at_ns;			\
+	u32	last_run_gen
+
+/*
+ * shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what; share: of the
+ * whole, as of when share_of() was last asked.
+ */
 #define SHARES_TASK_COLUMNS			\
 	u32	share_gen;			\
-	u32	share_weight
+	u32	share_weight;			\
+	u64	share
 
 /*
  * shares.bpf.h, for cgroups. share_busy: a generation, and the weights of what wants to run in it, in one word;
@@ -30,5 +39,10 @@
 #define SHARES_CGROUP_COLUMNS			\
 	u64	share_busy;			\
 	u32	share_weight
+
+/* preempt.bpf.h, for CPUs: how urgent what it runs is, as of which generation. */
+#define PREEMPT_CPU_COLUMNS			\
+	u64	running_rank;			\
+	u32	running_gen
 
 #endif /* __SCX_UPGRADE_COLUMNS_BPF_H */

@@ -20,16 +20,18 @@ static __always_inline s32 idle_cpu(struct task_struct *p, s32 prev_cpu, u64 wak
 /*
  * For enqueue, after @p was put on a queue that several CPUs serve: wake an idle one that may run it. select_cpu is not
  * called for a task that is queued again as its slice ends, or that can run on one CPU only, and a CPU that went idle
- * between select_cpu and enqueue sleeps on: without this, work waits beside an idle CPU.
+ * between select_cpu and enqueue sleeps on: without this, work waits beside an idle CPU. True if there was one.
  */
-static __always_inline void wake_idle_cpu(struct task_struct *p)
+static __always_inline bool wake_idle_cpu(struct task_struct *p)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 
 	if (!scx_bpf_test_and_clear_cpu_idle(cpu))
 		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-	if (cpu >= 0)
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	if (cpu < 0)
+		return false;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return true;
 }
 
 /*

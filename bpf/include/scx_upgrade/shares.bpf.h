@@ -30,7 +30,6 @@
 
 /* What share_of() calls a weight of 1. */
 #define SHARES_ONE	1024ULL
-#define SHARES_LEVELS	32
 /* How often an exchange is tried that others spoil. */
 #define SHARES_TRIES	64
 
@@ -74,7 +73,7 @@ static __noinline int shares_change(struct cgroup *cgrp, s32 weight)
 {
 	s32 level = cgrp->level, i;
 
-	bpf_for(i, 0, SHARES_LEVELS) {
+	bpf_for(i, 0, CGROUP_LEVELS) {
 		struct policy_cgroup *cg;
 		struct cgroup *at;
 		int turned;
@@ -162,7 +161,7 @@ static __noinline u64 shares_walk(struct task_struct *p, u64 share)
 		return share;
 	cgrp = scx_bpf_task_cgroup(p);
 	level = cgrp->level;
-	bpf_for(i, 0, SHARES_LEVELS) {
+	bpf_for(i, 0, CGROUP_LEVELS) {
 		struct policy_cgroup *cg;
 		u32 busy;
 
@@ -182,9 +181,11 @@ static __noinline u64 shares_walk(struct task_struct *p, u64 share)
 	return share ?: 1;
 }
 
+/* In an op of @p's own: the kernel says of no other task which cgroup it is in. Elsewhere t->share is the last answer. */
 static __always_inline u64 share_of(struct task_struct *p, struct policy_task *t)
 {
-	return shares_walk(p, (t->share_weight ?: p->scx.weight) * SHARES_ONE);
+	t->share = shares_walk(p, (t->share_weight ?: p->scx.weight) * SHARES_ONE);
+	return t->share;
 }
 
 #endif /* __SCX_UPGRADE_SHARES_BPF_H */

@@ -2,13 +2,17 @@
 /*
  * Slices, and the time that a task has run.
  *
- * A task that is taken over while it runs was seen to begin by the policy before: its last_run_at_ns is carried, if that
- * one kept it; if not it is 0, and its first turn counts for nothing.
+ *	running:	run_begin(t)
+ *	stopping:	used = run_ns(t, slice)
+ *
+ * A task that is taken over while it runs was seen to begin by another policy: when is carried if that one kept it, and is
+ * of long ago if it is this policy's own from before a swap away. So what began in an earlier generation counts for a
+ * slice at most.
  */
 #ifndef __SCX_UPGRADE_SLICE_BPF_H
 #define __SCX_UPGRADE_SLICE_BPF_H
 
-#include <scx/common.bpf.h>
+#include <scx_upgrade/policy.bpf.h>
 
 #define NSEC_PER_USEC_ULL	1000ULL
 #define NSEC_PER_MSEC_ULL	(1000 * NSEC_PER_USEC_ULL)
@@ -21,6 +25,23 @@ static __always_inline u64 ns_since(u64 since, u64 now)
 
 	return since && passed > 0 ? passed : 0;
 }
+
+/* @t (a struct with RUN_TASK_COLUMNS) begins to run. */
+#define run_begin(t)									\
+do {											\
+	(t)->last_run_at_ns = scx_bpf_now();						\
+	(t)->last_run_gen = scx_host.active.generation;					\
+} while (0)
+
+/* How long it has run since then, ns. */
+#define run_ns(t, slice)								\
+({											\
+	u64 __ran = ns_since((t)->last_run_at_ns, scx_bpf_now());			\
+											\
+	if (__ran > (slice) && (t)->last_run_gen != scx_host.active.generation)		\
+		__ran = (slice);							\
+	__ran;										\
+})
 
 /*
  * The slice of a task of @weight: one of little weight has a shorter turn as well, so that who waits for it waits less;

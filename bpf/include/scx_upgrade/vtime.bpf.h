@@ -11,7 +11,7 @@
  *		VTIME_CLOCK_COLUMNS;
  *	} __policy_state;
  *
- *	enqueue:	vtime = vtime_place(t, &g->vtime_now, credit)
+ *	enqueue:	vtime = vtime_place(t, &g->vtime_now, vtime_credit(enq_flags, slice))
  *	running:	vtime_begin(t, &g->vtime_now)
  *	stopping:	vtime_end(t, &g->vtime_now, vtime_of(used, weight))
  *
@@ -27,7 +27,7 @@
 #ifndef __SCX_UPGRADE_VTIME_BPF_H
 #define __SCX_UPGRADE_VTIME_BPF_H
 
-#include <scx_upgrade/policy.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
 
 /* Of a task of nice 0, and of a cgroup with the default cpu.weight. */
 #define VTIME_WEIGHT	100ULL
@@ -47,6 +47,15 @@ static __always_inline u64 vtime_clamp(u64 vtime, u64 now, u64 credit)
 	if (time_before(now + VTIME_LEAD, vtime))
 		return now + VTIME_LEAD;
 	return vtime;
+}
+
+/*
+ * The credit of a task that is put on a queue: one that slept saves no more than @saved; one that had its turn and wants
+ * another keeps what it is owed.
+ */
+static __always_inline u64 vtime_credit(u64 enq_flags, u64 saved)
+{
+	return enq_flags & SCX_ENQ_WAKEUP ? saved : VTIME_LEAD;
 }
 
 /* Where @t (a struct with VTIME_TASK_COLUMNS) is to wait, which is also entered. */
@@ -76,5 +85,24 @@ do {											\
 		(t)->vtime_lag_ns -= __used;						\
 	}										\
 } while (0)
+
+/*
+ * For dispatch: is @prev, which is at @vtime by now, still before all that wait on @queue? The kernel asks for the next task
+ * before it queues @prev again; so without this no task ever has two turns in a row while others wait, however much it is
+ * owed. If so, give it another slice and dispatch nothing: the kernel goes on with it.
+ */
+static __always_inline bool vtime_is_first(struct task_struct *prev, u64 vtime, u64 queue)
+{
+	struct task_struct *p;
+	bool first = true;
+
+	if (!(prev->scx.flags & SCX_TASK_QUEUED))
+		return false;
+	bpf_for_each(scx_dsq, p, queue, 0) {
+		first = time_before(vtime, p->scx.dsq_vtime);
+		break;
+	}
+	return first;
+}
 
 #endif /* __SCX_UPGRADE_VTIME_BPF_H */

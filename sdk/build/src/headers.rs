@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 18] = [
+const HEADERS: [(&str, &str); 19] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("alarm.bpf.h", include_str!("../../../bpf/include/scx_upgrade/alarm.bpf.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
@@ -17,6 +17,7 @@ const HEADERS: [(&str, &str); 18] = [
     ("convert.bpf.h", include_str!("../../../bpf/include/scx_upgrade/convert.bpf.h")),
     ("idle.bpf.h", include_str!("../../../bpf/include/scx_upgrade/idle.bpf.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
+    ("preempt.bpf.h", include_str!("../../../bpf/include/scx_upgrade/preempt.bpf.h")),
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("rest.bpf.h", include_str!("../../../bpf/include/scx_upgrade/rest.bpf.h")),

@@ -67,10 +67,10 @@ pub fn report(args: &[&str]) -> Report {
     serde_json::from_str(&ran.out).expect("the report is no JSON")
 }
 
-/// How many rounds of the same to do: `all`, or a quarter of them where the environment says so, but at least 4.
+/// How many rounds of the same to do: `all`, or a quarter of them where the environment says so, but at least 2.
 pub fn rounds(all: u32) -> u32 {
     let quarter = std::env::var("SCX_UPGRADE_ROUNDS").is_ok_and(|rounds| rounds == "quarter");
-    if quarter { all.div_ceil(4).max(4) } else { all }
+    if quarter { all.div_ceil(4).max(2) } else { all }
 }
 
 /// `scx-upgrade status`.
@@ -224,6 +224,15 @@ pub fn load(threads: usize) -> Load {
     Load::start(spec).expect("the load does not start")
 }
 
+/// A load whose sleepers sleep for `mean_s` seconds on average: long against a swap, which takes seconds on an old or a busy
+/// machine, so that it finds most of them as it left them.
+pub fn sleepy_load(threads: usize, mean_s: f64) -> Load {
+    let mut spec = LoadSpec::mixed(threads);
+    spec.wakes_per_s = threads as f64 / mean_s;
+    spec.program = Some("/bin/load".into());
+    Load::start(spec).expect("the load does not start")
+}
+
 /// A cgroup, removed with the value unless it is the root.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -264,10 +273,21 @@ impl Cgroup {
         std::fs::write(self.path.join(file), value).unwrap();
     }
 
-    /// How long its tasks have run, with those of the cgroups below, microseconds.
+    /// `cpu.weight`.
+    pub fn set_weight(&self, weight: u32) {
+        std::fs::write(self.path.join("cpu.weight"), weight.to_string()).unwrap();
+    }
+
+    /// The CPU time that its tasks, and those in it, have had, microseconds.
     pub fn usage_us(&self) -> u64 {
         let text = std::fs::read_to_string(self.path.join("cpu.stat")).unwrap();
-        text.lines().find_map(|l| l.strip_prefix("usage_usec ")).unwrap().trim().parse().unwrap()
+        let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+        usage.parse().unwrap()
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Move a process here. One that has just ended is no failure.
@@ -279,12 +299,25 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         if self.path != Path::new("/sys/fs/cgroup") {
-            for pid in std::fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default().lines() {
-                let _ = std::fs::write("/sys/fs/cgroup/cgroup.procs", pid);
-            }
-            let _ = std::fs::remove_dir(&self.path);
+            remove(&self.path);
         }
     }
+}
+
+/// Remove a cgroup and those in it. A process may fork while it is moved out, so more than once.
+fn remove(path: &Path) {
+    for _ in 0..1000 {
+        let inner = std::fs::read_dir(path).into_iter().flatten().flatten();
+        inner.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).for_each(|e| remove(&e.path()));
+        for pid in std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = std::fs::write("/sys/fs/cgroup/cgroup.procs", pid);
+        }
+        if std::fs::remove_dir(path).is_ok() || !path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    eprintln!("the cgroup {} cannot be removed", path.display());
 }
 
 /// A process that computes, in a cgroup.
@@ -292,7 +325,7 @@ impl Drop for Cgroup {
 pub struct Busy(i32);
 
 impl Busy {
-    /// Begin.
+    /// Start one.
     pub fn start(group: &Cgroup) -> Busy {
         // SAFETY: the child makes one system call and computes: it takes no lock and allocates nothing.
         let pid = unsafe { libc::fork() };

@@ -14,12 +14,12 @@ use e2e::Churn;
 use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
-use e2e::load;
 use e2e::oracle;
 use e2e::oracle::Walk;
 use e2e::oracle::host;
 use e2e::report;
 use e2e::rounds;
+use e2e::sleepy_load;
 use e2e::wait_until;
 use guest::reader::Entry;
 use guest::reader::Key;
@@ -99,7 +99,7 @@ fn a_walk_over_six_versions_is_what_the_oracle_says() {
     fresh();
     let steps =
         std::env::var("SCX_UPGRADE_CHAIN").ok().and_then(|n| n.parse().ok()).unwrap_or(rounds(60) as usize);
-    let load = load(300);
+    let load = sleepy_load(300, 10.0);
     report(&["run", "/bin/chain_1"]);
     let schemas: Vec<_> = (1..=6)
         .map(|n| Policy::from_binary(Path::new(&format!("/bin/chain_{n}"))).unwrap().schema().unwrap())

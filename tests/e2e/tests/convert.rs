@@ -21,12 +21,12 @@ use e2e::cli;
 use e2e::command;
 use e2e::fresh;
 use e2e::kill;
-use e2e::load;
 use e2e::oracle;
 use e2e::oracle::Walk;
 use e2e::oracle::host;
 use e2e::report;
 use e2e::rounds;
+use e2e::sleepy_load;
 use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
@@ -156,7 +156,7 @@ impl World {
     /// The first version under load, and every task has had its first turn.
     fn begin() -> World {
         fresh();
-        let load = load(300);
+        let load = sleepy_load(300, 5.0);
         let groups = vec![Cgroup::root(), Cgroup::new("convert-x"), Cgroup::new("convert-y")];
         for (i, pid) in load.pids().enumerate() {
             groups[i % groups.len()].take(pid as i32);

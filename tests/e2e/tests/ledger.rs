@@ -9,6 +9,7 @@ use e2e::EnabledWatch;
 use e2e::fresh;
 use e2e::load;
 use e2e::report;
+use e2e::rounds;
 use e2e::wait_until;
 use guest::reader::Entry;
 use guest::reader::Key;
@@ -156,7 +157,7 @@ fn no_write_of_any_task_is_lost_or_repeated_over_many_swaps() {
     let mut reader = Reader::open(&Host::running(&Pins::open().unwrap()).unwrap()).unwrap();
     let begin = load.progress();
     let mut turns = audit(&mut reader, &HashMap::new());
-    for n in 0..40 {
+    for n in 0..rounds(40) {
         match n % 4 {
             0 => report(&["swap", B]),
             1 | 2 => report(&["rollback"]),

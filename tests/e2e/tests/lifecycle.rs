@@ -14,6 +14,7 @@ use e2e::link_is_pinned;
 use e2e::load;
 use e2e::pids;
 use e2e::report;
+use e2e::rounds;
 use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
@@ -150,7 +151,7 @@ fn tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over() {
         wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
     }
     // Whoever waits on the old queue at the commit may be the very task that the grace period needs.
-    for _ in 0..10 {
+    for _ in 0..rounds(10) {
         report(&["rollback"]);
         report(&["swap", V2]);
         report(&["rollback"]);

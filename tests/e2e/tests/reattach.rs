@@ -20,6 +20,7 @@ use e2e::objects;
 use e2e::pids;
 use e2e::report;
 use e2e::rounds;
+use e2e::sleepy_load;
 use e2e::status;
 use e2e::wait_until;
 use guest::reader::Entry;
@@ -167,7 +168,7 @@ fn lasts() -> u64 {
 #[test]
 fn another_ops_flag_takes_a_reattach_and_keeps_every_record() {
     fresh();
-    let load = load(400);
+    let load = sleepy_load(400, 20.0);
     report(&["run", OFF]);
     let groups = vec![Cgroup::root(), Cgroup::new("reattach-x")];
     load.pids().step_by(2).for_each(|pid| groups[1].take(pid as i32));
@@ -498,7 +499,7 @@ fn an_ejected_host_is_reattached_with_its_records() {
 #[test]
 fn a_host_of_another_version_is_replaced_by_a_reattach() {
     fresh();
-    let load = load(300);
+    let load = sleepy_load(300, 20.0);
     report(&["run", OFF]);
     let mut known = Knowledge::new(vec![Cgroup::root()]);
     let begin = load.progress();

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 
 use e2e::EnabledWatch;
 use e2e::fresh;
-use e2e::load;
 use e2e::oracle;
 use e2e::oracle::host;
 use e2e::report;
+use e2e::sleepy_load;
 use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
@@ -58,7 +58,7 @@ fn by_key(entries: Vec<Entry>) -> HashMap<Key, Entry> {
 fn a_plan_in_instructions_does_what_the_reference_does() {
     fresh();
     guest::load::raise_limits(THREADS).unwrap();
-    let load = load(THREADS);
+    let load = sleepy_load(THREADS, 60.0);
     report(&["run", "/bin/sweep_1"]);
     let mut reader = Reader::open(&host()).unwrap();
     let watch = EnabledWatch::start();

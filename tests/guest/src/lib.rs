@@ -4,6 +4,7 @@
 //! - [`load`]: tens of thousands of live threads that sleep, compute, talk, fork and spawn.
 //! - [`probe`]: how late a thread that asked to be woken is woken.
 //! - [`programs`]: BPF programs of our own on the host's maps.
+//! - [`requests`]: how long a request to another thread takes.
 //! - [`reader`]: every task's record, read by a BPF program that shares no code with host and policies.
 //! - [`verify`]: whether a swap carried those records.
 //! - [`demo`]: swap, rollback and the kernel's own way under load, in one run, with a report.
@@ -21,6 +22,7 @@ pub mod pairs;
 pub mod probe;
 pub mod programs;
 pub mod reader;
+pub mod requests;
 pub mod sweep;
 pub mod tasks;
 pub mod verify;

@@ -24,7 +24,7 @@
 
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns;
+	RUN_TASK_COLUMNS;
 	u64	core_waits_since_ns;
 } __policy_state;
 
@@ -324,7 +324,7 @@ void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
 	if (t)
 		t->core_waits_since_ns = scx_bpf_now();
 	scx_bpf_dsq_insert_vtime(p, queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
-				 t ? vtime_place(t, &clock, slice_ns) : clock, enq_flags);
+				 t ? vtime_place(t, &clock, vtime_credit(enq_flags, slice_ns)) : clock, enq_flags);
 	wake_for(p);
 }
 
@@ -428,7 +428,7 @@ void BPF_STRUCT_OPS(core_running, struct task_struct *p)
 	kick_siblings(cpu);
 	if (!t)
 		return;
-	t->last_run_at_ns = now;
+	run_begin(t);
 	vtime_begin(t, &global_state()->vtime_now);
 }
 
@@ -457,7 +457,7 @@ void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
 	}
 	if (t)
 		vtime_end(t, &global_state()->vtime_now,
-			  vtime_of(ns_since(t->last_run_at_ns, scx_bpf_now()), p->scx.weight));
+			  vtime_of(run_ns(t, slice_ns), p->scx.weight));
 }
 
 /* However it came to idle: without dispatch being asked, too. */

@@ -120,6 +120,9 @@ void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
 	used = scx_bpf_now() - t->last_run_at;
 	if (used < 0)
 		used = 0;
+	/* The stamp may be of before a swap away and back. Who ran for longer had no one waiting. */
+	if (used > (s64)(2 * slice_ns))
+		used = 2 * slice_ns;
 	t->vtime += used * FAIR_WEIGHT / (p->scx.weight ?: 1);
 	t->avg_runtime = fair_average(t->avg_runtime, used);
 	fair_ran(t, used);

@@ -11,6 +11,7 @@
 struct policy_task {
 	VTIME_TASK_COLUMNS;
 	u64	last_run_at_ns __from(last_run_at);
+	u32	last_run_gen;
 	SHARES_TASK_COLUMNS;
 } __policy_state;
 
@@ -48,17 +49,28 @@ s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct policy_task *t = task_state(p);
-	u64 now = global_state()->vtime_now;
+	u64 now = global_state()->vtime_now, vtime;
 
 	if (t)
 		shares_join(p, t);
-	scx_bpf_dsq_insert_vtime(p, fair_queue, slice_ns, t ? vtime_place(t, &now, slice_ns) : now, enq_flags);
+	vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
+	scx_bpf_dsq_insert_vtime(p, fair_queue, slice_ns, vtime, enq_flags);
 	nr_queued++;
 	wake_idle_cpu(p);
 }
 
 void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
 {
+	struct policy_task *t = prev ? task_state(prev) : NULL;
+	u64 used;
+
+	if (t && t->share) {
+		used = vtime_of(run_ns(t, slice_ns) * SHARES_ONE, t->share);
+		if (vtime_is_first(prev, t->vtime + used, fair_queue)) {
+			prev->scx.slice = slice_ns;
+			return;
+		}
+	}
 	scx_bpf_dsq_move_to_local(fair_queue, 0);
 }
 
@@ -84,20 +96,20 @@ void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
 
 	if (!t)
 		return;
-	t->last_run_at_ns = scx_bpf_now();
+	run_begin(t);
+	/* For dispatch, which may ask before it stops. */
+	share_of(p, t);
 	vtime_begin(t, &global_state()->vtime_now);
 }
 
 void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
 {
 	struct policy_task *t = task_state(p);
-	u64 used;
 
 	if (!t)
 		return;
 	shares_join(p, t);
-	used = ns_since(t->last_run_at_ns, scx_bpf_now());
-	vtime_end(t, &global_state()->vtime_now, vtime_of(used * SHARES_ONE, share_of(p, t)));
+	vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns) * SHARES_ONE, share_of(p, t)));
 }
 
 void BPF_STRUCT_OPS(fair_cgroup_set_weight, struct cgroup *cgrp, u32 weight)

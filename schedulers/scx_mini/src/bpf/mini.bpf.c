@@ -9,7 +9,7 @@
 
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns;
+	RUN_TASK_COLUMNS;
 } __policy_state;
 
 struct policy_global {
@@ -41,8 +41,9 @@ void BPF_STRUCT_OPS(mini_enqueue, struct task_struct *p, u64 enq_flags)
 	struct policy_task *t = task_state(p);
 	u64 queue = queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p)));
 	u64 now = global_state()->vtime_now;
+	u64 vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
 
-	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, t ? vtime_place(t, &now, slice_ns) : now, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, vtime, enq_flags);
 	nr_queued++;
 	wake_idle_cpu(p);
 }
@@ -58,7 +59,7 @@ void BPF_STRUCT_OPS(mini_running, struct task_struct *p)
 
 	if (!t)
 		return;
-	t->last_run_at_ns = scx_bpf_now();
+	run_begin(t);
 	vtime_begin(t, &global_state()->vtime_now);
 }
 
@@ -68,7 +69,7 @@ void BPF_STRUCT_OPS(mini_stopping, struct task_struct *p, bool runnable)
 
 	if (t)
 		vtime_end(t, &global_state()->vtime_now,
-			  vtime_of(ns_since(t->last_run_at_ns, scx_bpf_now()), p->scx.weight));
+			  vtime_of(run_ns(t, slice_ns), p->scx.weight));
 }
 
 POLICY_DEFINE("scx_mini",

@@ -17,7 +17,7 @@
 
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns;
+	RUN_TASK_COLUMNS;
 	u64	quota_charged_at_ns;	/* up to when its cgroups have been charged, in generation quota_gen */
 	u64	quota_parked_at_ns;	/* since when it waits for a quota */
 	u32	quota_gen;
@@ -399,7 +399,7 @@ void BPF_STRUCT_OPS(quota_enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	}
 	scx_bpf_dsq_insert_vtime(p, queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
-				 t ? vtime_place(t, &clock, slice_ns) : clock, enq_flags);
+				 t ? vtime_place(t, &clock, vtime_credit(enq_flags, slice_ns)) : clock, enq_flags);
 	__sync_fetch_and_add(&nr_queued, 1);
 	wake_idle_cpu(p);
 }
@@ -472,7 +472,8 @@ void BPF_STRUCT_OPS(quota_running, struct task_struct *p)
 	if (!t)
 		return;
 	quota_open(p);
-	t->last_run_at_ns = t->quota_charged_at_ns = scx_bpf_now();
+	run_begin(t);
+	t->quota_charged_at_ns = t->last_run_at_ns;
 	t->quota_gen = scx_host.active.generation;
 	t->quota_pass = 0;
 	vtime_begin(t, &global_state()->vtime_now);
@@ -492,7 +493,7 @@ void BPF_STRUCT_OPS(quota_stopping, struct task_struct *p, bool runnable)
 	if (!t)
 		return;
 	quota_charge(p, t, now);
-	vtime_end(t, &global_state()->vtime_now, vtime_of(ns_since(t->last_run_at_ns, now), p->scx.weight));
+	vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns), p->scx.weight));
 }
 
 POLICY_DEFINE("scx_quota",

@@ -1,0 +1,4 @@
+//! See `src/bpf/book_first.bpf.c`.
+fn main() -> std::process::ExitCode {
+    book_examples::main(scx_upgrade_sdk::policy_object!("book_first"))
+}

@@ -1,0 +1,17 @@
+//! A policy is a policy wherever its object lies in memory: the linker aligns it to nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::policy_object;
+
+#[test]
+fn a_policy_is_read_at_any_address() {
+    let here = policy_object!("book_rules_1");
+    let schema = here.schema().unwrap();
+    for offset in 0..8 {
+        let mut room = vec![0; offset];
+        room.extend_from_slice(here.object());
+        let there: &'static [u8] = &room.leak()[offset..];
+        assert_eq!(Policy::new(there, "").schema().unwrap(), schema, "{offset} bytes off");
+    }
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * scx_mix: mixed deployment. Tasks of the cgroups that user space names, and of those in them, are latency-critical; all
+ * others are best-effort. The critical go first, among themselves by virtual time, and take a CPU from a best-effort task
+ * when they wake up. Best-effort tasks get what is left, and a floor: of each CPU's time at least floor_pct, whatever the
+ * critical want. So a best-effort task that holds up a critical one (a lock in the kernel) is never stopped for good.
+ *
+ * Kernel threads that are bound to a CPU count as critical: the machine waits for them.
+ */
+#include <scx_upgrade/cgroup.bpf.h>
+#include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
+
+struct policy_task {
+	VTIME_TASK_COLUMNS;
+	RUN_TASK_COLUMNS;
+} __policy_state;
+
+struct policy_cpu {
+	PREEMPT_CPU_COLUMNS;
+	u64	floor_debt_ns;		/* what best-effort tasks are owed here */
+} __policy_state;
+
+struct policy_global {
+	VTIME_CLOCK_COLUMNS;
+} __policy_state;
+
+#include <scx_upgrade/preempt.bpf.h>
+
+#define MIX_GROUPS	16
+
+/* By virtual time, each class by itself: what the one used is not held against the other. */
+POLICY_QUEUE_VTIME_PER_LLC(critical);
+POLICY_QUEUE_VTIME_PER_LLC(best_effort);
+
+/* The cgroups whose tasks are critical, by id; 0 ends the list. */
+const volatile u64 critical_ids[MIX_GROUPS];
+/* Longest time on the CPU before the next task has its turn, ns. */
+const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+/* What best-effort tasks get of each CPU at least while they want it, per cent. */
+const volatile u64 floor_pct = 5;
+
+/* Statistics. */
+u64 nr_critical, nr_best_effort, nr_preempted, nr_floor;
+
+enum mix_class {
+	MIX_CRITICAL = 1,
+	MIX_BEST_EFFORT = 2,
+};
+
+static bool mix_named(struct cgroup *cgrp)
+{
+	u64 id = cgrp->kn->id;
+	u32 i;
+
+	bpf_for(i, 0, MIX_GROUPS) {
+		u64 named = critical_ids[i & (MIX_GROUPS - 1)];
+
+		if (!named)
+			break;
+		if (named == id)
+			return true;
+	}
+	return false;
+}
+
+static __noinline int mix_class(struct task_struct *p)
+{
+	struct cgroup *cgrp, *at;
+	int class = MIX_BEST_EFFORT;
+	s32 level, i;
+
+	if (!p)
+		return class;
+	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1)
+		return MIX_CRITICAL;
+	if (!critical_ids[0])
+		return class;
+	cgrp = scx_bpf_task_cgroup(p);
+	level = cgrp->level;
+	bpf_for(i, 0, CGROUP_LEVELS) {
+		if (level < 1)
+			break;
+		at = bpf_cgroup_ancestor(cgrp, level);
+		if (!at)
+			break;
+		if (mix_named(at))
+			class = MIX_CRITICAL;
+		bpf_cgroup_release(at);
+		if (class == MIX_CRITICAL)
+			break;
+		level--;
+	}
+	bpf_cgroup_release(cgrp);
+	return class;
+}
+
+s32 BPF_STRUCT_OPS(mix_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool idle = false;
+	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+
+	if (idle)
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+	return cpu;
+}
+
+void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	u32 llc = llc_of_cpu(scx_bpf_task_cpu(p));
+	struct policy_task *t = task_state(p);
+	u64 now = global_state()->vtime_now, vtime;
+	int class = mix_class(p);
+
+	vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
+	if (class == MIX_CRITICAL) {
+		nr_critical++;
+		scx_bpf_dsq_insert_vtime(p, queue_of_llc(critical, llc), slice_ns, vtime, enq_flags);
+	} else {
+		nr_best_effort++;
+		scx_bpf_dsq_insert_vtime(p, queue_of_llc(best_effort, llc), slice_ns, vtime, enq_flags);
+	}
+	if (!wake_idle_cpu(p) && class == MIX_CRITICAL && preempt_for(p, class))
+		nr_preempted++;
+}
+
+void BPF_STRUCT_OPS(mix_dispatch, s32 cpu, struct task_struct *prev)
+{
+	struct policy_cpu *c = cpu_state(cpu);
+
+	/* A turn of theirs is owed once it is worth one. */
+	if (c && c->floor_debt_ns >= slice_ns && move_from_llcs(best_effort, cpu)) {
+		nr_floor++;
+		return;
+	}
+	if (!move_from_llcs(critical, cpu))
+		move_from_llcs(best_effort, cpu);
+}
+
+void BPF_STRUCT_OPS(mix_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
+	int class = mix_class(p);
+
+	if (!t)
+		return;
+	run_begin(t);
+	vtime_begin(t, &global_state()->vtime_now);
+	/* A turn that is owed is not taken away again. */
+	preempt_running(p, c && c->floor_debt_ns >= slice_ns ? MIX_CRITICAL : class);
+}
+
+void BPF_STRUCT_OPS(mix_stopping, struct task_struct *p, bool runnable)
+{
+	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
+	struct policy_task *t = task_state(p);
+	u64 used, owed;
+
+	preempt_stopping(p);
+	if (!t)
+		return;
+	used = run_ns(t, slice_ns);
+	vtime_end(t, &global_state()->vtime_now, vtime_of(used, p->scx.weight));
+	if (!c)
+		return;
+	if (mix_class(p) == MIX_CRITICAL) {
+		owed = c->floor_debt_ns + used * floor_pct / (100 - floor_pct);
+		/* Nobody waited: nothing is owed for it later. */
+		c->floor_debt_ns = owed < 2 * slice_ns ? owed : 2 * slice_ns;
+	} else {
+		c->floor_debt_ns = used < c->floor_debt_ns ? c->floor_debt_ns - used : 0;
+	}
+}
+
+POLICY_DEFINE("scx_mix",
+	      .select_cpu	= (void *)mix_select_cpu,
+	      .enqueue		= (void *)mix_enqueue,
+	      .dispatch		= (void *)mix_dispatch,
+	      .running		= (void *)mix_running,
+	      .stopping		= (void *)mix_stopping);

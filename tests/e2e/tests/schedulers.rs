@@ -1,0 +1,234 @@
+//! The schedulers that come with the project: every ordered pair is swapped under load, and each does what it promises, in
+//! comparison with the kernel's default scheduler in the same run.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::Write as _;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use e2e::Busy;
+use e2e::Cgroup;
+use e2e::EnabledWatch;
+use e2e::fresh;
+use e2e::load;
+use e2e::report;
+use e2e::rounds;
+use e2e::wait_until;
+use guest::reader::Reader;
+use guest::requests::Answers;
+use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::pins::Pins;
+
+const ALL: [&str; 6] = ["scx_mini", "scx_fair", "scx_lat", "scx_mix", "scx_core", "scx_quota"];
+
+/// A walk over the complete graph that takes each directed edge once: each next not yet taken, the farthest first.
+fn every_pair() -> Vec<usize> {
+    let n = ALL.len();
+    let (mut left, mut stack, mut walk) = (vec![(0..n).collect::<Vec<_>>(); n], vec![0], Vec::new());
+    left.iter_mut().enumerate().for_each(|(own, to)| to.retain(|other| *other != own));
+    while let Some(&at) = stack.last() {
+        match left[at].pop() {
+            Some(next) => stack.push(next),
+            None => walk.push(stack.pop().unwrap()),
+        }
+    }
+    walk.reverse();
+    walk
+}
+
+#[test]
+fn schedulers_swap_in_every_ordered_pair() {
+    fresh();
+    let walk = every_pair();
+    assert_eq!(walk.len(), ALL.len() * (ALL.len() - 1) + 1);
+    let load = load(300);
+    report(&["run", &format!("/bin/{}", ALL[walk[0]])]);
+    let mut reader = Reader::open(&Host::running(&Pins::open().unwrap()).unwrap()).unwrap();
+    let watch = EnabledWatch::start();
+    let mut rows = Vec::new();
+    for pair in walk.windows(2) {
+        let (from, to) = (ALL[pair[0]], ALL[pair[1]]);
+        let done = report(&["swap", &format!("/bin/{to}")]);
+        let carried: Vec<_> = done
+            .columns
+            .iter()
+            .filter(|row| row.fate == "carried" || row.fate == "converted")
+            .map(|row| row.column.clone())
+            .collect();
+        // Who has had how much is known to each of them.
+        for column in ["vtime", "vtime_lag_ns", "vtime_now", "last_run_at_ns"] {
+            assert!(carried.iter().any(|c| c == column), "{from} to {to}: {column} is not among {carried:?}");
+        }
+        rows.push(format!("| {from} | {to} | {} |\n", carried.join(", ")));
+        assert_eq!(reader.classes().unwrap().fair, 0, "{from} to {to}: tasks in the fair class");
+        let before = load.progress();
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    }
+    let known = include_str!("../../../docs/schedulers.md");
+    let pairs =
+        known.split("<!-- pairs:begin -->\n").nth(1).unwrap().split("<!-- pairs:end -->").next().unwrap();
+    rows.sort();
+    let table = format!("| from | to | carried |\n| --- | --- | --- |\n{}", rows.concat());
+    assert_eq!(pairs, table, "docs/schedulers.md says otherwise");
+    watch.finish();
+    load.stop().unwrap();
+    fresh();
+}
+
+/// Requests in a cgroup, for some seconds.
+fn requests(group: &Cgroup, seconds: f64) -> Answers {
+    let mut child = Command::new("/bin/requests")
+        .args(["--wait", "--seconds", &seconds.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    group.take(child.id() as i32);
+    child.stdin.take().unwrap().write_all(b"x").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success());
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+/// Requests under the default scheduler and under `binary`, turn by turn; the 99th percentiles of both, and the CPU time
+/// that others had meanwhile.
+fn compare(
+    binary: &[&str],
+    group: &Cgroup,
+    others: &Cgroup,
+    turns: u32,
+) -> Vec<((Answers, u64), (Answers, u64))> {
+    let measure = || {
+        let before = others.usage_us();
+        let answers = requests(group, 3.0);
+        (answers, others.usage_us() - before)
+    };
+    let turn = |_| {
+        fresh();
+        let default = measure();
+        let mut policy = Command::new(format!("/bin/{}", binary[0]))
+            .args(&binary[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_until("it runs", || scx_upgrade_sdk::kernel::state() == "enabled");
+        std::thread::sleep(Duration::from_millis(500));
+        let own = measure();
+        e2e::kill(policy.id() as i32, libc::SIGINT);
+        policy.wait().unwrap();
+        println!("default {default:?}, {} {own:?}", binary[0]);
+        (default, own)
+    };
+    let all = (0..turns).map(turn).collect();
+    fresh();
+    all
+}
+
+#[test]
+#[ignore = "a measurement that wants a machine of its own"]
+fn mix_answers_the_critical_sooner_and_the_rest_advance() {
+    fresh();
+    Cgroup::root().share_cpu();
+    let (critical, rest) = (Cgroup::new("mix_critical"), Cgroup::new("mix_rest"));
+    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
+    let option = critical.path().to_str().unwrap().to_owned();
+    let turns = compare(&["scx_mix", "--critical", &option], &critical, &rest, 5);
+    for ((default, _), (own, advanced)) in &turns {
+        assert!(own.p99_us <= 0.9 * default.p99_us, "{} us, by default {} us", own.p99_us, default.p99_us);
+        assert!(*advanced > 100_000, "best-effort tasks had {advanced} us in 3 s");
+    }
+    drop(hogs);
+}
+
+#[test]
+#[ignore = "a measurement that wants a machine of its own"]
+fn lat_answers_sooner_beside_a_build() {
+    fresh();
+    Cgroup::root().share_cpu();
+    let (group, rest) = (Cgroup::new("lat_some"), Cgroup::new("lat_rest"));
+    // As a build: processes that compute, more than there are CPUs, and others that come and go.
+    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
+    let load = load(100);
+    load.pids().for_each(|pid| rest.take(pid as i32));
+    let turns = compare(&["scx_lat"], &group, &rest, rounds(5));
+    let better = turns.iter().filter(|((default, _), (own, _))| own.p99_us < default.p99_us).count();
+    assert!(better * 2 > turns.len(), "{better} of {}", turns.len());
+    drop(hogs);
+    load.stop().unwrap();
+}
+
+#[test]
+fn fair_keeps_the_shares_of_nested_cgroups() {
+    fresh();
+    Cgroup::root().share_cpu();
+    let group = |name: &str, weight| {
+        let group = Cgroup::new(name);
+        group.set_weight(weight);
+        group
+    };
+    // Three levels. Each leaf has as many hogs as there are CPUs, so none is short of tasks for its share.
+    let (a, b) = (group("fair_a", 100), group("fair_b", 200));
+    a.share_cpu();
+    let (a1, a2) = (group("fair_a/one", 300), group("fair_a/two", 100));
+    a1.share_cpu();
+    let (a1x, a1y) = (group("fair_a/one/x", 100), group("fair_a/one/y", 200));
+    let leaves = [(&a1x, 1.0 / 12.0), (&a1y, 1.0 / 6.0), (&a2, 1.0 / 12.0), (&b, 2.0 / 3.0)];
+    report(&["run", "/bin/scx_mini"]);
+    // Some are taken over while they run: nobody told it of any cgroup. The others come later.
+    let first = [Busy::start(&a1x), Busy::start(&a1x)];
+    report(&["swap", "/bin/scx_fair"]);
+    let hogs: Vec<_> =
+        leaves[1..].iter().flat_map(|(leaf, _)| [Busy::start(leaf), Busy::start(leaf)]).collect();
+    let watch = EnabledWatch::start();
+    std::thread::sleep(Duration::from_secs(2));
+    let before = leaves.map(|(leaf, _)| leaf.usage_us());
+    std::thread::sleep(Duration::from_secs(20));
+    let used: Vec<_> = leaves.iter().zip(before).map(|((leaf, _), old)| leaf.usage_us() - old).collect();
+    watch.finish();
+    let all: u64 = used.iter().sum();
+    for ((leaf, share), used) in leaves.iter().zip(&used) {
+        let got = *used as f64 / all as f64;
+        println!("{}: {got:.4} of {share:.4}", leaf.path().display());
+    }
+    for ((leaf, share), used) in leaves.iter().zip(&used) {
+        let got = *used as f64 / all as f64;
+        assert!((got / share - 1.0).abs() < 0.03, "{}: {got:.4} of {share:.4}", leaf.path().display());
+    }
+    drop((first, hogs));
+    drop((a, b));
+    fresh();
+}
+
+/// What the template makes, started and swapped in as its README says, each over the one before.
+#[test]
+fn schedulers_from_the_template_run_and_swap() {
+    fresh();
+    let load = load(100);
+    report(&["run", "/bin/generated-fair"]);
+    let watch = EnabledWatch::start();
+    for next in ["llc", "cgroup", "fair", "cgroup", "llc", "fair"] {
+        report(&["swap", &format!("/bin/generated-{next}")]);
+        let before = load.progress();
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    }
+    watch.finish();
+    load.stop().unwrap();
+    fresh();
+}
+
+#[test]
+fn schedulers_attach_directly() {
+    for binary in ALL {
+        fresh();
+        let load = load(100);
+        let path = format!("/bin/{binary}");
+        let mut direct = e2e::start_by_hand(&path, &["--direct"]);
+        let before = load.progress();
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+        e2e::kill(direct.id() as i32, libc::SIGINT);
+        assert!(direct.wait().unwrap().success(), "{binary}");
+        load.stop().unwrap();
+    }
+}
