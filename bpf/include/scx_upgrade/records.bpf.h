@@ -110,6 +110,37 @@ SCX_DEFINE_BRING_UP(global, SCX_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
 #define scx_is_stale(rec)	(*(volatile u32 *)&(rec)->stamp != scx_host.active.epoch)
 
 /*
+ * What an access does about a stale record. Global functions, which the verifier follows once for each program and not
+ * again at each access: the interpreter is most of what it has to follow. That is why they are told whose record it is,
+ * and look it up once more: a global function can be handed no record.
+ */
+int scx_catch_up_task(struct task_struct *p __arg_trusted __arg_nullable)
+{
+	struct scx_task_record *rec = p ? bpf_task_storage_get(&scx_task_records, p, 0, 0) : NULL;
+
+	return rec ? scx_bring_up_task(rec) : 0;
+}
+
+int scx_catch_up_cgroup(struct cgroup *cgrp __arg_trusted __arg_nullable)
+{
+	struct scx_cgroup_record *rec = cgrp ? bpf_cgrp_storage_get(&scx_cgroup_records, cgrp, 0, 0) : NULL;
+
+	return rec ? scx_bring_up_cgroup(rec) : 0;
+}
+
+int scx_catch_up_cpu(u32 cpu)
+{
+	struct scx_cpu_record *rec = bpf_map_lookup_elem(&scx_cpu_records, &cpu);
+
+	return rec ? scx_bring_up_cpu(rec) : 0;
+}
+
+int scx_catch_up_global(void)
+{
+	return scx_bring_up_global(&scx_global_record);
+}
+
+/*
  * The record of @p, up to date, or NULL when there is no memory for one. Creating on demand covers the tasks that no
  * walk can see: dying ones that have left the task list still pass through ops.
  */
@@ -119,7 +150,7 @@ static __always_inline struct scx_task_record *scx_task_record(struct task_struc
 
 	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (rec && unlikely(scx_is_stale(rec)))
-		scx_bring_up_task(rec);
+		scx_catch_up_task(p);
 	return rec;
 }
 
@@ -130,7 +161,7 @@ static __always_inline struct scx_cgroup_record *scx_cgroup_record(struct cgroup
 
 	rec = bpf_cgrp_storage_get(&scx_cgroup_records, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (rec && unlikely(scx_is_stale(rec)))
-		scx_bring_up_cgroup(rec);
+		scx_catch_up_cgroup(cgrp);
 	return rec;
 }
 
@@ -140,7 +171,7 @@ static __always_inline struct scx_cpu_record *scx_cpu_record(u32 cpu)
 	struct scx_cpu_record *rec = bpf_map_lookup_elem(&scx_cpu_records, &cpu);
 
 	if (rec && unlikely(scx_is_stale(rec)))
-		scx_bring_up_cpu(rec);
+		scx_catch_up_cpu(cpu);
 	return rec;
 }
 
@@ -148,7 +179,7 @@ static __always_inline struct scx_cpu_record *scx_cpu_record(u32 cpu)
 static __always_inline struct scx_global_record *scx_the_global_record(void)
 {
 	if (unlikely(scx_is_stale(&scx_global_record)))
-		scx_bring_up_global(&scx_global_record);
+		scx_catch_up_global();
 	return &scx_global_record;
 }
 

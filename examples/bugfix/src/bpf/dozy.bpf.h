@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * dozy: the task with the smallest virtual time runs next. All of it but dozy_place(), which the version defines that
+ * includes this.
+ */
+#include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
+
+struct policy_task {
+	VTIME_TASK_COLUMNS;
+	RUN_TASK_COLUMNS;
+	u64	waits_since_ns;		/* 0 if it does not wait for a CPU */
+} __policy_state;
+
+struct policy_global {
+	VTIME_CLOCK_COLUMNS;
+} __policy_state;
+
+POLICY_QUEUE_VTIME(waiting);
+
+/* Longest time on the CPU before the next task has its turn, ns. */
+const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+
+/* The longest that a task has waited for its turn under this version, ns. Two CPUs may race: it is for people. */
+u64 longest_wait_ns;
+
+/* Where on the queue @t is to wait, when the clock shows @now. */
+static __always_inline u64 dozy_place(struct policy_task *t, u64 now, u64 enq_flags);
+
+s32 BPF_STRUCT_OPS(dozy_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool idle = false;
+	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+
+	if (idle)
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+	return cpu;
+}
+
+void BPF_STRUCT_OPS(dozy_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	struct policy_task *t = task_state(p);
+	u64 now = global_state()->vtime_now;
+
+	if (t)
+		t->waits_since_ns = scx_bpf_now();
+	scx_bpf_dsq_insert_vtime(p, waiting, slice_ns, t ? dozy_place(t, now, enq_flags) : now, enq_flags);
+	wake_idle_cpu(p);
+}
+
+void BPF_STRUCT_OPS(dozy_dispatch, s32 cpu, struct task_struct *prev)
+{
+	scx_bpf_dsq_move_to_local(waiting, 0);
+}
+
+void BPF_STRUCT_OPS(dozy_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+	u64 waited;
+
+	if (!t)
+		return;
+	run_begin(t);
+	vtime_begin(t, &global_state()->vtime_now);
+	waited = ns_since(t->waits_since_ns, t->last_run_at_ns);
+	t->waits_since_ns = 0;
+	if (waited > longest_wait_ns)
+		longest_wait_ns = waited;
+}
+
+void BPF_STRUCT_OPS(dozy_stopping, struct task_struct *p, bool runnable)
+{
+	struct policy_task *t = task_state(p);
+
+	if (t)
+		vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns), p->scx.weight));
+}
+
+POLICY_DEFINE("dozy",
+	      .select_cpu	= (void *)dozy_select_cpu,
+	      .enqueue		= (void *)dozy_enqueue,
+	      .dispatch		= (void *)dozy_dispatch,
+	      .running		= (void *)dozy_running,
+	      .stopping		= (void *)dozy_stopping);
