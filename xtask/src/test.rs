@@ -27,8 +27,26 @@ use crate::{
 /// that still is to work.
 const MATRIX: &[&str] = &["7.3+", "7.0", "6.18|6.16"];
 
-/// Suites that need a machine with SMT. They have one to themselves.
-const SMT_SUITES: &[&str] = &["scx_core"];
+/// Suites that have a machine to themselves, and what is special about it.
+const SPECIAL: &[(&str, Special)] = &[("scx_core", Special::Smt), ("latency", Special::Counted)];
+
+/// What a machine can have that others have not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Special {
+    /// Two CPUs a core.
+    Smt,
+    /// A clock that counts instructions, and one CPU.
+    Counted,
+}
+
+impl Special {
+    fn words(self) -> &'static str {
+        match self {
+            Special::Smt => " with SMT",
+            Special::Counted => " by a clock that counts instructions",
+        }
+    }
+}
 
 /// Options of the verb.
 #[derive(Args)]
@@ -213,21 +231,17 @@ fn on_kernel(
     programs: &Programs,
     suites: &[Artifact],
 ) {
-    let (smt, plain): (Vec<_>, Vec<_>) =
-        suites.iter().partition(|suite| SMT_SUITES.contains(&suite.name.as_str()));
-    let version = kernel.version.clone();
-    let mut boot = |name: String, suites: &[&Artifact], machine: &Machine| {
-        let how = How { options, share, machine, name: &name };
-        on_machine(score, &how, kernel.clone(), programs, suites);
-    };
-    // A machine for nothing takes its time too, where only some tests are wanted.
+    let special =
+        |suite: &Artifact| SPECIAL.iter().find(|(name, _)| *name == suite.name).map(|(_, special)| *special);
     let filters = filters(options, share);
-    if !smt.iter().all(|suite| is_empty(suite, &filters)) {
-        let machine = Machine { smt: 2, ..options.machine.clone() };
-        boot(format!("end-to-end suites with SMT on {version}"), &smt, &machine);
-    }
-    if !plain.iter().all(|suite| is_empty(suite, &filters)) {
-        boot(format!("end-to-end suites on {version}"), &plain, &options.machine);
+    for kind in [Some(Special::Smt), Some(Special::Counted), None] {
+        let of_kind: Vec<_> = suites.iter().filter(|suite| special(suite) == kind).collect();
+        // A machine for nothing takes its time too, where only some tests are wanted.
+        if of_kind.iter().any(|suite| !is_empty(suite, &filters)) {
+            let words = kind.map_or("", Special::words);
+            let name = format!("end-to-end suites on {}{words}", kernel.version);
+            on_machine(score, &How { options, share, kind, name: &name }, kernel.clone(), programs, &of_kind);
+        }
     }
 }
 
@@ -250,7 +264,7 @@ fn is_empty(suite: &Artifact, filters: &[&str]) -> bool {
 struct How<'a> {
     options: &'a Options,
     share: Share,
-    machine: &'a Machine,
+    kind: Option<Special>,
     name: &'a str,
 }
 
@@ -262,7 +276,12 @@ fn on_machine(score: &mut Score, how: &How, kernel: Kernel, programs: &Programs,
         if how.share != Share::All {
             job.env.push(("SCX_UPGRADE_ROUNDS".to_owned(), "quarter".to_owned()));
         }
-        let vm = lab_run::machine(kernel, programs.init()?, how.machine);
+        let mut machine = how.options.machine.clone();
+        if how.kind == Some(Special::Smt) {
+            machine.smt = 2;
+        }
+        let mut vm = lab_run::machine(kernel, programs.init()?, &machine);
+        vm.icount = how.kind == Some(Special::Counted);
         let outcome = lab_run::boot(&vm, &job, |bytes| tally.feed(bytes))?;
         let mut complaints = judge(&outcome, &tally, suites);
         complaints.extend(stalls(&outcome)?);

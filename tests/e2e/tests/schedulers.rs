@@ -2,9 +2,6 @@
 //! comparison with the kernel's default scheduler in the same run.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::Write as _;
-use std::process::Command;
-use std::process::Stdio;
 use std::time::Duration;
 
 use e2e::Busy;
@@ -13,10 +10,8 @@ use e2e::EnabledWatch;
 use e2e::fresh;
 use e2e::load;
 use e2e::report;
-use e2e::rounds;
 use e2e::wait_until;
 use guest::reader::Reader;
-use guest::requests::Answers;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 
@@ -74,89 +69,6 @@ fn schedulers_swap_in_every_ordered_pair() {
     watch.finish();
     load.stop().unwrap();
     fresh();
-}
-
-/// Requests in a cgroup, for some seconds.
-fn requests(group: &Cgroup, seconds: f64) -> Answers {
-    let mut child = Command::new("/bin/requests")
-        .args(["--wait", "--seconds", &seconds.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    group.take(child.id() as i32);
-    child.stdin.take().unwrap().write_all(b"x").unwrap();
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.success());
-    serde_json::from_slice(&out.stdout).unwrap()
-}
-
-/// Requests under the default scheduler and under `binary`, turn by turn; the 99th percentiles of both, and the CPU time
-/// that others had meanwhile.
-fn compare(
-    binary: &[&str],
-    group: &Cgroup,
-    others: &Cgroup,
-    turns: u32,
-) -> Vec<((Answers, u64), (Answers, u64))> {
-    let measure = || {
-        let before = others.usage_us();
-        let answers = requests(group, 3.0);
-        (answers, others.usage_us() - before)
-    };
-    let turn = |_| {
-        fresh();
-        let default = measure();
-        let mut policy = Command::new(format!("/bin/{}", binary[0]))
-            .args(&binary[1..])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        wait_until("it runs", || scx_upgrade_sdk::kernel::state() == "enabled");
-        std::thread::sleep(Duration::from_millis(500));
-        let own = measure();
-        e2e::kill(policy.id() as i32, libc::SIGINT);
-        policy.wait().unwrap();
-        println!("default {default:?}, {} {own:?}", binary[0]);
-        (default, own)
-    };
-    let all = (0..turns).map(turn).collect();
-    fresh();
-    all
-}
-
-#[test]
-#[ignore = "a measurement that wants a machine of its own"]
-fn mix_answers_the_critical_sooner_and_the_rest_advance() {
-    fresh();
-    Cgroup::root().share_cpu();
-    let (critical, rest) = (Cgroup::new("mix_critical"), Cgroup::new("mix_rest"));
-    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
-    let option = critical.path().to_str().unwrap().to_owned();
-    let turns = compare(&["scx_mix", "--critical", &option], &critical, &rest, 5);
-    for ((default, _), (own, advanced)) in &turns {
-        assert!(own.p99_us <= 0.9 * default.p99_us, "{} us, by default {} us", own.p99_us, default.p99_us);
-        assert!(*advanced > 100_000, "best-effort tasks had {advanced} us in 3 s");
-    }
-    drop(hogs);
-}
-
-#[test]
-#[ignore = "a measurement that wants a machine of its own"]
-fn lat_answers_sooner_beside_a_build() {
-    fresh();
-    Cgroup::root().share_cpu();
-    let (group, rest) = (Cgroup::new("lat_some"), Cgroup::new("lat_rest"));
-    // As a build: processes that compute, more than there are CPUs, and others that come and go.
-    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
-    let load = load(100);
-    load.pids().for_each(|pid| rest.take(pid as i32));
-    let turns = compare(&["scx_lat"], &group, &rest, rounds(5));
-    let better = turns.iter().filter(|((default, _), (own, _))| own.p99_us < default.p99_us).count();
-    assert!(better * 2 > turns.len(), "{better} of {}", turns.len());
-    drop(hogs);
-    load.stop().unwrap();
 }
 
 #[test]
