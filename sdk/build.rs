@@ -1,7 +1,9 @@
-//! Compiles the host, the sweep that gets its plan as instructions, and what reads and writes records for snapshots.
+//! Compiles the host, the sweep that gets its plan as instructions, and what reads and writes records for snapshots,
+//! and what the guard sees during probation.
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     scx_upgrade_build::policy("host", "../bpf/host.bpf.c")?;
     scx_upgrade_build::policy("compiled", "../bpf/compiled.bpf.c")?;
     scx_upgrade_build::policy("snapshot", "../bpf/snapshot.bpf.c")?;
+    scx_upgrade_build::policy("guard", "../bpf/guard.bpf.c")?;
     Ok(())
 }

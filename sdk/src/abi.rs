@@ -178,6 +178,8 @@ pub struct HostData {
     pub cgroup_numbers: u32,
     /// Tasks that the host's dispatch took from orphans.
     pub orphans_served: u32,
+    /// What a policy says of itself: its generation in the upper half, its reason in the lower.
+    pub unhealthy: u64,
     /// CPUs that there can be.
     pub nr_cpus: u32,
     /// LLCs.

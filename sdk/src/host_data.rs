@@ -104,6 +104,13 @@ impl Mapped {
         unsafe { self.at::<u64>(offset).write_volatile(load) }
     }
 
+    /// What the running policy says of itself: its own reason, 0 if nothing is wrong.
+    pub fn unhealthy(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        let word = unsafe { self.at::<u64>(offset_of!(HostData, unhealthy)).read_volatile() };
+        if (word >> 32) as u32 == self.active().generation { word as u32 } else { 0 }
+    }
+
     /// The machine: how many CPUs there can be, their LLCs and cores. Before attach.
     pub(crate) fn set_topology(&self, topology: &Topology) {
         let tables = [

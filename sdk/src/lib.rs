@@ -33,6 +33,7 @@ mod bpf;
 mod compiled;
 pub mod direct;
 pub mod error;
+pub mod guard;
 mod hold;
 pub mod host;
 pub mod host_data;

@@ -42,7 +42,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let programs = build::all()?;
     let mut suites = test::suites()?;
     suites.retain(|suite| suite.name == SUITE);
-    let mut job = test::job(&programs, &suites.iter().collect::<Vec<_>>(), options.filter.as_deref().as_slice())?;
+    let mut job =
+        test::job(&programs, &suites.iter().collect::<Vec<_>>(), options.filter.as_deref().as_slice())?;
     job.env.push(("SCX_UPGRADE_TRANSCRIPTS".to_owned(), "/out".to_owned()));
     job.collect = true;
     let vm = lab_run::machine(kernel, programs.init()?, &options.machine);

@@ -33,12 +33,6 @@ struct {
 
 static u64 policy_alarm(u64 now);
 
-/* Is this the policy that runs? An op in flight may belong to one that has just been replaced. */
-static __always_inline bool policy_is_active(void)
-{
-	return scx_host.callers[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)] == scx_sdk.load;
-}
-
 static __always_inline u64 alarm_delay(u64 wanted)
 {
 	if (wanted > ALARM_LATEST_NS)

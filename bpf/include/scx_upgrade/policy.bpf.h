@@ -123,6 +123,12 @@ static __always_inline u32 nr_cgroup_queues(void)
 
 const volatile struct scx_sdk scx_sdk SEC(".rodata.scx_sdk") = { .abi = SCX_UPGRADE_ABI };
 
+/* Is this the policy that runs? An op in flight may belong to one that has just been replaced. */
+static __always_inline bool policy_is_active(void)
+{
+	return scx_host.callers[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)] == scx_sdk.load;
+}
+
 struct policy_task;
 struct policy_cgroup;
 struct policy_cpu;

@@ -19,8 +19,11 @@ use guest::requests::Answers;
 /// How often each is measured.
 const TURNS: usize = 5;
 /// Long enough for 400 requests: the 99th percentile has four above it.
-const SECONDS: &str = "2";
-const PERIOD_US: &str = "5000";
+const SECONDS: &str = "1";
+const PERIOD_US: &str = "2500";
+const WORK_US: &str = "200";
+/// Averages and queues are to be those of the load when a measurement begins.
+const CALM: Duration = Duration::from_millis(300);
 
 /// What one measurement gave.
 #[derive(Debug)]
@@ -30,11 +33,13 @@ struct Seen {
     others_us: u64,
 }
 
-/// Send requests within `group`.
+/// Send requests within `group`. The others stand still but for that time: a policy is loaded sooner without them.
 fn measure(group: &Cgroup, others: &Cgroup) -> Seen {
+    others.set("cgroup.freeze", "0");
+    std::thread::sleep(CALM);
     let before = others.usage_us();
     let mut child = Command::new("/bin/requests")
-        .args(["--wait", "--seconds", SECONDS, "--period-us", PERIOD_US])
+        .args(["--wait", "--seconds", SECONDS, "--period-us", PERIOD_US, "--work-us", WORK_US])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -43,7 +48,9 @@ fn measure(group: &Cgroup, others: &Cgroup) -> Seen {
     child.stdin.take().unwrap().write_all(b"x").unwrap();
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success());
-    Seen { answers: serde_json::from_slice(&out.stdout).unwrap(), others_us: others.usage_us() - before }
+    let others_us = others.usage_us() - before;
+    others.set("cgroup.freeze", "1");
+    Seen { answers: serde_json::from_slice(&out.stdout).unwrap(), others_us }
 }
 
 /// Under the default scheduler, then under the policy, and so on.
@@ -58,8 +65,6 @@ fn compare(policy: &[&str], group: &Cgroup, others: &Cgroup) -> Vec<(Seen, Seen)
             .spawn()
             .unwrap();
         wait_until("it runs", || scx_upgrade_sdk::kernel::state() == "enabled");
-        // Its averages are to be of this load.
-        std::thread::sleep(Duration::from_millis(500));
         let own = measure(group, others);
         e2e::kill(process.id() as i32, libc::SIGINT);
         process.wait().unwrap();
@@ -81,6 +86,7 @@ fn mix_answers_the_critical_sooner_and_the_rest_advance() {
     // The same weight, which the default scheduler goes by.
     let (critical, rest) = (Cgroup::new("mix_critical"), Cgroup::new("mix_rest"));
     let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
+    rest.set("cgroup.freeze", "1");
     let option = critical.path().to_str().unwrap().to_owned();
     for (default, own) in compare(&["scx_mix", "--critical", &option], &critical, &rest) {
         let (old, new) = (default.answers.p99_us, own.answers.p99_us);
@@ -93,18 +99,21 @@ fn mix_answers_the_critical_sooner_and_the_rest_advance() {
 #[test]
 fn lat_answers_sooner_beside_a_build() {
     fresh();
-    // All in one cgroup, as where nobody has sorted them: processes that compute, more than there are CPUs, and others
-    // that come, go, talk and wait.
-    let group = Cgroup::new("lat");
-    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&group)).collect();
+    Cgroup::root().set("cgroup.subtree_control", "-cpu");
+    // Nobody has sorted them: without the cpu controller these cgroups have no weights. Processes that compute, more than
+    // there are CPUs, and others that come, go, talk and wait.
+    let (some, rest) = (Cgroup::new("lat_some"), Cgroup::new("lat_rest"));
     let mut spec = LoadSpec::mixed(60);
     spec.program = Some("/bin/load".into());
     let load = Load::start(spec).unwrap();
-    load.pids().for_each(|pid| group.take(pid as i32));
-    for (default, own) in compare(&["scx_lat"], &group, &group) {
+    load.pids().for_each(|pid| rest.take(pid as i32));
+    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
+    rest.set("cgroup.freeze", "1");
+    for (default, own) in compare(&["scx_lat"], &some, &rest) {
         let (old, new) = (default.answers.p99_us, own.answers.p99_us);
         assert!(new < old, "{new} us, by default {old} us");
     }
+    rest.set("cgroup.freeze", "0");
     drop(hogs);
     load.stop().unwrap();
 }
