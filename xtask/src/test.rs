@@ -236,6 +236,10 @@ fn on_kernel(
     let filters = filters(options, share);
     for kind in [Some(Special::Smt), Some(Special::Counted), None] {
         let of_kind: Vec<_> = suites.iter().filter(|suite| special(suite) == kind).collect();
+        // Latencies are of our schedulers and of the kernel's default one, and take long by that clock: once is enough.
+        if kind == Some(Special::Counted) && share != Share::All {
+            continue;
+        }
         // A machine for nothing takes its time too, where only some tests are wanted.
         if of_kind.iter().any(|suite| !is_empty(suite, &filters)) {
             let words = kind.map_or("", Special::words);
