@@ -65,8 +65,8 @@ pub struct Options {
     quick: bool,
     #[command(flatten)]
     machine: Machine,
-    /// Run only tests whose names contain this.
-    filter: Option<String>,
+    /// Run only tests whose names contain one of these.
+    filter: Vec<String>,
 }
 
 /// What has been counted so far. A step that is no test program counts as one failure when it fails.
@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     setup::packages(!options.host_only)?;
     let mut score = Score::default();
     if !options.lab_only {
-        without_the_lab(&mut score, options.filter.as_deref());
+        without_the_lab(&mut score, &options.filter);
     }
     if !options.host_only
         && let Err(error) = guest_tests(&mut score, options)
@@ -118,7 +118,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 /// Style, host tests, documentation.
-fn without_the_lab(score: &mut Score, filter: Option<&str>) {
+fn without_the_lab(score: &mut Score, filter: &[String]) {
     score.step("format", || cargo::run(&["fmt", "--all", "--check"], &[]));
     score.step("lint", || {
         cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
@@ -130,14 +130,15 @@ fn without_the_lab(score: &mut Score, filter: Option<&str>) {
     cargo_tests(score, "documentation, the book", &["--package", "book"], filter);
 }
 
-fn host_tests(score: &mut Score, filter: Option<&str>) {
+fn host_tests(score: &mut Score, filter: &[String]) {
     let all_others = ["--workspace", "--exclude", "e2e", "--exclude", "book"];
     cargo_tests(score, "host tests", &all_others, filter);
 }
 
-fn cargo_tests(score: &mut Score, name: &str, packages: &[&str], filter: Option<&str>) {
+fn cargo_tests(score: &mut Score, name: &str, packages: &[&str], filter: &[String]) {
     let mut arguments = [&["test", "--no-fail-fast"], packages].concat();
-    arguments.extend(filter);
+    arguments.push("--");
+    arguments.extend(filter.iter().map(String::as_str));
     let mut tally = Tally::default();
     let done = stage(name, || cargo::run_tests(&arguments, &mut tally));
     score.tally.add(&tally);
@@ -251,11 +252,10 @@ fn on_kernel(
 
 /// Parts of the names of the tests that are wanted; none where all are.
 fn filters(options: &Options, share: Share) -> Vec<&str> {
-    match (&options.filter, share) {
-        (Some(filter), _) => vec![filter.as_str()],
-        (None, Share::Selection) => OLDEST.to_vec(),
-        (None, _) => Vec::new(),
+    if options.filter.is_empty() && share == Share::Selection {
+        return OLDEST.to_vec();
     }
+    options.filter.iter().map(String::as_str).collect()
 }
 
 /// Has the suite no test that is wanted? Listing runs none.
