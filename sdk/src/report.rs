@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use state_migrate::Plan;
 use state_migrate::QueueRow;
 use state_migrate::Row;
 
@@ -110,6 +111,14 @@ impl Report {
         self.timings.commit_ns = switched.commit_ns;
         self.timings.attach_ns = switched.attach_ns;
         self.timings.gap_ns = switched.gap_ns;
+    }
+
+    /// What the plan did to columns. Of a scope that it has no steps for the sweep is not told: it changed nothing.
+    pub(crate) fn tell(&mut self, plan: &Plan) {
+        self.columns = plan.rows();
+        let has_steps =
+            |scope: &str| plan.steps.iter().any(|(s, steps)| s.to_string() == scope && !steps.is_empty());
+        self.swept.retain(|swept| has_steps(&swept.scope));
     }
 
     pub(crate) fn new(generation: &Generation, from: Option<String>) -> Report {

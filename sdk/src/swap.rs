@@ -136,7 +136,7 @@ pub fn swap(host: &mut Host, policy: &Policy, may_reattach: bool) -> Result<(Loa
     let load_ns = clock.lap();
 
     // A swap that changes no record needs no new epoch, and so no sweep.
-    let scopes = scopes_with_steps(&plan);
+    let scopes = scopes_to_sweep(&plan);
     let after =
         Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
     // A reattach makes all queues anew.
@@ -152,7 +152,7 @@ pub fn swap(host: &mut Host, policy: &Policy, may_reattach: bool) -> Result<(Loa
 
     let sweeper = Sweeper { compiled: compiled.as_ref(), slot: caller(&plan) };
     finish(host, &mut report, scopes, sweeper, &mut clock)?;
-    report.columns = plan.rows();
+    report.tell(&plan);
     report.queues = queue_rows;
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;
@@ -265,7 +265,7 @@ pub fn rollback(pins: &Pins, may_reattach: bool) -> Result<Report> {
     let mut books = host.registry.clone();
     let Back { plan, hold } = hold::plan_back(&mut books, before.slot, generation.slot, in_place)?;
     let plan_ns = clock.lap();
-    let scopes = scopes_with_steps(&plan);
+    let scopes = scopes_to_sweep(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
     let way = match &kernel {
@@ -296,7 +296,7 @@ pub fn rollback(pins: &Pins, may_reattach: bool) -> Result<Report> {
 
     let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
     finish(&mut host, &mut report, scopes, sweeper, &mut clock)?;
-    report.columns = plan.rows();
+    report.tell(&plan);
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();
     Ok(report)
@@ -455,9 +455,11 @@ fn rehearse(host: &Host) {
     let _ = commit(host, host.data.active());
 }
 
-/// The scopes whose records the plan changes.
-pub(crate) fn scopes_with_steps(plan: &Plan) -> Vec<&'static ScopeParts> {
-    SCOPES.iter().filter(|s| plan.steps.get(&s.scope).is_some_and(|steps| !steps.is_empty())).collect()
+/// The scopes to sweep: none, if the plan changes no record; else all. A record of a scope that the plan has no steps for
+/// is brought up to date as well: one that nobody touches for as many epochs as plans are kept would be taken for one whose
+/// plans are gone.
+pub(crate) fn scopes_to_sweep(plan: &Plan) -> Vec<&'static ScopeParts> {
+    if plan.steps.values().all(Vec::is_empty) { Vec::new() } else { SCOPES.iter().collect() }
 }
 
 /// The plan in instructions, for the sweep of many tasks. A kernel that does not take it costs time, nothing else.

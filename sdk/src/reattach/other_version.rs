@@ -185,7 +185,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let generation = swap::settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, number);
     let load_ns = clock.lap();
 
-    let scopes = swap::scopes_with_steps(&plan);
+    let scopes = swap::scopes_to_sweep(&plan);
     let epoch = old.active.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot, generation: number, epoch };
     books.flags = flags;
@@ -205,7 +205,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     host.registry.layout.evict(old.active.slot.into());
     host.save()?;
 
-    report.columns = plan.rows();
+    report.tell(&plan);
     report.queues = queue_rows;
     report.timings.open_ns = open_ns;
     report.timings.plan_ns = plan_ns;

@@ -14,6 +14,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use e2e::Busy;
 use e2e::Cgroup;
 use e2e::EnabledWatch;
 use e2e::PINS;
@@ -157,13 +158,18 @@ impl World {
     fn begin() -> World {
         fresh();
         let load = sleepy_load(300, 5.0);
-        let groups = vec![Cgroup::root(), Cgroup::new("convert-x"), Cgroup::new("convert-y")];
+        let mut groups = vec![Cgroup::root(), Cgroup::new("convert-x"), Cgroup::new("convert-y")];
         for (i, pid) in load.pids().enumerate() {
             groups[i % groups.len()].take(pid as i32);
         }
         report(&["run", V1]);
+        // One that has been used, and then no op looks at for all of the walk.
+        let idle = Cgroup::new("convert-idle");
+        let busy = Busy::start(&idle);
         let begin = load.progress();
         wait_until("tasks have run", || load.progress().stuck_since(&begin).is_empty());
+        drop(busy);
+        groups.push(idle);
         let reader = Reader::open(&host()).unwrap();
         World { load, reader, groups, watch: EnabledWatch::start(), asleep: 0, ran: 0, others: 0 }
     }

@@ -96,18 +96,22 @@ fn fair_keeps_the_shares_of_nested_cgroups() {
     let watch = EnabledWatch::start();
     std::thread::sleep(Duration::from_secs(2));
     let before = leaves.map(|(leaf, _)| leaf.usage_us());
-    std::thread::sleep(Duration::from_secs(20));
-    let used: Vec<_> = leaves.iter().zip(before).map(|((leaf, _), old)| leaf.usage_us() - old).collect();
+    // What a turn that ends late gives one of them is bounded, so what it does to the shares gets less and less. A CPU that
+    // is emulated may lose its own CPU for the length of many turns.
+    let shares = || {
+        let used = leaves.iter().zip(before).map(|((leaf, _), old)| leaf.usage_us() - old);
+        let used: Vec<_> = used.collect();
+        let all = used.iter().sum::<u64>() as f64;
+        used.into_iter().zip(&leaves).map(|(used, (_, share))| used as f64 / all / share).collect::<Vec<_>>()
+    };
+    std::thread::sleep(Duration::from_secs(15));
+    wait_until("each leaf has its share within 3 %", || {
+        std::thread::sleep(Duration::from_secs(5));
+        let got = shares();
+        println!("of their shares: {got:.4?}");
+        got.iter().all(|part| (part - 1.0).abs() < 0.03)
+    });
     watch.finish();
-    let all: u64 = used.iter().sum();
-    for ((leaf, share), used) in leaves.iter().zip(&used) {
-        let got = *used as f64 / all as f64;
-        println!("{}: {got:.4} of {share:.4}", leaf.path().display());
-    }
-    for ((leaf, share), used) in leaves.iter().zip(&used) {
-        let got = *used as f64 / all as f64;
-        assert!((got / share - 1.0).abs() < 0.03, "{}: {got:.4} of {share:.4}", leaf.path().display());
-    }
     drop((first, hogs));
     drop((a, b));
     fresh();
