@@ -95,7 +95,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let kernel = kernel::obtain(&cache::folder()?, options.kernel.as_deref())?;
     let mut vm = machine(kernel, &init, &options.machine);
-    vm.icount = options.icount;
+    vm.icount = options.icount.then_some(0);
     vm.append.clone_from(&options.append);
     let outcome = boot(&vm, &job, |_| ())?;
     if let Some(folder) = &options.out {
@@ -122,7 +122,7 @@ pub fn boot(vm: &Vm, job: &Job, mut seen: impl FnMut(&[u8])) -> Result<Outcome, 
     eprintln!(
         "lab: booting kernel {}, CPUs: {}, memory: {}{}",
         vm.kernel.version,
-        if vm.icount { 1 } else { vm.cpus },
+        if vm.icount.is_some() { 1 } else { vm.cpus },
         vm.memory,
         if vm.kvm { ", with KVM" } else { ", in software" }
     );

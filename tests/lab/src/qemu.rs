@@ -42,9 +42,9 @@ pub(crate) fn arguments(vm: &Vm, files: &Files<'_>) -> Vec<String> {
     let mut list: Vec<String> = Vec::new();
     let mut add = |name: &str, value: &str| list.extend([name.to_owned(), value.to_owned()]);
 
-    if vm.icount {
+    if let Some(shift) = vm.icount {
         add("-accel", "tcg,thread=single");
-        add("-icount", "shift=0,sleep=off");
+        add("-icount", &format!("shift={shift},sleep=off"));
         add("-cpu", "max");
         add("-smp", "1");
     } else {
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn counting_instructions_takes_one_cpu() {
         let text = line(|vm| {
-            vm.icount = true;
+            vm.icount = Some(0);
             vm.cpus = 8;
         });
         assert!(

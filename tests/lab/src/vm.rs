@@ -43,8 +43,9 @@ pub struct Vm {
     pub memory: String,
     /// Time from start to end, boot included, after which the guest is killed.
     pub timeout: Duration,
-    /// Let the guest's clock count instructions: the same run gives the same figures. One CPU, and slower.
-    pub icount: bool,
+    /// Let the guest's clock count instructions, each as two to the power of this in nanoseconds: the same run gives the same
+    /// figures. One CPU, and slower.
+    pub icount: Option<u8>,
     /// Use the processor's virtualisation instead of software. [`Vm::new`] takes it from `SCX_UPGRADE_KVM=1`.
     pub kvm: bool,
     /// More words for the kernel's command line.
@@ -156,7 +157,7 @@ impl Vm {
             threads: 1,
             memory: "4G".to_owned(),
             timeout: Duration::from_secs(600),
-            icount: false,
+            icount: None,
             kvm: std::env::var_os("SCX_UPGRADE_KVM").is_some_and(|value| value == "1"),
             append: String::new(),
         }
