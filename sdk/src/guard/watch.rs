@@ -21,6 +21,8 @@ use crate::load;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
 const SYSFS: &str = "/sys/kernel/sched_ext";
+/// The programs that are attached; the other one is called.
+const TRACING: [&str; 3] = ["guard_wakeup", "guard_wakeup_new", "guard_switch"];
 const HOST_MAP: &str = ".data.scx_host";
 
 /// `struct guard_longest`.
@@ -58,7 +60,7 @@ impl Watch {
         let shared: Vec<_> = host.shared().into_iter().filter(|(name, _)| *name == HOST_MAP).collect();
         load::share(&mut open, &shared)?;
         let object = load::load_host(open)?;
-        let attached = object.progs_mut().filter(|p| p.name() != "guard_find_longest");
+        let attached = object.progs_mut().filter(|p| TRACING.iter().any(|name| p.name() == *name));
         let links = attached.map(|p| p.attach().trying("cannot attach the guard")).collect::<Result<_>>()?;
         let mut watch = Watch { object, _links: links, counted: Counted::default(), events: events() };
         watch.counted = watch.count(host)?;
