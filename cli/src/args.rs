@@ -1,21 +1,31 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::Subcommand;
+use clap_complete::Shell;
 
 /// Replace the running sched_ext scheduler in place, with every task's state, and take it back
 ///
 /// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
 /// cannot be carried, or only by a reattach, which was not allowed; 5 failed, and tasks are on the kernel's default
-/// scheduler; 6 a snapshot cannot be read, written or used.
+/// scheduler; 6 a snapshot cannot be read, written or used; 77 what is asked for is what runs.
 #[derive(Debug, Parser)]
-#[command(name = "scx-upgrade", version)]
+#[command(name = "scx-upgrade", version, propagate_version = true)]
 pub struct Args {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     pub json: bool,
+
+    /// Print nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say what is done besides; twice: all that libbpf says
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
 
     /// What to do
     #[command(subcommand)]
@@ -27,7 +37,7 @@ pub enum Verb {
     /// Start a policy where none is running
     Run(RunArgs),
     /// Replace the running policy, in place
-    #[command(alias = "switch")]
+    #[command(visible_alias = "switch")]
     Swap(SwapArgs),
     /// Show what a swap would do to each column, without doing it
     Plan {
@@ -42,18 +52,36 @@ pub enum Verb {
         new: PathBuf,
     },
     /// Make the policy before it run again; it is still loaded
-    #[command(alias = "undo")]
-    Rollback {
-        #[command(flatten)]
-        reattach: ReattachArgs,
-    },
+    #[command(visible_alias = "undo")]
+    Rollback(RollbackArgs),
     /// What the running policy knows, to a file and back
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
     /// Show what runs and what a rollback would go to
-    Status,
+    Status(StatusArgs),
+    /// Show the policies that are loaded, and which of them a rollback can go to
+    List,
+    /// Show what is in a policy's binary, on any machine, without root
+    Info {
+        /// The policy's binary
+        binary: PathBuf,
+    },
+    /// Show what was done: each start, swap, rollback and stop, by whom, and how it ended
+    History(HistoryArgs),
     /// End the scheduler: tasks go back to the kernel's default, state is forgotten
-    Stop,
+    Stop(StopArgs),
+    /// Look for all that could stand in the way, and say what to do about it
+    Doctor,
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page: of the whole, or of one verb
+    Man {
+        /// The verb
+        verb: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,8 +109,11 @@ pub enum SnapshotVerb {
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// Begin with what is in this snapshot
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_carry")]
     pub restore: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub change: ChangeArgs,
 
     #[command(flatten)]
     pub policy: PolicyArgs,
@@ -93,8 +124,79 @@ pub struct SwapArgs {
     #[command(flatten)]
     pub reattach: ReattachArgs,
 
+    /// Also where the same binary runs with the same arguments
+    #[arg(long)]
+    pub again: bool,
+
+    #[command(flatten)]
+    pub change: ChangeArgs,
+
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RollbackArgs {
+    /// To the policy of this generation, while it is loaded; `list` shows which are
+    #[arg(long, value_name = "GENERATION")]
+    pub to: Option<u32>,
+
+    #[command(flatten)]
+    pub reattach: ReattachArgs,
+
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Go on showing it: a live view on a terminal, which `q` ends, else a block each time
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, requires = "watch", value_parser = seconds)]
+    pub interval: f64,
+
+    /// End after so many looks
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub count: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct HistoryArgs {
+    /// Show the latest so many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub latest: usize,
+
+    /// Show all that is known of each
+    #[arg(long)]
+    pub long: bool,
+}
+
+/// What every verb takes that changes the scheduler.
+#[derive(Debug, clap::Args)]
+pub struct ChangeArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Seconds to wait for another command that is changing the scheduler
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub timeout: u64,
+}
+
+impl ChangeArgs {
+    /// How long to wait for another command.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,10 +209,21 @@ pub struct ReattachArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct PolicyArgs {
+    /// Carry nothing over from what runs or ran: the policy's state starts anew
+    #[arg(long)]
+    pub no_carry: bool,
+
     /// The policy's binary
     pub binary: PathBuf,
 
     /// Its arguments
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.1 to 3600".to_string()),
+    }
 }

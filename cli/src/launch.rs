@@ -20,6 +20,8 @@ use std::process::Stdio;
 use anyhow::Context;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::run::LOCK_TIMEOUT;
+use scx_upgrade_sdk::run::ONLY;
 use scx_upgrade_sdk::run::Outcome;
 use scx_upgrade_sdk::run::REPORT_FD;
 
@@ -29,9 +31,19 @@ use crate::failure::Failure;
 /// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
 const LOGS: &str = "/run/scx-upgrade";
 
-/// Start it; its report when it took over. It goes on in the background. `own` are options of the SDK that go before the
-/// policy's.
-pub fn launch(policy: &PolicyArgs, own: &[&str]) -> Result<Report, Failure> {
+/// What a policy is started for.
+#[derive(Debug, Clone, Copy)]
+pub struct Purpose<'a> {
+    /// Options of the SDK that go before the policy's.
+    pub own: &'a [&'a str],
+    /// `run` or `swap`: it is not to come to the other.
+    pub only: &'a str,
+    /// How long to wait for another command, seconds.
+    pub timeout: u64,
+}
+
+/// Start it; its report when it took over. It goes on in the background.
+pub fn launch(policy: &PolicyArgs, purpose: Purpose<'_>) -> Result<Report, Failure> {
     // Before anything is started: is this a policy, and one for this host?
     Policy::from_binary(&policy.binary)?.schema()?;
 
@@ -39,7 +51,7 @@ pub fn launch(policy: &PolicyArgs, own: &[&str]) -> Result<Report, Failure> {
         policy.binary.canonicalize().with_context(|| format!("no such file: {}", policy.binary.display()))?;
     let log = log_file(&binary)?;
     let (read, write) = pipe().context("cannot make a pipe")?;
-    let mut child = spawn(&binary, own, &policy.args, &log, &write)?;
+    let mut child = spawn(&binary, purpose, &policy.args, &log, &write)?;
     drop(write);
 
     let mut line = String::new();
@@ -70,7 +82,7 @@ fn log_file(binary: &Path) -> Result<PathBuf, Failure> {
 
 fn spawn(
     binary: &Path,
-    own: &[&str],
+    purpose: Purpose<'_>,
     args: &[String],
     log: &Path,
     report: &OwnedFd,
@@ -80,8 +92,10 @@ fn spawn(
     let fd = report.as_raw_fd();
     let mut command = Command::new(binary);
     command
-        .args(own)
+        .args(purpose.own)
         .args(args)
+        .env(ONLY, purpose.only)
+        .env(LOCK_TIMEOUT, purpose.timeout.to_string())
         .env(REPORT_FD, fd.to_string())
         .stdin(Stdio::null())
         .stdout(output)

@@ -1,4 +1,7 @@
-//! Printing: JSON, durations, the report of a swap.
+//! What is printed, and how: text at 80 columns without colour, one JSON document, or nothing.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::snapshot::Restored;
@@ -6,13 +9,66 @@ use serde::Serialize;
 use state_migrate::QueueRow;
 use state_migrate::Row;
 
+/// Columns of the narrowest terminal that text is made for.
+pub const WIDTH: usize = 80;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub json: bool,
+    pub quiet: bool,
+}
+
+impl Output {
+    /// Show something: as JSON, or as the text that `text` writes.
+    pub fn show(self, value: &impl Serialize, text: impl FnOnce(&mut String)) {
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => json(value),
+            (false, false) => {
+                let mut out = String::new();
+                text(&mut out);
+                print(&out);
+            }
+        }
+    }
+
+    /// Say what went wrong beside what was to be done. JSON has it in the document.
+    pub fn warn(self, warnings: &[String]) {
+        if !self.quiet && !self.json {
+            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        }
+    }
+
+    /// What a swap, a rollback or a start did.
+    pub fn report(self, done: &Report) {
+        self.show(done, |out| report(out, done));
+        self.warn(&done.warnings);
+    }
+}
+
 /// One document on stdout.
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => print(&format!("{text}\n")),
         Err(e) => eprintln!("error: cannot write JSON: {e}"),
     }
 }
+
+/// Text on stdout. That nobody reads it any more is no failure of what was done.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A line, formatted, at the end of a text.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        // Writing to a String does not fail.
+        let _ = writeln!($out, $($arg)*);
+    }};
+}
+pub(crate) use line;
 
 /// A duration in the unit that reads best.
 pub fn duration(ns: u64) -> String {
@@ -24,91 +80,121 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// Words in lines of at most [`WIDTH`] columns, each but the first behind `indent` blanks, the first behind what `out` has
+/// in its last line.
+pub fn wrapped(out: &mut String, indent: usize, text: &str) {
+    let mut column = out.lines().last().filter(|_| !out.ends_with('\n')).map_or(0, |l| l.chars().count());
+    for (i, word) in text.split_whitespace().enumerate() {
+        let length = word.chars().count();
+        if i > 0 && column + 1 + length > WIDTH {
+            let _ = write!(out, "\n{:indent$}", "");
+            column = indent;
+        } else if i > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out.push('\n');
+}
+
 /// Columns and what becomes of them, one a line.
-pub fn rows(rows: &[Row]) {
+pub fn rows(out: &mut String, rows: &[Row]) {
     let name = |row: &Row| format!("{}.{}", row.scope, row.column);
     let names = rows.iter().map(|r| name(r).len()).max().unwrap_or(0);
     let types = rows.iter().map(|r| r.ty.len()).max().unwrap_or(0);
     for row in rows {
         let from = row.from.as_ref().map(|f| format!("from {f}"));
         let why = [from, row.reason.clone()].into_iter().flatten().collect::<Vec<_>>().join("; ");
-        println!(
-            "{}",
-            format!("  {:<9}  {:<names$}  {:<types$}  {why}", row.fate, name(row), row.ty).trim_end()
-        );
+        let line = format!("  {:<9}  {:<names$}  {:<types$}  {why}", row.fate, name(row), row.ty);
+        line!(out, "{}", line.trim_end());
     }
 }
 
 /// Queues and what becomes of them, one a line.
-pub fn queues(rows: &[QueueRow]) {
+pub fn queues(out: &mut String, rows: &[QueueRow]) {
     let names = rows.iter().map(|r| r.queue.len()).max().unwrap_or(0);
     let kinds = rows.iter().map(|r| r.kind.len()).max().unwrap_or(0);
     for row in rows {
         let why = row.reason.as_deref().unwrap_or_default();
         let line = format!("  {:<11}  queue {:<names$}  {:<kinds$}  {why}", row.fate, row.queue, row.kind);
-        println!("{}", line.trim_end());
+        line!(out, "{}", line.trim_end());
     }
 }
 
 /// What a snapshot brought.
-pub fn restored(restored: &Restored) {
-    println!("restored what {} knew:", restored.saved_by);
-    rows(&restored.columns);
+pub fn restored(out: &mut String, restored: &Restored) {
+    line!(out, "restored what {} knew:", restored.saved_by);
+    rows(out, &restored.columns);
     for scope in &restored.scopes {
         let gone = if scope.gone > 0 { format!(", {} are no more", scope.gone) } else { String::new() };
-        println!("  {} {} records{gone}", scope.restored, scope.scope);
+        line!(out, "  {} {} records{gone}", scope.restored, scope.scope);
     }
     if restored.other_boot {
-        println!("  its tasks are of another boot: left out");
+        line!(out, "  its tasks are of another boot: left out");
     }
 }
 
-/// What a swap, a rollback or a start did.
-pub fn report(report: &Report, as_json: bool) {
-    if as_json {
-        return json(report);
-    }
+fn report(out: &mut String, report: &Report) {
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
-    println!("{} is running as generation {}{from}", report.to, report.generation);
-    rows(&report.columns);
-    queues(&report.queues);
+    line!(out, "{} is running as generation {}{from}", report.to, report.generation);
+    rows(out, &report.columns);
+    queues(out, &report.queues);
     if let Some(what) = &report.restored {
-        restored(what);
+        restored(out, what);
     }
     let t = &report.timings;
     if report.reattached {
-        println!(
+        line!(
+            out,
             "  reattached: tasks were on the default scheduler for up to {} (detach {}, attach {})",
             duration(t.gap_ns),
             duration(t.detach_ns),
             duration(t.attach_ns)
         );
     } else if t.attach_ns > 0 {
-        println!("  attach  {}", duration(t.attach_ns));
+        line!(out, "  attach  {}", duration(t.attach_ns));
     } else {
-        println!("  commit  {}", duration(t.commit_ns));
+        line!(out, "  commit  {}", duration(t.commit_ns));
     }
     if t.hold_ns > 0 {
-        println!(
+        line!(
+            out,
             "  held    {} (no policy ran while the newer one's own inverse brought the records back)",
             duration(t.hold_ns)
         );
     }
     if t.sweep_ns > 0 {
         let scopes = report.swept.iter().map(|s| format!("{} of {} {}s", s.applied, s.visited, s.scope));
-        println!(
-            "  sweep   {} (brought {} up to date)",
-            duration(t.sweep_ns),
-            scopes.collect::<Vec<_>>().join(", ")
-        );
+        let scopes = scopes.collect::<Vec<_>>().join(", ");
+        line!(out, "  sweep   {} (brought {scopes} up to date)", duration(t.sweep_ns));
     }
     if report.tasks_handed_over > 0 {
-        println!("  handed over {} waiting tasks", report.tasks_handed_over);
+        line!(out, "  handed over {} waiting tasks", report.tasks_handed_over);
     }
-    println!(
+    line!(
+        out,
         "  total   {} (load {}, settle {})",
         duration(t.total_ns),
         duration(t.load_ns),
         duration(t.settle_ns)
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_wider_than_a_terminal() {
+        let mut out = String::from("blocks   scheduler    ");
+        wrapped(&mut out, 22, &"another scheduler is running ".repeat(9));
+        assert!(out.lines().count() > 3);
+        assert!(out.lines().all(|l| l.chars().count() <= WIDTH), "{out}");
+        assert!(out.lines().skip(1).all(|l| l.starts_with(&" ".repeat(22)) && !l.ends_with(' ')), "{out}");
+        let mut out = String::new();
+        wrapped(&mut out, 4, "short");
+        assert_eq!(out, "short\n");
+    }
 }

@@ -1,5 +1,13 @@
 //! The verbs, a file each.
 
+mod check;
+mod completions;
+mod doctor;
+mod dry_run;
+mod history;
+mod info;
+mod list;
+mod man;
 mod plan;
 mod rollback;
 mod run;
@@ -15,29 +23,39 @@ use crate::args::Args;
 use crate::args::SnapshotVerb;
 use crate::args::Verb;
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// Do what the command line says.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    if let Verb::Check { old, new } = &args.verb {
-        return plan::check(old, new, args.json);
+    let out = Output { json: args.json, quiet: args.quiet };
+    match &args.verb {
+        // These need neither root nor a kernel with sched_ext.
+        Verb::Check { old, new } => check::check(old, new, out),
+        Verb::Info { binary } => info::info(binary, out),
+        Verb::Snapshot(SnapshotVerb::Show { file }) => snapshot::show(file, out),
+        Verb::Doctor => doctor::doctor(out),
+        Verb::Completions { shell } => completions::completions(*shell),
+        Verb::Man { verb } => man::man(verb.as_deref()),
+        // This one shows what is left where they are missing.
+        Verb::History(history) => history::history(history, out),
+        _ => on_the_host(args, out),
     }
-    if let Verb::Snapshot(SnapshotVerb::Show { file }) = &args.verb {
-        return snapshot::show(file, args.json);
-    }
+}
+
+fn on_the_host(args: &Args, out: Output) -> Result<(), Failure> {
     kernel::check()?;
     let pins = Pins::open()?;
     match &args.verb {
-        Verb::Run(run) => run::run(&pins, run, args.json),
-        Verb::Swap(swap) => swap::swap(&pins, swap, args.json),
-        Verb::Plan { binary } => plan::plan(&pins, binary, args.json),
-        Verb::Snapshot(SnapshotVerb::Save { file, no_tasks }) => {
-            snapshot::save(&pins, file, !no_tasks, args.json)
-        }
-        Verb::Snapshot(SnapshotVerb::Restore { file }) => snapshot::restore(&pins, file, args.json),
-        // Answered above: they need neither root nor a kernel with sched_ext.
-        Verb::Check { .. } | Verb::Snapshot(SnapshotVerb::Show { .. }) => Ok(()),
-        Verb::Rollback { reattach } => rollback::rollback(&pins, reattach.allow_reattach, args.json),
-        Verb::Status => status::status(&pins, args.json),
-        Verb::Stop => stop::stop(&pins, args.json),
+        Verb::Run(run) => run::run(&pins, run, out),
+        Verb::Swap(swap) => swap::swap(&pins, swap, out),
+        Verb::Rollback(rollback) => rollback::rollback(pins, rollback, out),
+        Verb::Stop(stop) => stop::stop(pins, stop, out),
+        Verb::Plan { binary } => plan::plan(&pins, binary, out),
+        Verb::Status(status) => status::status(&pins, status, out),
+        Verb::List => list::list(&pins, out),
+        Verb::Snapshot(SnapshotVerb::Save { file, no_tasks }) => snapshot::save(&pins, file, !no_tasks, out),
+        Verb::Snapshot(SnapshotVerb::Restore { file }) => snapshot::restore(&pins, file, out),
+        // Answered by the caller.
+        _ => Ok(()),
     }
 }

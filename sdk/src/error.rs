@@ -24,6 +24,45 @@ pub enum Error {
     /// Not root.
     #[error("changing the scheduler needs root: run this with sudo")]
     NotRoot,
+    /// Root, but without what root can do elsewhere.
+    #[error(
+        "this process is root, but lacks {missing}: it is in a container or was started without them; run it on the \
+         machine itself, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN"
+    )]
+    NotPermitted {
+        /// The capabilities.
+        missing: String,
+    },
+    /// A kernel of before what is tested.
+    #[error("this kernel is {release}: sched_ext as it is needed here is in 6.16 and newer; boot such a one")]
+    OldKernel {
+        /// `uname -r`
+        release: String,
+    },
+    /// No BTF.
+    #[error(
+        "this kernel has no BTF (/sys/kernel/btf/vmlinux is missing), without which no policy can be fitted to it: boot \
+         one built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    NoBtf,
+    /// BTF without the struct_ops of sched_ext.
+    #[error(
+        "this kernel's BTF has no struct_ops `sched_ext_ops`, so no scheduler can be attached: boot one built with \
+         CONFIG_SCHED_CLASS_EXT=y and CONFIG_BPF_JIT=y"
+    )]
+    NoStructOps,
+    /// A kernel that lacks functions that the host calls.
+    #[error("this kernel lacks {}, which the host calls: boot 6.16 or newer", kfuncs.join(", "))]
+    MissingKfuncs {
+        /// Their names.
+        kfuncs: Vec<String>,
+    },
+    /// The compiler of BPF is off.
+    #[error(
+        "the kernel's BPF compiler is off, and schedulers run compiled only: sysctl net.core.bpf_jit_enable=1, and look \
+         for what set it to 0 in /etc/sysctl.d"
+    )]
+    NoJit,
     /// No sched_ext in the kernel.
     #[error(
         "this kernel has no sched_ext (/sys/kernel/sched_ext is missing): boot one built with \
@@ -60,11 +99,30 @@ pub enum Error {
     #[error("no scheduler is running under scx-upgrade: start one with `scx-upgrade run`")]
     NothingRunning,
     /// Someone else holds the lock.
-    #[error("another swap is under way (lock held on {}): wait for it and try again", path.display())]
+    #[error(
+        "another command is changing the scheduler ({holder}), and it did not end within {seconds} s: wait for it and \
+         try again, or wait longer with --timeout"
+    )]
     Locked {
-        /// What is locked.
-        path: PathBuf,
+        /// Its process and command line.
+        holder: String,
+        /// How long was waited for it.
+        seconds: f32,
     },
+    /// What is asked for is what runs.
+    #[error(
+        "{policy} is running already, as generation {generation}: nothing was done. `scx-upgrade swap --again` swaps the same \
+         binary in all the same"
+    )]
+    AlreadyRunning {
+        /// The policy, as `name version`.
+        policy: String,
+        /// The generation that runs.
+        generation: u32,
+    },
+    /// A policy was to be started, and one runs.
+    #[error("a policy is running already: replace it with `scx-upgrade swap`")]
+    Running,
     /// The object is not a policy.
     #[error("not a policy: {why}")]
     NotAPolicy {
@@ -295,7 +353,7 @@ fn exit_suffix(reason: &str) -> String {
 impl Error {
     /// The process's exit code for it: 1 failed and the predecessor still runs, 3 nothing is running, 4 incompatible
     /// (state that cannot be carried, or a swap that needs a reattach which was not allowed), 5 failed and on the default
-    /// scheduler, 6 the snapshot cannot be read, written or used.
+    /// scheduler, 6 the snapshot cannot be read, written or used, 77 what is asked for is what runs.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::NothingRunning => 3,
@@ -309,6 +367,7 @@ impl Error {
             | Error::Detached { .. }
             | Error::NotPutBack { .. } => 5,
             Error::Snapshot(_) => 6,
+            Error::AlreadyRunning { .. } => 77,
             _ => 1,
         }
     }

@@ -74,6 +74,8 @@ pub struct Host {
     pub data: Mapped,
     /// Its books, as last read or written by this process.
     pub registry: Registry,
+    /// What an earlier command left and this process finished or undid, in words.
+    pub(crate) found: Option<String>,
     /// Does the kernel run it? If not, what is pinned is all there is of it, and there are no queues.
     pub(crate) attached: bool,
     registry_map: MapHandle,
@@ -149,6 +151,7 @@ impl Host {
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             attached: false,
+            found: None,
             pins: pins.clone(),
         })
     }
@@ -311,6 +314,14 @@ impl Host {
                 swept => log::info!("sweep: {swept} of about {tasks} tasks"),
             }
         }
+    }
+
+    /// The kernel's ids of the programs in a slot.
+    pub(crate) fn program_ids(&self, slot: u8) -> impl Iterator<Item = u32> {
+        let key = u32::from(slot).to_ne_bytes();
+        let looked_up =
+            self.arrays.iter().filter_map(move |(_, array)| array.lookup(&key, MapFlags::ANY).ok()?);
+        looked_up.filter_map(|id| id.try_into().ok().map(u32::from_ne_bytes))
     }
 
     fn sweeper(&self, scope: &ScopeParts, slot: Option<u8>) -> Result<OwnedFd> {

@@ -47,7 +47,7 @@ const SCX_PROBE: &str = "scx_lib_init_probe";
 /// Where a policy has its `struct scx_sdk`.
 const SDK_SECTION: &str = ".rodata.scx_sdk";
 /// Ops that only a scheduler attached by itself has.
-const DIRECT_OPS: [&str; 2] = ["init", "exit"];
+pub(crate) const DIRECT_OPS: [&str; 2] = ["init", "exit"];
 /// Flags that the host sets always; a policy without one is emulated. See `host_enqueue()`.
 const EMULATED: [(&str, u8); 2] = [
     ("SCX_OPS_ENQ_EXITING", abi::LACKS_ENQ_EXITING),
@@ -109,6 +109,11 @@ pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
 /// Open an object of this crate's that is no scheduler.
 pub(crate) fn open_tool(object: &'static [u8]) -> Result<OpenObject> {
     open_object(object, None)
+}
+
+/// Open a policy's object to look at it.
+pub(crate) fn open_object_of(policy: &Policy) -> Result<OpenObject> {
+    open_object(policy.object(), None)
 }
 
 /// The ops flags that a policy asks for beyond those that the host always sets.

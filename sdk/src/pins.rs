@@ -4,12 +4,12 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use libbpf_rs::Link;
 use libbpf_rs::MapHandle;
@@ -18,14 +18,28 @@ use libbpf_rs::Program;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::lock::Lock;
+use crate::lock::PATIENCE;
 
 const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Is there a BPF file system to pin in?
+///
+/// # Errors
+/// [`Error::NoBpffs`]
+pub fn check_bpffs() -> Result<()> {
+    match is_bpffs(Path::new(BPFFS)) {
+        true => Ok(()),
+        false => Err(Error::NoBpffs { path: BPFFS.into() }),
+    }
+}
 
 /// The folder of the host's pins.
 #[derive(Debug, Clone)]
 pub struct Pins {
     dir: PathBuf,
+    patience: Duration,
 }
 
 impl Pins {
@@ -34,15 +48,19 @@ impl Pins {
     /// # Errors
     /// [`Error::NoBpffs`], or the folder cannot be made.
     pub fn open() -> Result<Pins> {
-        if !is_bpffs(Path::new(BPFFS)) {
-            return Err(Error::NoBpffs { path: BPFFS.into() });
-        }
+        check_bpffs()?;
         let dir = Path::new(BPFFS).join("scx-upgrade");
         match fs::DirBuilder::new().mode(0o700).create(&dir) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             other => other.trying(format!("cannot make {}", dir.display()))?,
         }
-        Ok(Pins { dir })
+        Ok(Pins { dir, patience: PATIENCE })
+    }
+
+    /// The same, with another patience: how long [`Pins::lock`] waits for another command.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Pins {
+        Pins { patience, ..self }
     }
 
     /// The folder itself.
@@ -52,7 +70,7 @@ impl Pins {
 
     /// A folder of pins inside this one, for a host that is to take its place. It need not be there.
     pub(crate) fn beside(&self, name: &str) -> Pins {
-        Pins { dir: self.dir.join(name) }
+        Pins { dir: self.dir.join(name), patience: self.patience }
     }
 
     /// Where the struct_ops link is pinned: the host is attached while this exists and the kernel has not ejected it.
@@ -123,7 +141,7 @@ impl Pins {
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
             if path.is_dir() {
-                Pins { dir: path }.remove()?;
+                Pins { dir: path, patience: self.patience }.remove()?;
                 continue;
             }
             fs::remove_file(&path).trying(format!("cannot unpin {}", path.display()))?;
@@ -156,29 +174,14 @@ impl Pins {
         fs::read_dir(&self.dir).map(|mut d| d.next().is_none()).unwrap_or(true)
     }
 
-    /// Lock the folder for one command that changes something. Held until the result is dropped; the kernel drops it
-    /// with the process.
+    /// Lock the folder for one command that changes something, waiting for another one for as long as these pins have
+    /// patience. Held until the result is dropped; the kernel drops it with the process.
     ///
     /// # Errors
-    /// [`Error::Locked`] when someone else has it.
+    /// [`Error::Locked`] when someone else still has it then.
     pub fn lock(&self) -> Result<Lock> {
-        let file = fs::File::open(&self.dir).trying(format!("cannot open {}", self.dir.display()))?;
-        // SAFETY: the descriptor is open for the whole call.
-        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-            return Ok(Lock { _file: file });
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return Err(Error::Locked { path: self.dir.clone() });
-        }
-        Err(error).trying(format!("cannot lock {}", self.dir.display()))
+        Lock::take(&self.dir, self.patience)
     }
-}
-
-/// One swap at a time.
-#[derive(Debug)]
-pub struct Lock {
-    _file: fs::File,
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -97,15 +97,25 @@ pub struct Prospect {
     pub queues: Vec<QueueRow>,
     /// Why it would take a reattach, if so.
     pub reattach: Option<String>,
+    /// What runs, as `name version`.
+    pub from: Option<String>,
+    /// The number that the generation would have.
+    pub generation: u32,
+    /// The policy that would have to go for the new one, as `name version`.
+    pub evicts: Option<String>,
 }
 
-/// What a swap to `policy` would be.
+/// What a swap to `policy` would be; where nothing was to be carried, if not `carry`.
 ///
 /// # Errors
 /// Nothing runs, or the policy cannot be read.
-pub fn prospect(pins: &Pins, policy: &Policy) -> Result<Prospect> {
+pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
     let wanted = policy.schema()?.queues;
     let host = match Host::running(pins) {
+        // What a swap would attach again.
+        Err(Error::Ejected { .. } | Error::Detached { .. }) if kernel::state() == "disabled" => {
+            Host::pinned(pins)?
+        }
         Err(Error::OtherHost { ours, theirs }) => {
             let old = Old::read(pins)?;
             let (slot, layout) = old.room();
@@ -113,19 +123,31 @@ pub fn prospect(pins: &Pins, policy: &Policy) -> Result<Prospect> {
                 format!("the host that runs is of version {theirs}, this program brings version {ours}");
             let running = old.active.slot;
             let queues = Registry::new().queue_rows(running, &wanted);
-            return Ok(Prospect { layout, running, slot, queues, reattach: Some(why) });
+            let (from, generation) = (old.running(), old.active.generation + 1);
+            let reattach = Some(why);
+            return Ok(Prospect { layout, running, slot, queues, reattach, from, generation, evicts: None });
         }
         other => other?,
     };
-    let running = host.data.active().slot;
+    let active = host.data.active();
+    let running = active.slot;
     let slot = host.registry.choose_slot(running);
+    let named = |slot| host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version));
+    let (from, evicts) = (named(running), named(slot));
     let mut books = host.registry.clone();
     books.evict(slot);
-    let queues = books.queue_rows(running, &wanted);
+    let queues = match carry {
+        true => books.queue_rows(running, &wanted),
+        false => books.queue_rows_anew(running, &wanted),
+    };
     let kernel = KernelBtf::read()?;
     let (has, asks) = (host.registry.flags, load::flags_of(policy, &kernel)?);
-    let reattach = (has != asks).then(|| load::flags_differ(&kernel, has, asks));
-    Ok(Prospect { layout: books.layout, running, slot, queues, reattach })
+    let reattach = match host.attached {
+        true => (has != asks).then(|| load::flags_differ(&kernel, has, asks)),
+        false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
+    };
+    let (layout, generation) = (books.layout, active.generation + 1);
+    Ok(Prospect { layout, running, slot, queues, reattach, from, generation, evicts })
 }
 
 /// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached with `flags`.

@@ -22,6 +22,7 @@ use crate::abi;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::identity::Binary;
 use crate::scopes;
 
 /// How often books that are not whole are read again, a millisecond apart.
@@ -56,6 +57,9 @@ pub struct SlotInfo {
     pub pid: u32,
     /// Its arguments.
     pub args: Vec<String>,
+    /// The binary that it came from, if that could be read.
+    #[serde(default)]
+    pub binary: Option<Binary>,
 }
 
 /// A DSQ of the host, or a family of them.
@@ -296,6 +300,41 @@ impl Registry {
             .find(|g| g.slot != active && self.slot(g.slot).is_some_and(|s| s.load == g.load))
     }
 
+    /// The generation of that number, if its policy is still loaded and another than the running one's.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyRunning`], or [`Error::NoRollback`] with the generations that there are.
+    pub fn rollback_target_to(&self, active: u8, number: u32) -> Result<&Generation> {
+        let loaded = |g: &&Generation| self.slot(g.slot).is_some_and(|s| s.load == g.load);
+        let known = self.generations.iter().find(|g| g.number == number);
+        match known.filter(loaded) {
+            Some(g) if g.slot != active => return Ok(g),
+            Some(g) => {
+                let latest = self.generations.iter().rfind(|g| g.slot == active).map_or(0, |g| g.number);
+                return Err(Error::AlreadyRunning {
+                    policy: format!("{} {}", g.policy, g.version),
+                    generation: latest,
+                });
+            }
+            None => {}
+        }
+        let others: Vec<_> = self.generations.iter().filter(loaded).filter(|g| g.slot != active).collect();
+        let others: Vec<_> =
+            others.iter().map(|g| format!("{} ({} {})", g.number, g.policy, g.version)).collect();
+        let can = match others.len() {
+            0 => "there is no other one".to_string(),
+            _ => format!("there are {}", others.join(", ")),
+        };
+        let why = match known {
+            Some(g) => format!(
+                "{} {} of generation {number} is loaded no more: swap to its binary. Of those that are loaded {can}",
+                g.policy, g.version
+            ),
+            None => format!("no generation {number} is known. Of those that are loaded {can}"),
+        };
+        Err(Error::NoRollback { why })
+    }
+
     /// Forget the policy in `slot`, its columns and its claim on DSQs.
     pub fn evict(&mut self, slot: u8) {
         self.slots[usize::from(slot)] = None;
@@ -313,14 +352,46 @@ impl Registry {
         state_migrate::queue_rows(running, &loaded, new)
     }
 
-    /// Claim the DSQs of `schema` for `slot`, new ones where none of that name, order and span stands.
+    /// The same, where nothing is carried: no queue is kept.
+    pub fn queue_rows_anew(&self, running: u8, new: &[Queue]) -> Vec<QueueRow> {
+        let mut rows = state_migrate::queue_rows(&[], &[], new);
+        rows.extend(self.queue_rows(running, &[]));
+        rows
+    }
+
+    /// Claim the DSQs of `schema` for `slot`, new ones where none of that name, order and span stands: first among those
+    /// of the policy in `running`.
     ///
     /// # Errors
     /// [`Error::NoQueueIds`]
-    pub(crate) fn claim_queues(&mut self, schema: &Schema, slot: u8) -> Result<Claimed> {
+    pub(crate) fn claim_queues(&mut self, schema: &Schema, slot: u8, running: Option<u8>) -> Result<Claimed> {
+        let runs = |q: &QueueInfo| running.is_some_and(|r| q.slots.contains(&u32::from(r)));
+        self.claim(schema, slot, |queues, wanted| {
+            let is = |q: &&QueueInfo| q.queue() == *wanted;
+            queues.iter().filter(is).find(|q| runs(q)).or_else(|| queues.iter().find(is)).map(|q| q.id)
+        })
+    }
+
+    /// Claim new DSQs for `slot`, whatever stands: where nothing is carried, the order of what waits on a queue by virtual
+    /// time means nothing to the new policy.
+    ///
+    /// # Errors
+    /// [`Error::NoQueueIds`]
+    pub(crate) fn claim_new_queues(&mut self, schema: &Schema, slot: u8) -> Result<Claimed> {
+        self.claim(schema, slot, |_, _| None)
+    }
+
+    /// `known`: the id of the one that serves as the wanted one.
+    fn claim(
+        &mut self,
+        schema: &Schema,
+        slot: u8,
+        known: impl Fn(&[QueueInfo], &Queue) -> Option<u64>,
+    ) -> Result<Claimed> {
         let mut claimed = Claimed { all: Vec::new(), new: Vec::new() };
         for wanted in &schema.queues {
-            let known = self.queues.iter().position(|q| q.queue() == *wanted);
+            let known = known(&self.queues, wanted);
+            let known = known.and_then(|id| self.queues.iter().position(|q| q.id == id));
             let index = match known {
                 Some(index) => index,
                 None => {
@@ -409,6 +480,7 @@ pub(crate) mod tests {
             flags: 0,
             pid: 1,
             args: vec![],
+            binary: None,
         }
     }
 
@@ -448,6 +520,34 @@ pub(crate) mod tests {
         assert_eq!(registry.generations.len(), KEEP_GENERATIONS);
     }
 
+    #[test]
+    fn a_generation_can_be_gone_back_to_while_its_policy_is_loaded() {
+        let mut registry = Registry::new();
+        (0..4).for_each(|slot| loaded(&mut registry, slot, u32::from(slot) + 1));
+        assert_eq!(registry.rollback_target_to(3, 1).unwrap().slot, 0);
+        assert!(matches!(
+            registry.rollback_target_to(3, 4),
+            Err(Error::AlreadyRunning { generation: 4, .. })
+        ));
+        registry.evict(0);
+        loaded(&mut registry, 0, 5);
+        let gone = registry.rollback_target_to(0, 1).unwrap_err().to_string();
+        assert!(gone.contains("loaded no more") && gone.contains("2 (p2 1), 3 (p3 1), 4 (p4 1)"), "{gone}");
+        let unknown = registry.rollback_target_to(0, 77).unwrap_err().to_string();
+        assert!(unknown.contains("no generation 77"), "{unknown}");
+    }
+
+    #[test]
+    fn a_queue_of_the_running_policy_goes_before_its_namesake() {
+        let mut registry = Registry::new();
+        let one = queues(&[("q", QueueOrder::Vtime, QueueSpan::One)]);
+        let old = registry.claim_queues(&one, 0, None).unwrap().ids();
+        let new = registry.claim_new_queues(&one, 1).unwrap().ids();
+        assert_ne!(old, new);
+        assert_eq!(registry.claim_queues(&one, 2, Some(1)).unwrap().ids(), new);
+        assert_eq!(registry.claim_queues(&one, 3, Some(0)).unwrap().ids(), old);
+    }
+
     fn queues(of: &[(&str, QueueOrder, QueueSpan)]) -> Schema {
         let queue =
             |(name, order, span): &(&str, _, _)| Queue { name: name.to_string(), order: *order, span: *span };
@@ -459,7 +559,7 @@ pub(crate) mod tests {
         use QueueOrder::*;
         let mut registry = Registry::new();
         let single = queues(&[("q", Fifo, QueueSpan::One), ("r", Vtime, QueueSpan::One)]);
-        let first = registry.claim_queues(&single, 0).unwrap();
+        let first = registry.claim_queues(&single, 0, None).unwrap();
         assert_eq!(first.ids(), [1 << 32, 2 << 32]);
         assert_eq!(first.new.len(), 2);
         let family = queues(&[
@@ -467,18 +567,18 @@ pub(crate) mod tests {
             ("q", Fifo, QueueSpan::Cpu),
             ("q2", Vtime, QueueSpan::Cpu),
         ]);
-        let second = registry.claim_queues(&family, 1).unwrap();
+        let second = registry.claim_queues(&family, 1, None).unwrap();
         assert_eq!(second.ids(), [2 << 32, 3 << 32, 4 << 32]);
         assert_eq!(second.new.iter().map(|q| q.id >> 32).collect::<Vec<_>>(), [3, 4]);
         assert_eq!(second.all[0].slots, BTreeSet::from([0, 1]));
         // Gone from every slot, but only its destruction frees a queue: until then a claim finds it again.
         registry.evict(0);
         assert_eq!(registry.queues[0].slots, BTreeSet::new());
-        assert_eq!(registry.claim_queues(&single, 2).unwrap().ids(), [1 << 32, 2 << 32]);
+        assert_eq!(registry.claim_queues(&single, 2, None).unwrap().ids(), [1 << 32, 2 << 32]);
         // An id is not given twice.
         registry.evict(2);
         registry.queues.retain(|q| !q.slots.is_empty());
-        assert_eq!(registry.claim_queues(&single, 2).unwrap().ids(), [5 << 32, 2 << 32]);
+        assert_eq!(registry.claim_queues(&single, 2, None).unwrap().ids(), [5 << 32, 2 << 32]);
         assert!(registry.queues.iter().all(|q| q.id >> 62 == 0));
     }
 
@@ -487,7 +587,7 @@ pub(crate) mod tests {
         let mut registry = Registry::new();
         registry.queue_ids = MAX_FAMILIES - 1;
         let two = queues(&[("a", QueueOrder::Fifo, QueueSpan::One), ("b", QueueOrder::Fifo, QueueSpan::One)]);
-        let error = registry.claim_queues(&two, 0).unwrap_err();
+        let error = registry.claim_queues(&two, 0, None).unwrap_err();
         assert!(matches!(error, Error::NoQueueIds { used: MAX_FAMILIES }), "{error}");
         assert_eq!(registry.queues[0].id >> 62, 0);
     }

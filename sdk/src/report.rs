@@ -12,7 +12,7 @@ use crate::registry::Kind;
 use crate::snapshot::Restored;
 
 /// Nanoseconds of each step, in the order of the swap.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
     /// Read the policy's object.
     pub open_ns: u64,
@@ -94,6 +94,9 @@ pub struct Report {
     pub tasks_handed_over: u64,
     /// How long it took.
     pub timings: Timings,
+    /// What went wrong beside the scheduler, in words: the history could not be written.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Report {
@@ -135,6 +138,7 @@ impl Report {
             swept: Vec::new(),
             tasks_handed_over: 0,
             timings: Timings::default(),
+            warnings: Vec::new(),
         }
     }
 }

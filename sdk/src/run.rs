@@ -29,6 +29,8 @@ use crate::policy::Policy;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::swap;
+use crate::swap::Only;
+use crate::swap::Wish;
 use crate::typed::State;
 use crate::typed::Statistics;
 use crate::typed::Value;
@@ -37,6 +39,12 @@ use crate::variables;
 /// Environment variable by which `scx-upgrade` tells a policy's process the descriptor to report on: one line of
 /// JSON, an [`Outcome`], when it took over or could not.
 pub const REPORT_FD: &str = "SCX_UPGRADE_REPORT_FD";
+
+/// Environment variables by which `scx-upgrade` passes on how long to wait for another command, and what it was asked for.
+/// Not by options: they are no arguments of the policy's, and one that was built before they came is to start all the same.
+pub const LOCK_TIMEOUT: &str = "SCX_UPGRADE_LOCK_TIMEOUT";
+/// See [`LOCK_TIMEOUT`]; a value of [`Only`].
+pub const ONLY: &str = "SCX_UPGRADE_ONLY";
 
 /// Options that every policy's binary has. Flatten them into its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,6 +60,18 @@ pub struct RunArgs {
     /// Where this starts the host, begin with the state that a snapshot has
     #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     pub restore: Option<PathBuf>,
+
+    /// Carry nothing over from what runs: the state of this policy starts anew
+    #[arg(long, conflicts_with = "restore")]
+    pub no_carry: bool,
+
+    /// Seconds to wait for another command that is changing the scheduler
+    #[arg(long, default_value_t = 10, value_name = "SECONDS", env = LOCK_TIMEOUT, hide_env = true)]
+    pub lock_timeout: u64,
+
+    /// Do it only if it comes to this
+    #[arg(long, hide = true, env = ONLY)]
+    pub only: Option<Only>,
 
     /// Seconds between lines of statistics; 0 for none
     #[arg(long, default_value_t = 0, value_name = "SECONDS")]
@@ -189,12 +209,21 @@ impl Policy {
     }
 
     fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
+        let policy = self.clone().of_this_process();
+        let wish = Wish {
+            may_reattach: args.allow_reattach,
+            restore: args.restore.as_deref(),
+            no_carry: args.no_carry,
+            only: args.only,
+        };
         let taken = kernel::check()
             .and_then(|()| Pins::open())
-            .and_then(|pins| swap::take_over(&pins, self, args.allow_reattach, args.restore.as_deref()));
+            .map(|pins| pins.patient(Duration::from_secs(args.lock_timeout)))
+            .and_then(|pins| swap::take_over(&pins, &policy, wish));
         tell_parent(taken.as_ref().map(|(_, _, report)| report));
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);
+        report.warnings.iter().for_each(|warning| println!("warning: {warning}"));
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
         Self::stand_by(args, &loaded, statistics, superseded)

@@ -7,6 +7,7 @@ use state_migrate::Scope;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
+use crate::identity::Binary;
 use crate::kernel;
 use crate::pins::Pins;
 use crate::queues::Count;
@@ -31,6 +32,18 @@ pub struct SlotStatus {
     pub alive: bool,
     /// Names of its columns, as `scope.column: type`.
     pub columns: Vec<String>,
+    /// The latest generation in which it was committed, which is what a rollback calls it by.
+    #[serde(default)]
+    pub generation: u32,
+    /// When that was, in seconds since 1970.
+    #[serde(default)]
+    pub since: u64,
+    /// Its process's arguments, the program's name first.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The binary that it came from, if that could be read.
+    #[serde(default)]
+    pub binary: Option<Binary>,
 }
 
 /// A DSQ, or a family of them.
@@ -130,7 +143,13 @@ pub fn status(pins: &Pins) -> Result<Status> {
         let columns = info.schema.scopes.iter().flat_map(|(scope, columns)| {
             columns.iter().map(move |c| format!("{scope}.{}: {}", c.name, c.ty)).collect::<Vec<_>>()
         });
+        let committed = |g: &&Generation| g.slot == slot && g.load == info.load;
+        let latest = host.registry.generations.iter().rev().find(committed);
         status.slots.push(SlotStatus {
+            generation: latest.map_or(0, |g| g.number),
+            since: latest.map_or(0, |g| g.unix_time),
+            args: info.args.clone(),
+            binary: info.binary.clone(),
             slot,
             policy: info.policy.clone(),
             version: info.version.clone(),

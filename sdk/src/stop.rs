@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::history;
+use crate::history::Entry;
+use crate::history::Verb;
 use crate::host;
 use crate::host::Host;
 use crate::kernel;
@@ -20,6 +23,9 @@ pub struct Stopped {
     pub policy: Option<String>,
     /// From the removal of the link to the kernel's `disabled`, ns.
     pub detach_ns: u64,
+    /// What went wrong beside it, in words: the history could not be written.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Stop the host and remove its pins. Also removes what an ejected or half-started host left.
@@ -27,6 +33,22 @@ pub struct Stopped {
 /// # Errors
 /// [`Error::NothingRunning`] when there is nothing to stop, or the kernel does not let go of it.
 pub fn stop(pins: &Pins) -> Result<Stopped> {
+    match locked_stop(pins) {
+        Ok(mut stopped) => {
+            let entry = Entry::stop(stopped.policy.as_deref(), stopped.detach_ns);
+            stopped.warnings.extend(history::note(entry));
+            Ok(stopped)
+        }
+        // Nothing was to be done, and nothing is to be told of it.
+        Err(Error::NothingRunning) => Err(Error::NothingRunning),
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Stop, &error));
+            Err(error)
+        }
+    }
+}
+
+fn locked_stop(pins: &Pins) -> Result<Stopped> {
     let _lock = pins.lock()?;
     if pins.is_empty() {
         return Err(Error::NothingRunning);
@@ -49,5 +71,5 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
             reason: "the pins are gone, but someone still holds the host's link open".to_string(),
         });
     }
-    Ok(Stopped { policy, detach_ns: begin.elapsed().as_nanos() as u64 })
+    Ok(Stopped { policy, detach_ns: begin.elapsed().as_nanos() as u64, warnings: Vec::new() })
 }

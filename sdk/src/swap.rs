@@ -25,6 +25,9 @@ use crate::abi::Active;
 use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
+use crate::history;
+use crate::history::Entry;
+use crate::history::Verb;
 use crate::hold;
 use crate::hold::Back;
 use crate::host;
@@ -58,28 +61,77 @@ use crate::steps;
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
 
+/// How a policy is to be put in charge.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// Also where that takes a reattach.
+    pub may_reattach: bool,
+    /// A snapshot to begin with, for a host that is started.
+    pub restore: Option<&'a Path>,
+    /// Carry nothing: the policy's state starts anew.
+    pub no_carry: bool,
+    /// Only if it comes to this; none: whatever it comes to.
+    pub only: Option<Only>,
+}
+
+/// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was
+/// faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Only {
+    /// A start, or attaching again where the kernel took the host off.
+    Run,
+    /// A swap, or attaching again where the kernel took the host off.
+    Swap,
+}
+
 /// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
-/// `may_reattach`: also where that takes a reattach. `restore`: a snapshot, for a host that is started.
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn take_over(
-    pins: &Pins,
-    policy: &Policy,
-    may_reattach: bool,
-    restore: Option<&Path>,
-) -> Result<(Host, Loaded, Report)> {
+pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+    let mut taken = locked_take_over(pins, policy, wish);
+    match &mut taken {
+        Ok((host, _, report)) => {
+            // This process has nobody to log to; a rollback's has.
+            report.warnings.extend(host.found.take());
+            note(host, report);
+        }
+        Err(error) => {
+            let verb = match wish.only {
+                Some(Only::Run) => Verb::Run,
+                Some(Only::Swap) => Verb::Swap,
+                None => Verb::TakeOver,
+            };
+            let policy = policy.binary();
+            // Who started this process hears of the error, which matters more than the entry.
+            let _ = history::note(Entry::failed(verb, error).of_this_policy(policy));
+        }
+    }
+    taken
+}
+
+fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let _lock = pins.lock()?;
     let mut host = match find(pins) {
-        Err(Error::NothingRunning) => return start(pins, policy, restore),
-        Ok(_) | Err(Error::OtherHost { .. }) if restore.is_some() => return Err(Error::StateIsThere),
-        Err(Error::OtherHost { .. }) if may_reattach => {
+        Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
+        Err(Error::NothingRunning) => return start(pins, policy, wish.restore),
+        Ok(host) if wish.only == Some(Only::Run) && host.attached => return Err(Error::Running),
+        Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
+        Err(Error::OtherHost { .. }) if wish.may_reattach => {
             return reattach::other_version::replace(pins, policy);
         }
         other => other?,
     };
-    let (loaded, report) = swap(&mut host, policy, may_reattach)?;
+    let (loaded, report) = swap(&mut host, policy, wish)?;
     Ok((host, loaded, report))
+}
+
+/// Enter a commit into the history. What goes wrong there is a warning in the report.
+fn note(host: &Host, report: &mut Report) {
+    let generation = host.registry.generations.iter().rfind(|g| g.number == report.generation);
+    let Some(generation) = generation else { return };
+    let entry = Entry::commit(generation, host.registry.slot(report.slot), report);
+    report.warnings.extend(history::note(entry));
 }
 
 /// The host with nothing pending, attached or, if the kernel took it off, not.
@@ -96,7 +148,12 @@ fn find(pins: &Pins) -> Result<Host> {
         Err(Error::Detached { .. }) => reattach::resume(pins)?,
         other => other?,
     };
+    let cut_off = host.registry.pending.as_ref().map(|pending| pending.generation.number);
     recover::recover(&mut host)?;
+    host.found = cut_off.map(|number| {
+        let what = if host.data.active().generation == number { "finished" } else { "undone" };
+        format!("an earlier command was cut off on its way to generation {number}: that was {what} first")
+    });
     Ok(host)
 }
 
@@ -104,7 +161,7 @@ fn find(pins: &Pins) -> Result<Host> {
 ///
 /// # Errors
 /// As [`take_over`].
-pub fn swap(host: &mut Host, policy: &Policy, may_reattach: bool) -> Result<(Loaded, Report)> {
+pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded, Report)> {
     let mut clock = Clock::start();
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
@@ -115,12 +172,18 @@ pub fn swap(host: &mut Host, policy: &Policy, may_reattach: bool) -> Result<(Loa
     let slot = host.registry.choose_slot(before.slot);
     let mut books = host.registry.clone();
     books.evict(slot);
-    let plan = plan(&mut books, &inspected, Some(before.slot), slot)?;
-    let queue_rows = books.queue_rows(before.slot, &inspected.schema.queues);
-    let queues = books.claim_queues(&inspected.schema, slot)?;
+    let plan = plan(&mut books, &inspected, Some(before.slot), slot, !wish.no_carry)?;
+    let queue_rows = match wish.no_carry {
+        true => books.queue_rows_anew(before.slot, &inspected.schema.queues),
+        false => books.queue_rows(before.slot, &inspected.schema.queues),
+    };
+    let queues = match wish.no_carry {
+        true => books.claim_new_queues(&inspected.schema, slot)?,
+        false => books.claim_queues(&inspected.schema, slot, Some(before.slot))?,
+    };
     let plan_ns = clock.lap();
 
-    let follow = may_reattach || !host.attached;
+    let follow = wish.may_reattach || !host.attached;
     let home = Home {
         layout: &plan.layout,
         slot,
@@ -168,7 +231,7 @@ fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, 
     if kernel::state() != "disabled" {
         return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
     }
-    kernel::check_btf()?;
+    kernel::check_for_host()?;
     // What a killed start or an ejected host left.
     pins.remove_all()?;
 
@@ -178,9 +241,9 @@ fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, 
 
     let slot = 0;
     let mut books = Registry::new();
-    let plan = plan(&mut books, &inspected, None, slot)?;
+    let plan = plan(&mut books, &inspected, None, slot, true)?;
     let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
-    let queues = books.claim_queues(&inspected.schema, slot)?;
+    let queues = books.claim_queues(&inspected.schema, slot, None)?;
     books.flags = load::flags_of(policy, &kernel)?;
     let name = load::name_of(policy)?;
     let prepared = restore
@@ -240,14 +303,43 @@ fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, 
 /// # Errors
 /// [`Error::NoRollback`] when no other policy is loaded.
 pub fn rollback(pins: &Pins, may_reattach: bool) -> Result<Report> {
+    rollback_to(pins, None, may_reattach)
+}
+
+/// As [`rollback`], to the policy of a generation, if that is loaded still; `None`: the one before.
+///
+/// # Errors
+/// [`Error::NoRollback`] when it is not, [`Error::AlreadyRunning`] when that policy runs.
+pub fn rollback_to(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<Report> {
+    match locked_rollback(pins, to, may_reattach) {
+        Ok((host, mut report)) => {
+            note(&host, &mut report);
+            Ok(report)
+        }
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Rollback, &error));
+            Err(error)
+        }
+    }
+}
+
+/// The generation whose policy a rollback makes active.
+pub(crate) fn target(books: &Registry, active: u8, to: Option<u32>) -> Result<&Generation> {
+    match to {
+        Some(number) => books.rollback_target_to(active, number),
+        None => books.rollback_target(active).ok_or_else(|| Error::NoRollback {
+            why: "no earlier policy is loaded (this is the first since the host was started)".to_string(),
+        }),
+    }
+}
+
+fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(Host, Report)> {
     let _lock = pins.lock()?;
     let mut host = find(pins)?;
 
     let mut clock = Clock::start();
     let before = host.data.active();
-    let target = host.registry.rollback_target(before.slot).cloned().ok_or_else(|| Error::NoRollback {
-        why: "no earlier policy is loaded (this is the first since the host was started)".to_string(),
-    })?;
+    let target = target(&host.registry, before.slot, to)?.clone();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
     let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
     let queue_rows = host.registry.queue_rows(before.slot, queues);
@@ -299,7 +391,7 @@ pub fn rollback(pins: &Pins, may_reattach: bool) -> Result<Report> {
     report.tell(&plan);
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();
-    Ok(report)
+    Ok((host, report))
 }
 
 /// Plan, and take the plan's layout into the books.
@@ -308,9 +400,10 @@ pub(crate) fn plan(
     inspected: &Inspected,
     running: Option<u8>,
     slot: u8,
+    carry: bool,
 ) -> Result<Plan> {
-    let plan =
-        state_migrate::plan(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
+    let plan_it = if carry { state_migrate::plan } else { state_migrate::plan_anew };
+    let plan = plan_it(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
     books.layout = plan.layout.clone();
     Ok(plan)
 }
@@ -337,6 +430,7 @@ pub(crate) fn settle_books(
         flags: loaded.flags,
         pid: std::process::id(),
         args: std::env::args().collect(),
+        binary: policy.binary().cloned(),
     });
     Generation {
         number,

@@ -34,7 +34,7 @@ pub use layout::{HEADER, Layout, LayoutError, MAX_RECORD, Placed, ScopeLayout, S
 pub use object::ObjectError;
 pub use plan::{
     Capacity, ColumnPlan, Fate, Plan, PlanError, PlanReport, QueueRow, Refusal, Retained, Row, check, plan,
-    plan_back, plan_report, queue_rows,
+    plan_anew, plan_back, plan_report, plan_report_anew, queue_rows,
 };
 pub use rule::{Conversion, Rule, Scale};
 pub use schema::{Column, MAX_ARG, Queue, QueueOrder, QueueSpan, Schema, SchemaError, Scope, Signature};

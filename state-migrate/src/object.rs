@@ -39,6 +39,14 @@ pub fn section<'a>(elf: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Object
     data.map(Some).map_err(|e| ObjectError::Unreadable { name: name.to_owned(), reason: e.to_string() })
 }
 
+/// The names that an object needs from elsewhere and does not do without: symbols that are undefined and not weak.
+pub fn undefined(elf: &[u8]) -> Result<Vec<String>, ObjectError> {
+    let file = File::parse(elf).map_err(|e| ObjectError::NotElf { reason: e.to_string() })?;
+    let needed = file.symbols().filter(|s| s.is_undefined() && !s.is_weak());
+    let names = needed.filter_map(|s| s.name().ok()).filter(|name| !name.is_empty());
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// Where in the file the instructions of a function stand, by its symbol; `None` if there is none of that name.
 pub fn function(elf: &[u8], name: &str) -> Result<Option<Range<usize>>, ObjectError> {
     let file = File::parse(elf).map_err(|e| ObjectError::NotElf { reason: e.to_string() })?;

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use self::back::plan_back;
 pub use self::error::{PlanError, Retained};
 pub use self::queues::{QueueRow, queue_rows};
-pub use self::report::{Capacity, PlanReport, Refusal, Row, check, plan_report};
+pub use self::report::{Capacity, PlanReport, Refusal, Row, check, plan_report, plan_report_anew};
 
 use self::place::place_all;
 use self::resolve::{Origin, resolve};
@@ -124,16 +124,24 @@ impl Plan {
 ///
 /// The host applies the steps to each existing record, and starts new ones from [`Layout::image`].
 pub fn plan(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> Result<Plan, PlanError> {
-    let mut draft = Draft::new(resident, running, schema, slot);
-    match draft.errors.len() {
-        0 => Ok(draft.plan),
-        1 => Err(draft.errors.remove(0)),
-        _ => Err(PlanError::Several(draft.errors)),
-    }
+    Draft::new(resident, running, schema, slot).finish()
+}
+
+/// As [`plan()`], but nothing is carried: every column of the new policy starts with its default. One that the running
+/// policy names too keeps its place, so its value there goes as well. What could not be carried is no error then.
+pub fn plan_anew(
+    resident: &Layout,
+    running: Option<u32>,
+    schema: &Schema,
+    slot: u32,
+) -> Result<Plan, PlanError> {
+    Draft::make(resident, running, schema, slot, false).finish()
 }
 
 /// A plan, as far as it goes, and all that stands against it.
 struct Draft {
+    /// Is anything to be carried?
+    carry: bool,
     plan: Plan,
     errors: Vec<PlanError>,
     capacity: Vec<Capacity>,
@@ -148,8 +156,20 @@ struct New<'a> {
 
 impl Draft {
     fn new(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> Draft {
+        Draft::make(resident, running, schema, slot, true)
+    }
+
+    fn finish(mut self) -> Result<Plan, PlanError> {
+        match self.errors.len() {
+            0 => Ok(self.plan),
+            1 => Err(self.errors.remove(0)),
+            _ => Err(PlanError::Several(self.errors)),
+        }
+    }
+
+    fn make(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32, carry: bool) -> Draft {
         let plan = Plan { layout: resident.clone(), columns: Vec::new(), steps: BTreeMap::new() };
-        let mut draft = Draft { plan, errors: Vec::new(), capacity: Vec::new() };
+        let mut draft = Draft { carry, plan, errors: Vec::new(), capacity: Vec::new() };
         if let Err(error) = resident.check() {
             draft.errors.push(error.into());
             return draft;
@@ -189,14 +209,25 @@ impl Draft {
     ) -> Result<(), PlanError> {
         let layout = self.plan.layout.scopes.get_mut(&scope).ok_or(PlanError::NoRecord { scope })?;
         let (mut new, mut kept, mut rows) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        let (mut ops, mut steps) = (Vec::new(), Vec::new());
         for column in columns {
             match resolve(scope, layout, running, column, schema) {
                 Ok(Origin::Keep { id, reason }) => {
                     let Some(placed) = layout.columns.iter_mut().find(|c| c.id == id) else { continue };
                     keep(placed, column, schema, slot);
                     kept.insert(id);
+                    if !self.carry {
+                        fill(placed.offset, &placed.ty.initial(placed.default), &mut ops);
+                        rows.insert(&column.name, New::anew(column).row(scope, placed));
+                        continue;
+                    }
                     let fate = if reason.is_some() { Fate::Retained } else { Fate::Carried };
                     rows.insert(&column.name, ColumnPlan { reason, ..row(scope, placed, fate) });
+                }
+                Ok(_) if !self.carry => new.push(New::anew(column)),
+                // What is wrong with the column itself stays an error.
+                Err(e) if !self.carry && !matches!(e, PlanError::WellKnownType { .. }) => {
+                    new.push(New::anew(column));
                 }
                 Ok(Origin::Derive { source, rule, reason }) => {
                     new.push(New { column, source: Some((source, rule)), reason });
@@ -208,7 +239,6 @@ impl Draft {
         let needed = new.iter().fold(0u32, |sum, n| sum.saturating_add(n.column.ty.size()));
         self.capacity.push(Capacity::of(scope, layout, needed));
         let placed = place_all(scope, layout, running, &new, &kept, slot)?;
-        let (mut ops, mut steps) = (Vec::new(), Vec::new());
         for (new, at) in new.iter().zip(&placed) {
             let mut own = Vec::new();
             derive(new, at, slot, &mut own, &mut steps);
@@ -275,7 +305,12 @@ fn derive(new: &New, at: &Placed, slot: u32, ops: &mut Vec<Op>, calls: &mut Vec<
     fill(at.offset, &at.ty.initial(at.default), ops);
 }
 
-impl New<'_> {
+impl<'a> New<'a> {
+    /// One that has its default because nothing is carried.
+    fn anew(column: &'a Column) -> New<'a> {
+        New { column, source: None, reason: Some("anew".to_owned()) }
+    }
+
     fn source(&self, kept: &BTreeSet<u64>, slot: u32) -> Option<Source> {
         let (source, rule) = self.source.as_ref()?;
         let mut ids = vec![source.id];

@@ -1,20 +1,23 @@
-//! `scx-upgrade plan`: what a swap to a policy would do to each column and queue, without doing it. `scx-upgrade check`: the same
-//! between two binaries, on any machine.
+//! `scx-upgrade plan`: what a swap to a policy would do to each column and queue, without doing it.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
+use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::error::PRICE;
+use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::reattach;
 use scx_upgrade_sdk::reattach::Prospect;
-use scx_upgrade_sdk::record_sizes;
 use serde::Serialize;
 use state_migrate::PlanReport;
 use state_migrate::plan_report;
 
 use crate::failure::Failure;
 use crate::output;
+use crate::output::Output;
+use crate::output::line;
 
 /// The plan, and whether it can be done in place.
 #[derive(Serialize)]
@@ -25,46 +28,54 @@ struct Planned<'a> {
     reattach: Option<&'a str>,
 }
 
-pub fn plan(pins: &Pins, binary: &Path, json: bool) -> Result<(), Failure> {
+pub fn plan(pins: &Pins, binary: &Path, out: Output) -> Result<(), Failure> {
+    // What the kernel took off is attached first, so that there is something to plan against.
+    if let Err(off @ (Error::Ejected { .. } | Error::Detached { .. })) = Host::running(pins) {
+        return Err(off.into());
+    }
     let policy = Policy::from_binary(binary)?;
     let schema = policy.schema()?;
-    let Prospect { layout, running, slot, queues, reattach } = reattach::prospect(pins, &policy)?;
+    let Prospect { layout, running, slot, queues, reattach, .. } = reattach::prospect(pins, &policy, true)?;
     let report = PlanReport { queues, ..plan_report(&layout, Some(running.into()), &schema, slot.into()) };
-    show(&report, reattach.as_deref(), json)
+    show(&report, reattach.as_deref(), out)
 }
 
-pub fn check(old: &Path, new: &Path, json: bool) -> Result<(), Failure> {
-    let old = Policy::from_binary(old)?.schema()?;
-    let new = Policy::from_binary(new)?.schema()?;
-    show(&state_migrate::check(&old, &new, &record_sizes()), None, json)
-}
-
-fn show(plan: &PlanReport, reattach: Option<&str>, json: bool) -> Result<(), Failure> {
-    if json {
-        output::json(&Planned { plan, reattach });
-    } else {
-        text(plan);
+/// Show a plan. One that refuses something is a failure.
+pub fn show(plan: &PlanReport, reattach: Option<&str>, out: Output) -> Result<(), Failure> {
+    out.show(&Planned { plan, reattach }, |out| {
+        text(out, plan);
         if let Some(why) = reattach {
-            println!("  needs --allow-reattach: {why}");
-            println!("  the price of it: {PRICE}");
+            line!(out, "  needs --allow-reattach: {why}");
+            line!(out, "  the price of it: {PRICE}");
         }
-    }
+    });
+    refusal(plan)
+}
+
+/// The failure that a plan is which refuses something.
+pub fn refusal(plan: &PlanReport) -> Result<(), Failure> {
     match plan.refused.len() {
         0 => Ok(()),
         n => Err(Failure::new(4, format!("the state cannot be carried: {n} refused, see above"))),
     }
 }
 
-fn text(report: &PlanReport) {
-    output::rows(&report.rows);
-    output::queues(&report.queues);
+/// Its lines.
+pub fn text(out: &mut String, report: &PlanReport) {
+    output::rows(out, &report.rows);
+    output::queues(out, &report.queues);
     for refusal in report.refused.iter().filter(|r| r.columns.is_empty()) {
-        println!("  refused    {}", refusal.reason);
+        line!(out, "  refused    {}", refusal.reason);
     }
     for c in &report.capacity {
-        println!(
+        line!(
+            out,
             "  {} record of {} bytes: {} in use, {} more needed, {} free before",
-            c.scope, c.record_size, c.used, c.needed, c.free
+            c.scope,
+            c.record_size,
+            c.used,
+            c.needed,
+            c.free
         );
     }
 }

@@ -1,12 +1,18 @@
-//! `scx-upgrade rollback`: make the policy before it run again.
+//! `scx-upgrade rollback`: make the policy before it run again, or one before that.
 
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::swap;
 
+use crate::args::RollbackArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::Output;
+use crate::verbs::dry_run;
 
-pub fn rollback(pins: &Pins, allow_reattach: bool, json: bool) -> Result<(), Failure> {
-    output::report(&swap::rollback(pins, allow_reattach)?, json);
+pub fn rollback(pins: Pins, args: &RollbackArgs, out: Output) -> Result<(), Failure> {
+    if args.change.dry_run {
+        return dry_run::rollback(&pins, args, out);
+    }
+    let pins = pins.patient(args.change.patience());
+    out.report(&swap::rollback_to(&pins, args.to, args.reattach.allow_reattach)?);
     Ok(())
 }

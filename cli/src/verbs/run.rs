@@ -7,21 +7,30 @@ use scx_upgrade_sdk::pins::Pins;
 use crate::args::RunArgs;
 use crate::failure::Failure;
 use crate::launch;
-use crate::output;
+use crate::launch::Purpose;
+use crate::output::Output;
+use crate::verbs::dry_run;
+use crate::verbs::swap;
 
-pub fn run(pins: &Pins, args: &RunArgs, json: bool) -> Result<(), Failure> {
+pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     match Host::running(pins) {
         Err(Error::NothingRunning | Error::Ejected { .. } | Error::Detached { .. } | Error::HalfReplaced) => {
         }
-        Ok(_) => {
-            return Err(Failure::new(1, "a policy is running already: replace it with `scx-upgrade swap`"));
+        Ok(host) => {
+            swap::refuse_the_same(&host, &args.policy)?;
+            return Err(Error::Running.into());
         }
         Err(other) => return Err(other.into()),
+    }
+    if args.change.dry_run {
+        return dry_run::run(pins, args, out);
     }
     // Where it is given from, not where the policy's process looks.
     let file = args.restore.as_ref().map(|file| std::path::absolute(file).unwrap_or(file.clone()));
     let file = file.map(|file| file.to_string_lossy().into_owned());
-    let own: Vec<&str> = file.iter().flat_map(|file| ["--restore", file]).collect();
-    output::report(&launch::launch(&args.policy, &own)?, json);
+    let mut own: Vec<&str> = file.iter().flat_map(|file| ["--restore", file]).collect();
+    own.extend(args.policy.no_carry.then_some(swap::NO_CARRY));
+    let purpose = Purpose { own: &own, only: "run", timeout: args.change.timeout };
+    out.report(&launch::launch(&args.policy, purpose)?);
     Ok(())
 }

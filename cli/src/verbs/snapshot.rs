@@ -1,7 +1,7 @@
 //! `scx-upgrade snapshot`: what the running policy knows, to a file, shown, and back.
 
 use std::fmt::Display;
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use scx_upgrade_sdk::Error;
@@ -16,30 +16,26 @@ use state_migrate::snapshot::Table;
 
 use crate::failure::Failure;
 use crate::output;
+use crate::output::Output;
+use crate::output::line;
 
 /// Rows of a scope that the text shows. JSON has all.
 const ROWS: usize = 16;
 
-pub fn save(pins: &Pins, file: &Path, with_tasks: bool, json: bool) -> Result<(), Failure> {
+pub fn save(pins: &Pins, file: &Path, with_tasks: bool, out: Output) -> Result<(), Failure> {
     let saved = snapshot::save(pins, file, with_tasks)?;
-    if json {
-        output::json(&saved);
-        return Ok(());
-    }
-    println!("saved what {} knows to {}", saved.policy, file.display());
-    for scope in saved.scopes.iter().filter(|s| s.columns > 0) {
-        println!("  {:<7} {} columns, {} records", scope.scope, scope.columns, scope.records);
-    }
+    out.show(&saved, |out| {
+        line!(out, "saved what {} knows to {}", saved.policy, file.display());
+        for scope in saved.scopes.iter().filter(|s| s.columns > 0) {
+            line!(out, "  {:<7} {} columns, {} records", scope.scope, scope.columns, scope.records);
+        }
+    });
     Ok(())
 }
 
-pub fn restore(pins: &Pins, file: &Path, json: bool) -> Result<(), Failure> {
+pub fn restore(pins: &Pins, file: &Path, out: Output) -> Result<(), Failure> {
     let restored = snapshot::restore(pins, file)?;
-    if json {
-        output::json(&restored);
-    } else {
-        output::restored(&restored);
-    }
+    out.show(&restored, |out| output::restored(out, &restored));
     Ok(())
 }
 
@@ -76,7 +72,7 @@ struct Row {
     values: Vec<String>,
 }
 
-pub fn show(file: &Path, json: bool) -> Result<(), Failure> {
+pub fn show(file: &Path, out: Output) -> Result<(), Failure> {
     let Snapshot { meta, tasks, cgroups, cpus, global } = Snapshot::read(file).map_err(Error::from)?;
     let shown = Shown {
         policy: meta.policy,
@@ -91,11 +87,7 @@ pub fn show(file: &Path, json: bool) -> Result<(), Failure> {
             scope("global", &global),
         ],
     };
-    if json {
-        output::json(&shown);
-    } else {
-        text(&shown);
-    }
+    out.show(&shown, |out| text(out, &shown));
     Ok(())
 }
 
@@ -139,21 +131,21 @@ fn display(ty: &Type, bytes: &[u8]) -> String {
     })
 }
 
-fn text(shown: &Shown) {
-    println!("policy   {} {}", shown.policy, shown.version);
-    println!("kernel   {}", shown.kernel);
-    println!("made     {} s after 1970, in boot {}", shown.created_unix, shown.boot_id);
+fn text(out: &mut String, shown: &Shown) {
+    line!(out, "policy   {} {}", shown.policy, shown.version);
+    line!(out, "kernel   {}", shown.kernel);
+    line!(out, "made     {} s after 1970, in boot {}", shown.created_unix, shown.boot_id);
     for scope in shown.scopes.iter().filter(|s| !s.columns.is_empty()) {
         let columns = scope.columns.iter().map(|c| {
             let unit = c.unit.as_ref().map(|u| format!(" in {u}")).unwrap_or_default();
             format!("{}: {}{unit}", c.name, c.ty)
         });
-        println!("{:<8} {}", scope.scope, columns.collect::<Vec<_>>().join(", "));
+        line!(out, "{:<8} {}", scope.scope, columns.collect::<Vec<_>>().join(", "));
         for row in scope.rows.iter().take(ROWS) {
-            println!("  {}: {}", row.key, row.values.join(", "));
+            line!(out, "  {}: {}", row.key, row.values.join(", "));
         }
         if scope.rows.len() > ROWS {
-            println!("  and {} more, see --json", scope.rows.len() - ROWS);
+            line!(out, "  and {} more, see --json", scope.rows.len() - ROWS);
         }
     }
 }

@@ -1,19 +1,26 @@
 //! `scx-upgrade status`: what runs, and what a rollback would go to.
 
+use std::fmt::Write as _;
+
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::status;
 use scx_upgrade_sdk::status::Status;
 
+use crate::args::StatusArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::Output;
+use crate::output::line;
+use crate::watch;
 
-pub fn status(pins: &Pins, json: bool) -> Result<(), Failure> {
-    let status = status::status(pins)?;
-    if json {
-        output::json(&status);
-    } else {
-        text(&status);
-    }
+pub fn status(pins: &Pins, args: &StatusArgs, out: Output) -> Result<(), Failure> {
+    let status = match args.watch {
+        true => watch::watch(pins, args, out)?,
+        false => {
+            let status = status::status(pins)?;
+            out.show(&status, |out| text(out, &status));
+            status
+        }
+    };
     // As `systemctl status`: the answer is printed, and the exit code says that nothing runs.
     if let Some(why) = &status.detached {
         return Err(Failure::new(5, why));
@@ -25,17 +32,17 @@ pub fn status(pins: &Pins, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn text(status: &Status) {
-    println!("kernel      {} {}", status.state, status.ops);
+fn text(out: &mut String, status: &Status) {
+    line!(out, "kernel      {} {}", status.state, status.ops);
     if !status.running {
         return;
     }
-    println!("generation  {}", status.generation);
+    line!(out, "generation  {}", status.generation);
     if let Some(number) = status.pending {
-        println!("cut off     the swap to generation {number}; the next command finishes or undoes it");
+        line!(out, "cut off     the swap to generation {number}; the next command finishes or undoes it");
     }
     if status.held {
-        println!("held        no policy runs, tasks are served in the order in which they come");
+        line!(out, "held        no policy runs, tasks are served in the order in which they come");
     }
     for slot in &status.slots {
         let role = match (slot.active, slot.rollback) {
@@ -44,14 +51,19 @@ fn text(status: &Status) {
             _ => "loaded",
         };
         let process = if slot.alive { format!("process {}", slot.pid) } else { "no process".to_string() };
-        println!("slot {}      {} {}  {role}, {process}", slot.slot, slot.policy, slot.version);
+        line!(out, "slot {}      {} {}  {role}, {process}", slot.slot, slot.policy, slot.version);
     }
     for queue in &status.queues {
         let members = if queue.members == 1 { String::new() } else { format!(" x {}", queue.members) };
-        println!(
+        line!(
+            out,
             "queue       {} ({}{members}, {:#x}), {} waiting, named by slots {:?}",
-            queue.name, queue.kind, queue.id, queue.queued, queue.slots
+            queue.name,
+            queue.kind,
+            queue.id,
+            queue.queued,
+            queue.slots
         );
     }
-    println!("free        {} bytes of each task record", status.task_bytes_free);
+    line!(out, "free        {} bytes of each task record", status.task_bytes_free);
 }

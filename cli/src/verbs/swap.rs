@@ -2,22 +2,87 @@
 
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::identity::Binary;
 use scx_upgrade_sdk::pins::Pins;
 
+use crate::args::PolicyArgs;
 use crate::args::SwapArgs;
 use crate::failure::Failure;
 use crate::launch;
-use crate::output;
+use crate::launch::Purpose;
+use crate::output::Output;
+use crate::verbs::dry_run;
 
-pub fn swap(pins: &Pins, args: &SwapArgs, json: bool) -> Result<(), Failure> {
+const ALLOW_REATTACH: &str = "--allow-reattach";
+/// Options of the SDK's, by which the policy's process is told what its own arguments are not about.
+pub const NO_CARRY: &str = "--no-carry";
+const RESTORE: &str = "--restore";
+
+pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     let allowed = args.reattach.allow_reattach;
     match Host::running(pins) {
+        Ok(host) if !args.again && !args.policy.no_carry => refuse_the_same(&host, &args.policy)?,
         Ok(_) | Err(Error::Ejected { .. } | Error::Detached { .. } | Error::HalfReplaced) => {}
         Err(Error::OtherHost { .. }) if allowed => {}
         // Without one, taking over would mean starting a host, which is what `run` is for.
         Err(other) => return Err(other.into()),
     }
-    let own: &[&str] = if allowed { &["--allow-reattach"] } else { &[] };
-    output::report(&launch::launch(&args.policy, own)?, json);
+    if args.change.dry_run {
+        return dry_run::swap(pins, args, out);
+    }
+    let mut own = Vec::new();
+    own.extend(allowed.then_some(ALLOW_REATTACH));
+    own.extend(args.policy.no_carry.then_some(NO_CARRY));
+    let purpose = Purpose { own: &own, only: "swap", timeout: args.change.timeout };
+    out.report(&launch::launch(&args.policy, purpose)?);
     Ok(())
+}
+
+/// Refuse what runs already: the same bytes, started with the same arguments. Not where an earlier command was cut off:
+/// then there is something to do.
+pub fn refuse_the_same(host: &Host, wanted: &PolicyArgs) -> Result<(), Failure> {
+    if host.registry.pending.is_some() {
+        return Ok(());
+    }
+    let active = host.data.active();
+    let Some(runs) = host.registry.slot(active.slot) else { return Ok(()) };
+    let args = runs.args.get(1..).unwrap_or_default();
+    // The arguments first: a hash takes longer.
+    let same = policys_own(args) == wanted.args.iter().map(String::as_str).collect::<Vec<_>>()
+        && runs.binary.is_some()
+        && Binary::of(&wanted.binary).map(|b| b.sha256) == runs.binary.as_ref().map(|b| b.sha256.clone());
+    match same {
+        false => Ok(()),
+        true => Err(Error::AlreadyRunning {
+            policy: format!("{} {}", runs.policy, runs.version),
+            generation: active.generation,
+        }
+        .into()),
+    }
+}
+
+/// The arguments of a policy's process without the SDK's, which say how it was to take over, not how it is to run.
+fn policys_own(args: &[String]) -> Vec<&str> {
+    let (mut own, mut rest) = (Vec::new(), args.iter().map(String::as_str));
+    while let Some(arg) = rest.next() {
+        match arg {
+            ALLOW_REATTACH | NO_CARRY => {}
+            RESTORE => drop(rest.next()),
+            _ => own.push(arg),
+        }
+    }
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_it_took_over_is_no_argument_of_the_policy() {
+        let args = ["--restore", "file", "--slice-us", "100", "--no-carry", "--allow-reattach"];
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_string()).collect();
+        assert_eq!(policys_own(&args), ["--slice-us", "100"]);
+        assert!(policys_own(&[]).is_empty());
+    }
 }

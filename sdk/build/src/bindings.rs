@@ -51,7 +51,7 @@ pub(crate) fn module(name: &str, elf: &[u8]) -> Result<String> {
     }
     writeln!(out, "/// The policy, with these settings.")?;
     writeln!(out, "pub fn policy(config: &Config) -> ::scx_upgrade_sdk::Policy {{")?;
-    writeln!(out, "    let mut policy = ::scx_upgrade_sdk::policy_object!({name:?});")?;
+    writeln!(out, "    let mut policy = ::scx_upgrade_sdk::policy_object!({name:?}, POLICY_VERSION);")?;
     writeln!(out, "    ::scx_upgrade_sdk::typed::Settings::apply(config, &mut policy);\n    policy\n}}")?;
     Ok(out)
 }

@@ -154,9 +154,9 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let (slot, layout) = old.room();
     (books.layout, books.loads, books.queue_ids) = (layout, old.books.loads, old.books.queue_ids);
     books.generations = old.books.generations.clone();
-    let plan = swap::plan(&mut books, &inspected, Some(old.active.slot), slot)?;
+    let plan = swap::plan(&mut books, &inspected, Some(old.active.slot), slot, true)?;
     let queue_rows = books.queue_rows(old.active.slot, &inspected.schema.queues);
-    let queues = books.claim_queues(&inspected.schema, slot)?.ids();
+    let queues = books.claim_queues(&inspected.schema, slot, None)?.ids();
     let flags = load::flags_of(policy, &kernel)?;
     let plan_ns = clock.lap();
 

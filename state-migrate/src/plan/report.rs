@@ -117,9 +117,17 @@ pub struct PlanReport {
     pub plan: Option<Plan>,
 }
 
+/// As [`super::plan_anew()`], and goes on where that stops.
+pub fn plan_report_anew(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> PlanReport {
+    report(Draft::make(resident, running, schema, slot, false), schema)
+}
+
 /// As [`super::plan()`], and goes on where that stops.
 pub fn plan_report(resident: &Layout, running: Option<u32>, schema: &Schema, slot: u32) -> PlanReport {
-    let draft = Draft::new(resident, running, schema, slot);
+    report(Draft::new(resident, running, schema, slot), schema)
+}
+
+fn report(draft: Draft, schema: &Schema) -> PlanReport {
     let refused: Vec<Refusal> = draft.errors.iter().map(Refusal::from).collect();
     let mut rows = draft.plan.rows();
     for (scope, columns) in &schema.scopes {

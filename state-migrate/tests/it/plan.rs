@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use state_migrate::{
     Column, Fate, HEADER, Layout, MAX_STEPS, Plan, PlanError, Queue, QueueOrder, QueueSpan, Repeat, Schema,
-    Scope, Step, StructField, Type, check, plan, queue_rows,
+    Scope, Step, StructField, Type, apply, check, plan, plan_anew, plan_back, plan_report_anew, queue_rows,
 };
 
 use crate::builder::{array, column, s, u};
@@ -27,6 +27,32 @@ fn fates(plan: &Plan) -> Vec<(&str, Fate)> {
 
 fn default(name: &str, ty: Type, value: i128) -> Column {
     Column { default: Some(value), ..column(name, ty) }
+}
+
+#[test]
+fn a_plan_that_carries_nothing_begins_anew_and_can_be_gone_back_over() {
+    let old = task(vec![default("vtime", u(64), 7), column("level", u(32)), column("gone", u(32))]);
+    let first = plan(&empty(), None, &old, 0).unwrap();
+    // One of the same name and type, one of a type that cannot be carried, one that is new.
+    let new =
+        task(vec![default("vtime", u(64), 9), column("level", array(u(8), 4)), default("extra", u(16), 3)]);
+    assert!(plan(&first.layout, Some(0), &new, 1).is_err());
+    let anew = plan_anew(&first.layout, Some(0), &new, 1).unwrap();
+    let fates: Vec<_> = fates(&anew);
+    assert!(fates[..3].iter().all(|(_, fate)| *fate == Fate::Defaulted), "{fates:?}");
+    assert_eq!(fates[3..], [("level", Fate::Dropped), ("gone", Fate::Dropped)]);
+    assert!(plan_report_anew(&first.layout, Some(0), &new, 1).refused.is_empty());
+
+    let mut record = vec![0xab; 64];
+    apply(&anew.steps[&Scope::Task], &mut record).unwrap();
+    let at = |name: &str, ty: &Type| anew.layout.offset(Scope::Task, name, ty).unwrap() as usize;
+    assert_eq!(record[at("vtime", &u(64))..][..8], 9u64.to_le_bytes());
+    assert_eq!(record[at("level", &array(u(8), 4))..][..4], [0; 4]);
+    assert_eq!(record[at("extra", &u(16))..][..2], 3u16.to_le_bytes());
+    // What only the old one has is as it was, for the way back.
+    assert_eq!(record[at("level", &u(32))..][..4], [0xab; 4]);
+    assert_eq!(record[at("gone", &u(32))..][..4], [0xab; 4]);
+    assert!(plan_back(&anew.layout, 1, 0).is_ok());
 }
 
 #[test]

@@ -40,9 +40,26 @@ pub struct Ran {
     pub err: String,
 }
 
-/// Run `scx-upgrade` with these arguments.
+/// Run `scx-upgrade` with these arguments. A swap is asked for with `--again`: most tests do not care whether the same
+/// policy runs already.
 pub fn cli(args: &[&str]) -> Ran {
+    let mut args = args.to_vec();
+    if let Some(at) = args.iter().position(|arg| *arg == "swap") {
+        args.insert(at + 1, "--again");
+    }
+    cli_exactly(&args)
+}
+
+/// Run `scx-upgrade` with exactly these arguments.
+pub fn cli_exactly(args: &[&str]) -> Ran {
     command(Command::new("/bin/scx-upgrade").args(args))
+}
+
+/// What a verb with `--json` prints.
+pub fn json(args: &[&str]) -> serde_json::Value {
+    let ran = cli_exactly(&[&["--json"], args].concat());
+    serde_json::from_str(&ran.out)
+        .unwrap_or_else(|e| panic!("scx-upgrade {args:?} prints no JSON ({e}): {} {}", ran.out, ran.err))
 }
 
 /// Run `scx-upgrade` as an ordinary user.

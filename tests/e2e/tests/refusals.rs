@@ -106,9 +106,10 @@ fn verbs_that_make_no_sense_now_say_so() {
     let rollback = cli(&["rollback"]);
     assert_eq!(rollback.code, 1, "{}", rollback.err);
     assert!(rollback.err.contains("nothing to roll back to"), "{}", rollback.err);
-    let run = cli(&["run", V1]);
+    let run = cli(&["run", "/bin/scx_fair_v2"]);
     assert_eq!(run.code, 1);
     assert!(run.err.contains("scx-upgrade swap"), "{}", run.err);
+    assert_eq!(cli(&["run", V1]).code, 77, "that very one runs already");
     let usage = cli(&["swap", V1, "--", "--no-such-option"]);
     assert_eq!(usage.code, 2, "{}", usage.err);
     assert!(usage.err.contains("no-such-option"), "{}", usage.err);

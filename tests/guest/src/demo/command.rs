@@ -49,7 +49,9 @@ impl Command {
 
     fn call<T: DeserializeOwned>(&self, verb: &str, policy: Option<&Path>) -> Result<T> {
         let mut command = process::Command::new(&self.binary);
-        command.arg(verb).args(policy).arg("--json");
+        // A policy is measured in the place of itself as well.
+        let again = (verb == "swap").then_some("--again");
+        command.arg(verb).args(again).args(policy).arg("--json");
         let output = command.output().with_context(|| format!("starting {}", self.binary.display()))?;
         let said = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {

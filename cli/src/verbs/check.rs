@@ -1,0 +1,16 @@
+//! `scx-upgrade check`: what a swap from one policy to another would do, between two binaries, on any machine.
+
+use std::path::Path;
+
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::record_sizes;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::verbs::plan;
+
+pub fn check(old: &Path, new: &Path, out: Output) -> Result<(), Failure> {
+    let old = Policy::from_binary(old)?.schema()?;
+    let new = Policy::from_binary(new)?.schema()?;
+    plan::show(&state_migrate::check(&old, &new, &record_sizes()), None, out)
+}

@@ -1,0 +1,61 @@
+//! `scx-upgrade doctor`: what could stand in the way, and what to do about it.
+
+use std::fmt::Write as _;
+
+use scx_upgrade_sdk::doctor;
+use scx_upgrade_sdk::doctor::Check;
+use scx_upgrade_sdk::doctor::Verdict;
+
+use crate::failure::Failure;
+use crate::output;
+use crate::output::Output;
+
+pub fn doctor(out: Output) -> Result<(), Failure> {
+    let checks = doctor::examine();
+    out.show(&checks, |out| text(out, &checks));
+    match checks.iter().filter(|c| c.verdict == Verdict::Blocks).count() {
+        0 => Ok(()),
+        1 => Err(Failure::new(1, "something stands in the way, see above")),
+        n => Err(Failure::new(1, format!("{n} things stand in the way, see above"))),
+    }
+}
+
+fn text(out: &mut String, checks: &[Check]) {
+    let names = checks.iter().map(|c| c.name.len()).max().unwrap_or(0);
+    for check in checks {
+        let verdict = match check.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Note => "note",
+            Verdict::Unknown => "unknown",
+            Verdict::Blocks => "blocks",
+        };
+        let _ = write!(out, "{verdict:<8} {:<names$}  ", check.name);
+        let indent = 8 + 1 + names + 2;
+        output::wrapped(out, indent, &check.found);
+        if check.verdict != Verdict::Ok {
+            let _ = write!(out, "{:indent$}why: ", "");
+            output::wrapped(out, indent, &check.why);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_blocks_is_explained_and_fits_a_terminal() {
+        let check = |verdict, found: &str| Check {
+            name: "scheduler".to_string(),
+            verdict,
+            found: found.to_string(),
+            why: "the kernel runs one at a time".to_string(),
+        };
+        let error = scx_upgrade_sdk::Error::OtherScheduler { ops: "simple".into(), state: "enabled".into() };
+        let mut out = String::new();
+        text(&mut out, &[check(Verdict::Ok, "none"), check(Verdict::Blocks, &error.to_string())]);
+        assert!(out.starts_with("ok       scheduler  none\nblocks   scheduler  another sched_ext"), "{out}");
+        assert!(out.ends_with("why: the kernel runs one at a time\n"), "{out}");
+        assert!(out.lines().all(|line| line.len() <= output::WIDTH), "{out}");
+    }
+}

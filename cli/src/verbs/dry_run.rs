@@ -1,0 +1,197 @@
+//! `--dry-run`: what `run`, `swap`, `rollback` and `stop` would do. Nothing is changed, and no lock is taken. What only the
+//! verifier knows is not known here.
+
+use std::fmt::Write as _;
+
+use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::error::PRICE;
+use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::info::Info;
+use scx_upgrade_sdk::kernel;
+use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::prospect;
+use scx_upgrade_sdk::prospect::BackProspect;
+use scx_upgrade_sdk::reattach;
+use scx_upgrade_sdk::reattach::Prospect;
+use scx_upgrade_sdk::record_sizes;
+use serde::Serialize;
+use state_migrate::Layout;
+use state_migrate::PlanReport;
+use state_migrate::QueueRow;
+use state_migrate::plan_report;
+use state_migrate::plan_report_anew;
+use state_migrate::queue_rows;
+
+use crate::args::PolicyArgs;
+use crate::args::RollbackArgs;
+use crate::args::RunArgs;
+use crate::args::SwapArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::output::Output;
+use crate::output::line;
+use crate::verbs::plan;
+
+const NOTHING: &str = "nothing was done: --dry-run";
+
+/// A start or a swap that would be.
+#[derive(Serialize)]
+struct Would<'a> {
+    dry_run: bool,
+    would: &'static str,
+    from: Option<String>,
+    to: String,
+    generation: u32,
+    /// The policy that would have to go, and could not be gone back to any more.
+    evicts: Option<String>,
+    /// Why it takes a reattach; null if it does not.
+    reattach: Option<String>,
+    #[serde(flatten)]
+    plan: &'a PlanReport,
+}
+
+pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
+    if !matches!(Host::running(pins), Err(Error::NothingRunning)) {
+        // The kernel took a host off: its state is there, and what is to run takes it over.
+        return change("attach", pins, &args.policy, true, out);
+    }
+    kernel::check_for_host()?;
+    let schema = Policy::from_binary(&args.policy.binary)?.schema()?;
+    let layout = Layout::new(&record_sizes());
+    let queues = queue_rows(&[], &[], &schema.queues);
+    let plan = PlanReport { queues, ..plan_report(&layout, None, &schema, 0) };
+    let to = name(&args.policy)?;
+    let would = Would {
+        dry_run: true,
+        would: "start",
+        from: None,
+        to,
+        generation: 1,
+        evicts: None,
+        reattach: None,
+        plan: &plan,
+    };
+    show(&would, args.restore.is_none(), out);
+    plan::refusal(&plan)
+}
+
+pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
+    change("swap in", pins, &args.policy, args.reattach.allow_reattach, out)
+}
+
+fn change(
+    would: &'static str,
+    pins: &Pins,
+    args: &PolicyArgs,
+    may_reattach: bool,
+    out: Output,
+) -> Result<(), Failure> {
+    let policy = Policy::from_binary(&args.binary)?;
+    let schema = policy.schema()?;
+    let prospect = reattach::prospect(pins, &policy, !args.no_carry)?;
+    let Prospect { layout, running, slot, queues, reattach, from, generation, evicts } = prospect;
+    let attached = Host::running(pins).is_ok();
+    let to = name(args)?;
+    if let Some(why) = reattach.as_ref().filter(|_| attached && !may_reattach) {
+        return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());
+    }
+    let plan_it = if args.no_carry { plan_report_anew } else { plan_report };
+    let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
+    show(&Would { dry_run: true, would, from, to, generation, evicts, reattach, plan: &plan }, true, out);
+    plan::refusal(&plan)
+}
+
+fn name(args: &PolicyArgs) -> Result<String, Failure> {
+    let info = Info::of(&args.binary)?;
+    Ok(format!("{} {}", info.name, info.version).trim_end().to_string())
+}
+
+fn show(would: &Would<'_>, all: bool, out: Output) {
+    out.show(would, |out| {
+        let from = would.from.as_ref().map(|from| format!(" for {from}")).unwrap_or_default();
+        line!(out, "would {} {}{from}, as generation {}", would.would, would.to, would.generation);
+        plan::text(out, would.plan);
+        reattached(out, would.reattach.as_deref());
+        if let Some(goes) = &would.evicts {
+            line!(out, "  {goes} would have to go from its slot: no rollback could go to it any more");
+        }
+        if !all {
+            line!(out, "  the snapshot is not looked at");
+        }
+        line!(out, "{NOTHING}");
+    });
+}
+
+fn reattached(out: &mut String, why: Option<&str>) {
+    if let Some(why) = why {
+        line!(out, "  by a reattach: {why}");
+        line!(out, "  the price of it: {PRICE}");
+    }
+}
+
+/// A rollback that would be.
+#[derive(Serialize)]
+struct WouldRollBack<'a> {
+    dry_run: bool,
+    would: &'static str,
+    #[serde(flatten)]
+    prospect: &'a BackProspect,
+}
+
+pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Failure> {
+    let back = prospect::rollback(pins, args.to)?;
+    let attached = Host::running(pins).is_ok();
+    if let Some(why) = back.reattach.as_ref().filter(|_| attached && !args.reattach.allow_reattach) {
+        return Err(Error::NeedsReattach { policy: back.to, why: why.clone() }.into());
+    }
+    out.show(&WouldRollBack { dry_run: true, would: "roll back", prospect: &back }, |out| {
+        let from = back.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+        line!(
+            out,
+            "would roll back{from} to {} of generation {}, as generation {}",
+            back.to,
+            back.back_to,
+            back.generation
+        );
+        output::rows(out, &back.columns);
+        output::queues(out, &back.queues);
+        reattached(out, back.reattach.as_deref());
+        if back.held {
+            line!(out, "  no policy would run while the newer one's own inverse brings the records back");
+        }
+        line!(out, "{NOTHING}");
+    });
+    Ok(())
+}
+
+/// A stop that would be.
+#[derive(Serialize)]
+struct WouldStop {
+    dry_run: bool,
+    would: &'static str,
+    policy: Option<String>,
+    /// The queues that go, with the tasks that wait there, which the kernel's default scheduler takes.
+    queues: Vec<QueueRow>,
+}
+
+pub fn stop(pins: &Pins, out: Output) -> Result<(), Failure> {
+    if pins.is_empty() {
+        return Err(Error::NothingRunning.into());
+    }
+    let host = Host::running(pins).ok();
+    let info = host.as_ref().and_then(|host| host.registry.slot(host.data.active().slot));
+    let queues = info.map_or(Vec::new(), |info| queue_rows(&info.schema.queues, &[], &[]));
+    let policy = info.map(|info| format!("{} {}", info.policy, info.version));
+    out.show(&WouldStop { dry_run: true, would: "stop", policy: policy.clone(), queues }, |out| {
+        match &policy {
+            Some(policy) => {
+                line!(out, "would stop {policy}: tasks would go to the kernel's default scheduler");
+                line!(out, "  what it knows would be forgotten; `scx-upgrade snapshot save` keeps it");
+            }
+            None => line!(out, "would remove what an earlier host left"),
+        }
+        line!(out, "{NOTHING}");
+    });
+    Ok(())
+}

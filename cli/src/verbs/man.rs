@@ -1,0 +1,26 @@
+//! `scx-upgrade man`: the manual, a page for the whole and one for each verb, as troff.
+
+use anyhow::Context;
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::args::Args;
+use crate::failure::Failure;
+use crate::output;
+
+pub fn man(verb: Option<&str>) -> Result<(), Failure> {
+    let mut command = Args::command();
+    // Fills in the options that every verb has, and their pages' names.
+    command.build();
+    let command = match verb {
+        None => command,
+        Some(verb) => {
+            let found = command.find_subcommand(verb).cloned();
+            found.ok_or_else(|| Failure::new(2, format!("there is no verb {verb}")))?
+        }
+    };
+    let mut page = Vec::new();
+    Man::new(command).render(&mut page).context("cannot write the page")?;
+    output::print(&String::from_utf8_lossy(&page));
+    Ok(())
+}

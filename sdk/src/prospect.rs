@@ -1,0 +1,75 @@
+//! What a rollback would do, found out without changing anything. Of a swap that is [`crate::reattach::prospect`].
+
+use serde::Deserialize;
+use serde::Serialize;
+use state_migrate::QueueRow;
+use state_migrate::Row;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::hold;
+use crate::hold::Back;
+use crate::host::Host;
+use crate::kernel;
+use crate::kernel_btf::KernelBtf;
+use crate::load;
+use crate::pins::Pins;
+use crate::swap;
+
+/// See the module.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackProspect {
+    /// What runs, as `name version`.
+    pub from: Option<String>,
+    /// What would run, as `name version`.
+    pub to: String,
+    /// The generation that is gone back to.
+    pub back_to: u32,
+    /// The number that the rollback would have as a generation.
+    pub generation: u32,
+    /// What would become of columns.
+    pub columns: Vec<Row>,
+    /// What would become of queues.
+    pub queues: Vec<QueueRow>,
+    /// Would no policy run for as long as a sweep takes?
+    pub held: bool,
+    /// Why it would take a reattach, if so.
+    pub reattach: Option<String>,
+}
+
+/// What a rollback would do.
+///
+/// # Errors
+/// As a rollback, as far as can be known without doing it.
+pub fn rollback(pins: &Pins, to: Option<u32>) -> Result<BackProspect> {
+    let host = match Host::running(pins) {
+        // What a rollback would attach again.
+        Err(Error::Ejected { .. } | Error::Detached { .. }) if kernel::state() == "disabled" => {
+            Host::pinned(pins)?
+        }
+        other => other?,
+    };
+    let active = host.data.active();
+    let target = swap::target(&host.registry, active.slot, to)?.clone();
+    let info = host.registry.slot(target.slot);
+    let (has, asks) = (host.registry.flags, info.map_or(0, |s| s.flags));
+    let reattach = match host.attached {
+        true if has == asks => None,
+        true => Some(load::flags_differ(&KernelBtf::read()?, has, asks)),
+        false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
+    };
+    let queues = host.registry.queue_rows(active.slot, info.map_or(&[][..], |s| s.schema.queues.as_slice()));
+    let mut books = host.registry.clone();
+    let Back { plan, hold } =
+        hold::plan_back(&mut books, active.slot, target.slot, reattach.is_none() && host.attached)?;
+    Ok(BackProspect {
+        from: host.registry.slot(active.slot).map(|s| format!("{} {}", s.policy, s.version)),
+        to: format!("{} {}", target.policy, target.version),
+        back_to: target.number,
+        generation: active.generation + 1,
+        columns: plan.rows(),
+        queues,
+        held: hold.is_some(),
+        reattach,
+    })
+}
