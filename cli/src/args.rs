@@ -7,6 +7,8 @@ use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
 
+use crate::probation::ProbationArgs;
+
 /// Replace the running sched_ext scheduler in place, with every task's state, and take it back
 ///
 /// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
@@ -127,6 +129,9 @@ pub struct SwapArgs {
     /// Also where the same binary runs with the same arguments
     #[arg(long)]
     pub again: bool,
+
+    #[command(flatten)]
+    pub probation: ProbationArgs,
 
     #[command(flatten)]
     pub change: ChangeArgs,

@@ -6,6 +6,7 @@ mod failure;
 mod launch;
 mod log;
 mod output;
+mod probation;
 mod verbs;
 mod watch;
 

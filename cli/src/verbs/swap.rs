@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::launch;
 use crate::launch::Purpose;
 use crate::output::Output;
+use crate::probation::Probation;
 use crate::verbs::dry_run;
 
 const ALLOW_REATTACH: &str = "--allow-reattach";
@@ -34,8 +35,15 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     own.extend(allowed.then_some(ALLOW_REATTACH));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose = Purpose { own: &own, only: "swap", timeout: args.change.timeout };
-    out.report(&launch::launch(&args.policy, purpose)?);
-    Ok(())
+    let probation = Probation::prepare(pins, &args.probation)?;
+    let done = launch::launch(&args.policy, purpose)?;
+    match probation {
+        Some(probation) => probation.pass(pins, &done, allowed, out),
+        None => {
+            out.report(&done);
+            Ok(())
+        }
+    }
 }
 
 /// Refuse what runs already: the same bytes, started with the same arguments. Not where an earlier command was cut off:
