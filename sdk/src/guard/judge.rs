@@ -10,7 +10,7 @@ use super::Limits;
 use super::sample::Sample;
 
 /// A window with fewer wake-ups says nothing of their 99th percentile.
-const ENOUGH: u64 = 100;
+const ENOUGH: u64 = 20;
 /// Events in one window that are never bad, however few the baseline had.
 const EVENTS_FLOOR: f64 = 10.0;
 

@@ -11,39 +11,26 @@ use std::time::Duration;
 use e2e::Busy;
 use e2e::Cgroup;
 use e2e::EnabledWatch;
+use e2e::cli;
 use e2e::fresh;
 use e2e::load;
 use e2e::report;
 use e2e::rounds;
-use scx_upgrade_sdk::guard::Guard;
-use scx_upgrade_sdk::guard::Limits;
+use e2e::status;
 use scx_upgrade_sdk::guard::Verdict;
 use scx_upgrade_sdk::guard::judge::Measure;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
 
 const POLICY: &str = "/bin/scx_mini";
-/// As long as a probation of one that is bad takes at most.
-const PROBATION: Duration = Duration::from_secs(20);
 
-/// Shorter than the defaults, so that there are many: fewer windows before and in a row make a false alarm likelier.
-fn limits() -> Limits {
-    Limits {
-        window: Duration::from_millis(100),
-        baseline: 20,
-        in_a_row: 6,
-        delay_floor: Duration::from_millis(1),
-        longest_wait: Duration::from_secs(5),
-        ..Limits::default()
-    }
-}
-
-/// One swap under guard.
-fn guarded(args: &[&str], probation: Duration) -> Verdict {
-    let pins = Pins::open().unwrap();
-    let mut guard = Guard::with_baseline(&Host::running(&pins).unwrap(), limits()).unwrap();
-    let done = report(&[&["swap"], args].concat());
-    guard.probation(&Host::running(&pins).unwrap(), done.generation, probation).unwrap()
+/// One swap on probation: its exit code, and how it ended. The baseline is shorter than it usually is, with as many windows.
+fn on_probation(time: &str, args: &[&str]) -> (i32, Verdict) {
+    let own = ["--json", "swap", "--again", "--probation", time, "--baseline", "4s"];
+    let ran = cli(&[&own, args].concat());
+    // Where it was taken back a second document says so.
+    let mut documents = serde_json::Deserializer::from_str(&ran.out).into_iter::<serde_json::Value>();
+    let Some(Ok(document)) = documents.next() else { panic!("no document: {} {}", ran.out, ran.err) };
+    let verdict = serde_json::from_value(document["probation"].clone());
+    (ran.code, verdict.unwrap_or_else(|e| panic!("no verdict ({e}): {} {}", ran.out, ran.err)))
 }
 
 /// A load whose weight swings: bursts of all lengths, at random times.
@@ -90,8 +77,7 @@ fn guard_lets_a_swap_be_that_changes_nothing() {
     let noise = Noise::start();
     let watch = EnabledWatch::start();
     for swap in 0..swaps(12) {
-        let verdict = guarded(&[POLICY], Duration::from_secs(3));
-        assert_eq!(verdict, Verdict::Good, "swap {swap}");
+        assert_eq!(on_probation("4s", &[POLICY]), (0, Verdict::Good), "swap {swap}");
     }
     watch.finish();
     noise.end();
@@ -109,15 +95,17 @@ fn guard_finds_one_that_makes_tasks_wait() {
     let watch = EnabledWatch::start();
     for swap in 0..swaps(5) {
         // With slices of 100 ms each task waits for as long behind whoever computes.
-        match guarded(&[POLICY, "--", "--slice-us", "100000"], PROBATION) {
-            Verdict::Bad(breach) => {
+        let generation = status().generation;
+        match on_probation("20s", &[POLICY, "--", "--slice-us", "100000"]) {
+            (7, Verdict::Bad(breach)) => {
                 println!("swap {swap}: {breach}");
                 assert_eq!(breach.measure, Measure::WakeUpDelay);
                 assert!(breach.seen > breach.limit && breach.limit > breach.usual, "{breach:?}");
             }
             other => panic!("swap {swap}: {other:?}"),
         }
-        report(&["rollback"]);
+        // The swap, and the way back.
+        assert_eq!(status().generation, generation + 2);
     }
     watch.finish();
     drop(hogs);
