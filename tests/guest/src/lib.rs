@@ -9,6 +9,8 @@
 //! - [`verify`]: whether a swap carried those records.
 //! - [`demo`]: swap, rollback and the kernel's own way under load, in one run, with a report.
 //! - [`sweep`]: what a sweep costs, beside the bare walk over all tasks.
+//! - [`switch`]: from one scheduler to another as scx_loader does it, beside a swap, under load, with a report.
+//! - [`machine`]: what machine this is.
 //! - [`tasks`]: what `/proc` and `/sys/kernel/sched_ext` say.
 //!
 //! The machine is emulated, 10 to 30 times slower than hardware, and has two CPUs: whatever measures here must
@@ -17,10 +19,12 @@
 pub mod clock;
 pub mod demo;
 pub mod load;
+pub mod machine;
 pub mod probe;
 pub mod programs;
 pub mod reader;
 pub mod requests;
 pub mod sweep;
+pub mod switch;
 pub mod tasks;
 pub mod verify;
