@@ -16,7 +16,7 @@ pub struct Scheduler {
 }
 
 /// The one that runs and the one that is switched to. Both are on scx_utils 1.1.4, as this project is, and take the same
-/// set-up to build.
+/// set-up to build. scx_loader's automatic mode starts both without arguments, and so does the bench.
 pub const SCHEDULERS: [Scheduler; 2] =
     [Scheduler { name: "scx_cosmos", version: "1.1.7" }, Scheduler { name: "scx_flash", version: "1.1.4" }];
 
