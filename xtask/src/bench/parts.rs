@@ -113,7 +113,9 @@ impl Lab<'_> {
 
     fn published(&self, threads: u32, schedulers: &[PathBuf]) -> Result<Report<Published>> {
         let name = format!("published schedulers, {threads} threads");
-        self.run(&name, "switch", &self.under_load(threads), schedulers, false)
+        let mut arguments = self.under_load(threads);
+        arguments.push("--provide-config".to_owned());
+        self.run(&name, "switch", &arguments, schedulers, false)
     }
 
     fn instructions(&self) -> Result<Report<Instructions>> {

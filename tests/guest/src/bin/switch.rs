@@ -31,6 +31,9 @@ struct Args {
     /// The policy to swap it for
     #[arg(long, value_name = "NAME", default_value = "scx_lat")]
     new_policy: String,
+    /// Provide what the published schedulers ask of the kernel's configuration in /boot: for the lab
+    #[arg(long)]
+    provide_config: bool,
     /// Write the report (JSON) to this file instead of printing it
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -39,6 +42,9 @@ struct Args {
 fn main() -> Result<()> {
     run_if_worker();
     let args = Args::parse();
+    if args.provide_config {
+        switch::published::provide_config()?;
+    }
     let report = switch::run(&switch::Options {
         threads: args.threads,
         window: Duration::try_from_secs_f64(args.window).context("--window")?,

@@ -16,6 +16,25 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// How much of what it said is shown when it fails.
 const SAID: usize = 2_000;
 
+/// Writes what published schedulers ask of the kernel's configuration to where libbpf looks for all of it (as Debian
+/// installs it), unless it is there. They do not load without: even an unset optional value takes the file. The lab boots
+/// an image alone, so this is for the lab, and nothing for a machine that somebody owns.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn provide_config() -> Result<()> {
+    let kernel = |file: &str| std::fs::read_to_string(format!("/proc/sys/kernel/{file}"));
+    let file = PathBuf::from(format!("/boot/config-{}", kernel("osrelease")?.trim()));
+    if file.exists() || Path::new("/proc/config.gz").exists() {
+        return Ok(());
+    }
+    // Preemption, of whatever kind, is what selects preemptible RCU.
+    let preempts = if kernel("version")?.contains("PREEMPT") { "CONFIG_PREEMPT_RCU=y\n" } else { "" };
+    std::fs::create_dir_all("/boot")?;
+    std::fs::write(&file, format!("CONFIG_X86_64=y\n{preempts}"))
+        .with_context(|| format!("writing {}", file.display()))
+}
+
 /// Its process. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Published {
