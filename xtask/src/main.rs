@@ -1,6 +1,7 @@
-//! `cargo xtask VERB`: set-up, builds, the lab, tests and the demo. Pure Rust, so that it builds on a fresh machine.
+//! `cargo xtask VERB`: set-up, builds, the lab, tests, the demo and the bench. Pure Rust, so that it builds on a fresh machine.
 
 mod artifacts;
+mod bench;
 mod build;
 mod cargo;
 mod demo;
@@ -35,6 +36,8 @@ enum Verb {
     Test(test::Options),
     /// Show hot upgrades under load, with figures.
     Demo(demo::Options),
+    /// Measure every figure of the README, as tables and plots.
+    Bench(bench::Options),
     /// Run the commands of the book's transcripts in the lab, and write what they print into the book.
     Transcripts(transcripts::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Lab(options) => lab_run::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Demo(options) => demo::run(&options),
+        Verb::Bench(options) => bench::run(&options),
         Verb::Transcripts(options) => transcripts::run(&options),
     };
     done.unwrap_or_else(|error| {

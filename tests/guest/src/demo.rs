@@ -21,7 +21,7 @@ use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 
 use crate::clock::now_ns;
-use crate::load::{self, Load, LoadSpec};
+use crate::load::{self, Load};
 use crate::reader::Snapshot;
 use crate::tasks::sched_ext;
 use crate::verify::rules::Rules;
@@ -34,8 +34,6 @@ use stage::{Measured, Stage};
 const POLICIES: [&str; 2] = ["scx_fair_v1", "scx_fair_v2"];
 /// Time for things to calm down after a scheduler was attached or threads were put up.
 const CALM: Duration = Duration::from_secs(3);
-/// Threads between two words on how far the load is.
-const SAY_EVERY: usize = 5_000;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -53,7 +51,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<Report> {
     let command = Command::find()?;
     let binaries = [command::binary(POLICIES[0])?, command::binary(POLICIES[1])?];
-    let load = put_up(options.threads)?;
+    let load = load::put_up(options.threads, say)?;
     let result = job(options, &command, &binaries, &load);
     if result.is_err() {
         // Whatever failed, leave the machine on its own scheduler.
@@ -64,20 +62,6 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut report = result?;
     report.failures = judge::failures(&report);
     Ok(report)
-}
-
-fn put_up(threads: usize) -> Result<Load> {
-    load::raise_limits(threads)?;
-    say(&format!("putting up {threads} threads"));
-    let (begun, mut said) = (now_ns(), 0);
-    let load = Load::start_with(LoadSpec::mixed(threads), |up| {
-        if up >= said + SAY_EVERY {
-            said = up - up % SAY_EVERY;
-            say(&format!("  {up} up"));
-        }
-    })?;
-    say(&format!("  {} live after {:.1} s", load.live()?, seconds(now_ns() - begun)));
-    Ok(load)
 }
 
 fn job(
@@ -194,8 +178,4 @@ fn measure<T>(
 /// One line on what goes on.
 fn say(line: &str) {
     eprintln!("demo: {line}");
-}
-
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }

@@ -10,6 +10,8 @@
 //! - [`demo`]: swap, rollback and the kernel's own way under load, in one run, with a report.
 //! - [`pairs`]: who runs beside whom on the CPUs of a core.
 //! - [`sweep`]: what a sweep costs, beside the bare walk over all tasks.
+//! - [`switch`]: from one scheduler to another as scx_loader does it, beside a swap, under load, with a report.
+//! - [`machine`]: what machine this is.
 //! - [`tasks`]: what `/proc` and `/sys/kernel/sched_ext` say.
 //!
 //! The machine is emulated, 10 to 30 times slower than hardware, and has two CPUs: whatever measures here must
@@ -18,11 +20,13 @@
 pub mod clock;
 pub mod demo;
 pub mod load;
+pub mod machine;
 pub mod pairs;
 pub mod probe;
 pub mod programs;
 pub mod reader;
 pub mod requests;
 pub mod sweep;
+pub mod switch;
 pub mod tasks;
 pub mod verify;

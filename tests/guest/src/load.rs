@@ -46,6 +46,27 @@ const POLL: Duration = Duration::from_millis(20);
 /// tear down 40,000 threads.
 const END_WITHIN: Duration = Duration::from_secs(120);
 
+/// Threads between two words on how far a load is.
+const SAY_EVERY: usize = 5_000;
+
+/// Puts up the mixed load with its limits raised, and says on the way how far it is.
+///
+/// # Errors
+/// As [`Load::start_with`], or the limits cannot be raised.
+pub fn put_up(threads: usize, say: impl Fn(&str)) -> Result<Load> {
+    raise_limits(threads)?;
+    say(&format!("putting up {threads} threads"));
+    let (begun, mut said) = (Instant::now(), 0);
+    let load = Load::start_with(LoadSpec::mixed(threads), |up| {
+        if up >= said + SAY_EVERY {
+            said = up - up % SAY_EVERY;
+            say(&format!("  {up} up"));
+        }
+    })?;
+    say(&format!("  {} live after {:.1} s", load.live()?, begun.elapsed().as_secs_f64()));
+    Ok(load)
+}
+
 /// A load that is up. Dropping it ends it, as [`Load::stop`] does.
 #[derive(Debug)]
 pub struct Load {

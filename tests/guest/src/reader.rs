@@ -74,6 +74,18 @@ impl Reader {
     /// # Errors
     /// Not root, or a kernel without sched_ext.
     pub fn open(host: &Host) -> Result<Self> {
+        Self::load(Some(host))
+    }
+
+    /// Load the reader where no host runs. It finds no records, but [`Reader::classes`] counts as ever.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn of_classes() -> Result<Self> {
+        Self::load(None)
+    }
+
+    fn load(host: Option<&Host>) -> Result<Self> {
         let mut open = ObjectBuilder::default()
             .name("reader")?
             .open_memory(OBJECT)
@@ -81,9 +93,11 @@ impl Reader {
         for mut program in open.progs_mut().filter(|program| program.name() == SCX_PROBE) {
             program.set_autoload(false);
         }
-        for mut map in open.maps_mut().filter(|map| map.name() == RECORDS) {
+        if let Some(host) = host {
             let records = host.records(Scope::Task).context("the host has no task records")?;
-            map.reuse_fd(records.as_fd()).context("sharing the host's records")?;
+            for mut map in open.maps_mut().filter(|map| map.name() == RECORDS) {
+                map.reuse_fd(records.as_fd()).context("sharing the host's records")?;
+            }
         }
         let object = open.load().context("the reader's BPF programs")?;
         let attach = |name: &str| -> Result<Link> {

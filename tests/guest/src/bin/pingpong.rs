@@ -5,6 +5,8 @@
 use std::io::Read;
 use std::io::Write;
 use std::io::pipe;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -12,34 +14,76 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 use clap::Parser;
+use guest::machine::Machine;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::direct::Direct;
+use serde::Serialize;
 
 /// Clock ticks per round trip of a byte between two threads, under each way to run a policy
 #[derive(Debug, Parser)]
 struct Options {
-    /// The policy
+    /// The policy; may be given several times
     #[arg(long, default_value = "/bin/scx_fair_v1")]
-    policy: std::path::PathBuf,
+    policy: Vec<PathBuf>,
     /// Round trips of each measurement
     #[arg(long, default_value_t = 5000)]
     rounds: u32,
+    /// Write the figures (JSON) to this file as well
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// Clock ticks per round trip, which is two context switches.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Where.
+    #[serde(flatten)]
+    machine: Machine,
+    /// Under the kernel's default scheduler.
+    default_ticks: f64,
+    /// Under policies.
+    policies: Vec<Ticks>,
+}
+
+/// Under one policy.
+#[derive(Debug, Serialize)]
+struct Ticks {
+    /// Its program.
+    policy: String,
+    /// Attached directly.
+    direct_ticks: f64,
+    /// In the host.
+    hosted_ticks: f64,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    println!("default scheduler   {:>7.0}", measure(options.rounds)?);
+    let default_ticks = measure(options.rounds)?;
+    println!("default scheduler   {default_ticks:>7.0}");
+    let policies =
+        options.policy.iter().map(|policy| under(policy, options.rounds)).collect::<Result<_>>()?;
+    if let Some(file) = &options.report {
+        let report = Report { machine: Machine::this()?, default_ticks, policies };
+        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+            .with_context(|| format!("writing {}", file.display()))?;
+    }
+    Ok(())
+}
 
-    let mut direct = Direct::load(&Policy::from_binary(&options.policy)?)?;
+fn under(policy: &Path, rounds: u32) -> Result<Ticks> {
+    let name = policy.file_name().context("a policy needs a name")?.to_string_lossy().into_owned();
+    let mut direct = Direct::load(&Policy::from_binary(policy)?)?;
     direct.attach()?;
-    let alone = measure(options.rounds)?;
+    let alone = measure(rounds)?;
     direct.detach()?;
-    println!("attached directly   {alone:>7.0}");
+    println!("{name}");
+    println!("  attached directly {alone:>7.0}");
 
-    scx_upgrade(&["run", &options.policy.to_string_lossy()])?;
-    let hosted = measure(options.rounds)?;
-    println!("in the host         {hosted:>7.0}  {:+.2} %", (hosted / alone - 1.0) * 100.0);
-    scx_upgrade(&["stop"])
+    scx_upgrade(&["run", &policy.to_string_lossy()])?;
+    let hosted = measure(rounds)?;
+    println!("  in the host       {hosted:>7.0}  {:+.2} %", (hosted / alone - 1.0) * 100.0);
+    scx_upgrade(&["stop"])?;
+    Ok(Ticks { policy: name, direct_ticks: alone, hosted_ticks: hosted })
 }
 
 fn scx_upgrade(args: &[&str]) -> Result<()> {

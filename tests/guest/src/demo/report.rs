@@ -7,6 +7,7 @@ use scx_upgrade_sdk::report::Report as Swapped;
 use super::Options;
 use super::stage::Measured;
 use crate::load::{Kind, Progress};
+use crate::machine::Machine;
 use crate::probe::Window;
 use crate::reader::{Seen, Snapshot};
 use crate::verify::{Expect, Verification};
@@ -181,12 +182,11 @@ impl Timeline {
 impl Report {
     /// An empty one, with what is known of the machine.
     pub(super) fn of_this_machine(options: &Options) -> anyhow::Result<Self> {
-        let read = std::fs::read_to_string;
+        let Machine { kernel, emulated, cpus } = Machine::this()?;
         Ok(Self {
-            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            // What QEMU calls its CPU models when it emulates them; under KVM it shows the machine's own.
-            emulated: read("/proc/cpuinfo")?.lines().any(|line| line.contains("QEMU TCG CPU")),
-            cpus: std::thread::available_parallelism()?.get(),
+            kernel,
+            emulated,
+            cpus,
             threads: options.threads,
             window_s: options.window.as_secs_f64(),
             ..Self::default()

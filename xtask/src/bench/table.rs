@@ -1,0 +1,256 @@
+//! The figures as Markdown tables.
+
+use std::fmt::{self, Write as _};
+
+use super::result::{Bench, ByThreads, Instructions, Published, Watch, Way, Window};
+
+/// The whole text. A part that was not measured is left out.
+pub fn render(bench: &Bench) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write(bench, &mut out);
+    out
+}
+
+fn write(bench: &Bench, out: &mut String) -> fmt::Result {
+    let machine = &bench.machine;
+    let emulated = if machine.emulated {
+        ", **emulated** (QEMU without KVM: 10 to 30 times slower than hardware)"
+    } else {
+        ""
+    };
+    writeln!(out, "`{}` on Linux {}, {} CPUs{emulated}.", bench.command, machine.kernel, machine.cpus)?;
+    if !bench.by_threads.is_empty() {
+        times(&bench.by_threads, out)?;
+        delays(bench, out)?;
+    }
+    if !bench.published.is_empty() {
+        published(&bench.published, out)?;
+    }
+    if let Some(counted) = &bench.instructions {
+        instructions(counted, out)?;
+    }
+    Ok(())
+}
+
+/// Each column is one run with the same threads.
+fn times(runs: &[ByThreads], out: &mut String) -> fmt::Result {
+    let columns = runs.iter().map(|run| format!("{} threads", count(u64::from(run.threads))));
+    head("", columns, out)?;
+    type Cell = fn(&ByThreads) -> String;
+    let rows: [(&str, Cell); 9] = [
+        ("swap: the commit, one store", |run| duration(run.commit_ns)),
+        ("swap: the sweep over all tasks, while they run", |run| duration(run.sweep_ns)),
+        ("swap: all of it, with load and verifier", |run| duration(run.swap_total_ns)),
+        ("rollback: the commit", |run| duration(run.rollback_commit_ns)),
+        ("rollback: all of it", |run| duration(run.rollback_total_ns)),
+        ("**detach and attach**, the kernel's own way, without load and verifier", |run| {
+            duration(run.reattach_ns())
+        }),
+        ("most tasks seen in the fair class: swap, rollback", |run| {
+            format!("{}, {}", fair(run.swap_watch), fair(run.rollback_watch))
+        }),
+        ("the same: detach and attach", |run| fair(run.detach_attach_watch)),
+        ("live tasks whose state is verified: after the swap, after the rollback", |run| {
+            let [swap, rollback] = [run.verification.swap, run.verification.rollback]
+                .map(|v| format!("{} of {}", count(v.verified), count(v.live)));
+            format!("{swap}; {rollback}")
+        }),
+    ];
+    for (name, cell) in rows {
+        row(name, runs.iter().map(cell), out)?;
+    }
+    Ok(())
+}
+
+/// The run with the most threads.
+fn delays(bench: &Bench, out: &mut String) -> fmt::Result {
+    let Some(run) = bench.by_threads.iter().max_by_key(|run| run.threads) else { return Ok(()) };
+    writeln!(
+        out,
+        "\nWake-up delay of a thread that sleeps 1 ms at a time beside {} others, in windows of {} s:",
+        count(u64::from(run.threads)),
+        bench.window_s
+    )?;
+    head("window", ["p50", "p99", "p99.9", "max"].map(str::to_owned), out)?;
+    for (name, window) in [
+        ("nothing happens", run.baseline),
+        ("swap", run.swap),
+        ("rollback", run.rollback),
+        ("detach and attach", run.detach_attach),
+    ] {
+        let Window { p50_us, p99_us, p999_us, max_us, .. } = window;
+        row(name, [p50_us, p99_us, p999_us, max_us].map(delay), out)?;
+    }
+    Ok(())
+}
+
+fn published(runs: &[Published], out: &mut String) -> fmt::Result {
+    let Some(first) = runs.first() else { return Ok(()) };
+    writeln!(
+        out,
+        "\nFrom one scheduler to another as scx_loader does it (interrupt {}, wait for its end, start {}), and `scx-upgrade \
+         swap` from {} to {}:",
+        first.loader.from, first.loader.to, first.swap.from, first.swap.to
+    )?;
+    let columns = runs.iter().flat_map(|run| {
+        let threads = count(u64::from(run.threads));
+        [format!("scx_loader's way, {threads} threads"), format!("swap, {threads}")]
+    });
+    head("", columns, out)?;
+    type Cell = fn(&Way) -> String;
+    let rows: [(&str, Cell); 6] = [
+        ("no scheduler for", |way| duration(way.seen.gap_ns)),
+        ("most tasks seen in the fair class", |way| count(way.seen.fair_max)),
+        ("until the new one runs, with its load and verifier", |way| duration(way.total_ns)),
+        ("wake-up delay, p99.9 (with nothing happening)", |way| {
+            format!("{} ({})", delay(way.window.p999_us), delay(way.baseline.p999_us))
+        }),
+        ("wake-up delay, max (with nothing happening)", |way| {
+            format!("{} ({})", delay(way.window.max_us), delay(way.baseline.max_us))
+        }),
+        ("schedulers that the kernel attached", |way| count(way.seen.attached)),
+    ];
+    for (name, cell) in rows {
+        row(name, runs.iter().flat_map(|run| [cell(&run.loader), cell(&run.swap)]), out)?;
+    }
+    Ok(())
+}
+
+fn instructions(counted: &Instructions, out: &mut String) -> fmt::Result {
+    writeln!(
+        out,
+        "\nInstructions per context switch, of two threads that hand a byte to and fro over two pipes, system calls and \
+         wake-up included; counted on one CPU, not timed:"
+    )?;
+    let columns = ["attached directly", "in the host", "the host adds"].map(str::to_owned);
+    head("policy", columns, out)?;
+    row(
+        "none: the kernel's default scheduler",
+        [instruction(counted.default), String::new(), String::new()],
+        out,
+    )?;
+    for policy in &counted.policies {
+        let added = format!("{:+.1} %", policy.added_percent());
+        row(&policy.policy, [instruction(policy.direct), instruction(policy.hosted), added], out)?;
+    }
+    Ok(())
+}
+
+fn head(first: &str, columns: impl IntoIterator<Item = String>, out: &mut String) -> fmt::Result {
+    let columns: Vec<_> = columns.into_iter().collect();
+    writeln!(out)?;
+    row(first, columns.iter().cloned(), out)?;
+    row("---", columns.iter().map(|_| "---".to_owned()), out)
+}
+
+fn row(first: &str, cells: impl IntoIterator<Item = String>, out: &mut String) -> fmt::Result {
+    write!(out, "|")?;
+    for cell in std::iter::once(first.to_owned()).chain(cells) {
+        if cell.is_empty() { write!(out, " |")? } else { write!(out, " {cell} |")? }
+    }
+    writeln!(out)
+}
+
+fn fair(watch: Watch) -> String {
+    count(watch.fair_max)
+}
+
+fn instruction(count_of: f64) -> String {
+    // Instructions of one switch are few thousand: no digits are lost.
+    count(count_of.round() as u64)
+}
+
+fn delay(us: f64) -> String {
+    duration((us * 1_000.0).round() as u64)
+}
+
+/// Nanoseconds in the unit that reads best.
+pub fn duration(ns: u64) -> String {
+    match ns {
+        0 => "0".to_owned(),
+        1..10_000 => format!("{ns} ns"),
+        10_000..1_000_000 => format!("{:.0} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
+    }
+}
+
+/// A number with its thousands set apart.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::result::sample;
+    use super::*;
+
+    #[test]
+    fn durations_and_counts() {
+        for (ns, text) in [
+            (0, "0"),
+            (701, "701 ns"),
+            (9_999, "9999 ns"),
+            (210_400, "210 us"),
+            (70_240_000, "70.2 ms"),
+            (1_131_700_000, "1.13 s"),
+        ] {
+            assert_eq!(duration(ns), text);
+        }
+        for (number, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (40_072, "40,072"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(count(number), text);
+        }
+    }
+
+    #[test]
+    fn every_part_is_shown() {
+        let text = render(&sample());
+        for line in [
+            "`cargo xtask bench --threads 100,2000` on Linux 7.3.4, 2 CPUs, **emulated**",
+            "| | 100 threads | 2,000 threads |",
+            "| swap: the commit, one store | 330 ns | 701 ns |",
+            "| **detach and attach**, the kernel's own way, without load and verifier | 200.0 ms | 1.40 s |",
+            "| most tasks seen in the fair class: swap, rollback | 0, 0 | 0, 0 |",
+            "| live tasks whose state is verified: after the swap, after the rollback | 110 of 110; 109 of 109 |",
+            "beside 2,000 others, in windows of 20 s:",
+            "| swap | 120 us | 2.0 ms | 4.0 ms | 8.0 ms |",
+            "| no scheduler for | 1.50 s | 0 | 1.50 s | 0 |",
+            "| wake-up delay, max (with nothing happening) | 80.0 ms (10.0 ms) |",
+            "| scx_mini | 8,000 | 8,400 | +5.0 % |",
+            "| none: the kernel's default scheduler | 13,546 | | |",
+        ] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    /// Every row of a table has as many cells as its head.
+    #[test]
+    fn tables_are_whole() {
+        let text = render(&sample());
+        for table in text.split("\n\n").filter(|block| block.starts_with('|')) {
+            let cells: Vec<_> = table.lines().map(|line| line.matches('|').count()).collect();
+            assert!(cells.len() > 2 && cells.iter().all(|n| *n == cells[0]), "{table}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_was_not_measured_is_left_out() {
+        let bench = Bench { by_threads: Vec::new(), published: Vec::new(), ..sample() };
+        let text = render(&bench);
+        assert!(
+            text.contains("scx_mini") && !text.contains("commit") && !text.contains("scx_loader"),
+            "{text}"
+        );
+    }
+}
