@@ -158,9 +158,10 @@ impl Lab<'_> {
             cpus: self.options.cpus,
             memory: memory.to_owned(),
             timeout: self.options.timeout,
+            smt: 1,
         };
         let mut vm = lab_run::machine(self.kernel.clone(), self.programs.init()?, &machine);
-        vm.icount = icount;
+        vm.icount = icount.then_some(0);
         let outcome = stage(name, || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
         let report = outcome.files.join(REPORT);
         ensure!(report.is_file(), "{program} failed (status {}) and left no report", outcome.status);
