@@ -24,7 +24,7 @@ const POLICY: &str = "/bin/scx_mini";
 
 /// One swap on probation: its exit code, and how it ended. The baseline is shorter than it usually is, with as many windows.
 fn on_probation(time: &str, args: &[&str]) -> (i32, Verdict) {
-    let own = ["--json", "swap", "--again", "--probation", time, "--baseline", "4s"];
+    let own = ["--json", "swap", "--probation", time, "--baseline", "4s"];
     let ran = cli(&[&own, args].concat());
     // Where it was taken back a second document says so.
     let mut documents = serde_json::Deserializer::from_str(&ran.out).into_iter::<serde_json::Value>();
