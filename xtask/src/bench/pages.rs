@@ -6,8 +6,14 @@ use anyhow::{Context, Result, ensure};
 
 use super::{RESULT, plot, result, result::Bench, table};
 
-/// The pages that have the tables, from the workspace's folder.
-const PAGES: [&str; 2] = ["README.md", "docs/benchmarks.md"];
+/// What a page shows between its marks.
+type Shown = fn(&Bench) -> String;
+/// The pages that show figures, from the workspace's folder.
+const PAGES: [(&str, Shown); 3] = [
+    ("README.md", table::render),
+    ("docs/benchmarks.md", table::render),
+    ("SPECIFICATION.md", table::specification),
+];
 /// The folder of the book that has the plots, and what they are drawn from.
 const FOLDER: &str = "docs/bench";
 /// What the tables stand between.
@@ -32,9 +38,9 @@ pub fn write(bench: &Bench, root: &Path) -> Result<()> {
 /// Each file that shows the figures, from the workspace's folder, as it must be.
 fn files(bench: &Bench, root: &Path) -> Result<Vec<(String, String)>> {
     let mut files = Vec::new();
-    for page in PAGES {
+    for (page, shown) in PAGES {
         let text = fs::read_to_string(root.join(page)).with_context(|| format!("cannot read {page}"))?;
-        let text = between(&text, &table::render(bench)).with_context(|| page.to_owned())?;
+        let text = between(&text, &shown(bench)).with_context(|| page.to_owned())?;
         files.push((page.to_owned(), text));
     }
     files.extend(plot::all(bench)?.into_iter().map(|plot| (format!("{FOLDER}/{}", plot.name), plot.svg)));

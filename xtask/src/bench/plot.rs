@@ -130,6 +130,11 @@ fn tick(ns: f64) -> String {
     text.replace(".00 ", " ").replace(".0 ", " ")
 }
 
+/// A delay where there is little room.
+fn short(ns: f64) -> String {
+    if (1e7..1e9).contains(&ns) { format!("{:.0} ms", ns / 1e6) } else { tick(ns) }
+}
+
 /// A bar: up to `value` in full colour, and faintly on up to `beyond`.
 struct Bar {
     colour: RGBColor,
@@ -163,7 +168,7 @@ fn delays(runs: &[ByThreads]) -> Result<Plot> {
     };
     let title = "Wake-up delay: p99.9, and the longest (faint)";
     let groups: Vec<_> = runs.iter().map(group).collect();
-    bars("delays.svg", title, &legend, &groups, |ns| duration(ns.round() as u64))
+    bars("delays.svg", title, &legend, &groups, short)
 }
 
 fn published(runs: &[Published]) -> Result<Plot> {
@@ -180,7 +185,7 @@ fn published(runs: &[Published]) -> Result<Plot> {
     };
     let title = "From one scheduler to another: wake-up delay, p99.9, and the longest (faint)";
     let groups: Vec<_> = runs.iter().map(group).collect();
-    bars("published.svg", title, &legend, &groups, |ns| duration(ns.round() as u64))
+    bars("published.svg", title, &legend, &groups, short)
 }
 
 fn instructions(counted: &Instructions) -> Result<Plot> {
@@ -221,7 +226,7 @@ fn bars(
             .light_line_style(WHITE)
             .bold_line_style(BLACK.mix(0.12))
             .label_style(font())
-            .y_label_formatter(&|value| format(*value).replace(".0 ", " "))
+            .y_label_formatter(&|value| format(*value))
             .draw()?;
         let mut x = 0.5;
         for group in groups {

@@ -33,6 +33,50 @@ fn write(bench: &Bench, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// The rows of the specification: figures of [`render`] that stand beside what is promised.
+pub fn specification(bench: &Bench) -> String {
+    let source = format!("the README's table; `{}`", bench.command);
+    let mut rows = Vec::new();
+    let mut of_run = |what: &str, run: &ByThreads, figure: String| {
+        rows.push((format!("{what}, {} threads", count(u64::from(run.threads))), figure));
+    };
+    let mut runs: Vec<_> = bench.by_threads.iter().collect();
+    runs.sort_by_key(|run| run.threads);
+    let ends = [runs.first(), runs.last().filter(|_| runs.len() > 1)];
+    for run in ends.into_iter().flatten() {
+        of_run("commit", run, duration(run.commit_ns));
+        of_run("sweep in a swap that adds columns", run, duration(run.sweep_ns));
+        of_run("detach and attach", run, duration(run.reattach_ns()));
+    }
+    if let Some(run) = runs.last() {
+        let [none, swap] = [run.baseline, run.swap].map(|window| delay(window.p999_us));
+        of_run(
+            "wake-up delay, p99.9, in a window with a swap, and in one with none",
+            run,
+            format!("{swap}, {none}"),
+        );
+    }
+    for run in &bench.published {
+        let what = "without a scheduler in a switch as scx_loader does it, and in a swap";
+        let [loader, swap] = [&run.loader, &run.swap].map(|way| duration(way.seen.gap_ns));
+        rows.push((
+            format!("{what}, {} threads", count(u64::from(run.threads))),
+            format!("{loader}, {swap}"),
+        ));
+    }
+    for policy in bench.instructions.iter().flat_map(|counted| &counted.policies) {
+        let what = format!("the host over direct attach, per context switch, {}", policy.policy);
+        rows.push((what, format!("{:+.1} % instructions", policy.added_percent())));
+    }
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = head("what", ["figure", "where, and how"].map(str::to_owned), &mut out);
+    for (what, figure) in rows {
+        let _ = row(&what, [figure, source.clone()], &mut out);
+    }
+    out
+}
+
 /// Each column is one run with the same threads.
 fn times(runs: &[ByThreads], out: &mut String) -> fmt::Result {
     let columns = runs.iter().map(|run| format!("{} threads", count(u64::from(run.threads))));
@@ -231,6 +275,18 @@ mod tests {
             "| none: the kernel's default scheduler | 13,546 | | |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    /// The specification has figures of the README's table only.
+    #[test]
+    fn the_specification_quotes_the_table() {
+        let (rows, table) = (specification(&sample()), render(&sample()));
+        let figures: Vec<_> = rows.lines().skip(3).map(|row| row.split(" | ").nth(1).unwrap()).collect();
+        assert_eq!(figures.len(), 11, "{rows}");
+        for figure in figures.iter().flat_map(|figure| figure.split(", ")) {
+            let figure = figure.trim_end_matches(" instructions");
+            assert!(table.contains(figure), "{figure} is not in\n{table}");
         }
     }
 
