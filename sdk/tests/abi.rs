@@ -79,6 +79,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cgroup_lock,
         cgroup_numbers,
         orphans_served,
+        unhealthy,
         nr_cpus,
         nr_llcs,
         llc_of_cpu,
