@@ -21,6 +21,10 @@ use crate::info;
 /// Maps that a program may have: the verifier takes 64 (MAX_USED_MAPS, Linux v7.3 include/linux/bpf_verifier.h).
 const MAX_MAPS: usize = 64;
 
+/// What variables that are not the policy's own begin with: those of the scx headers, which are weak there, which BTF does
+/// not say (scx_cargo 1.1.4, cid.bpf.h and common.bpf.h), and of this project's.
+const HEADERS: [&str; 4] = ["_", "scx_", "bpf_", "cmask_"];
+
 /// Numbers by name. What cannot be read is left out: this is for people to look at.
 pub fn of_running(host: &Host) -> BTreeMap<String, u64> {
     let slot = host.data.active().slot;
@@ -71,7 +75,7 @@ fn numbers(map: u32) -> Option<Vec<(String, u64)>> {
     let mut numbers = Vec::new();
     for variable in btf.datasec_vars(section) {
         let name = btf.name(variable.type_id);
-        if name.starts_with('_') || name.starts_with("scx_") {
+        if HEADERS.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
         let (from, size) = (variable.offset as usize, variable.size as usize);

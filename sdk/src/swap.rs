@@ -112,10 +112,13 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, 
 
 fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let _lock = pins.lock()?;
+    // Before a reattach that was cut off is finished, which attaches a policy.
+    if wish.only == Some(Only::Run) && Host::running(pins).is_ok() {
+        return Err(Error::Running);
+    }
     let mut host = match find(pins) {
         Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
         Err(Error::NothingRunning) => return start(pins, policy, wish.restore),
-        Ok(host) if wish.only == Some(Only::Run) && host.attached => return Err(Error::Running),
         Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
         Err(Error::OtherHost { .. }) if wish.may_reattach => {
             return reattach::other_version::replace(pins, policy);

@@ -105,6 +105,15 @@ fn ended(entry: &Entry) -> String {
     }
 }
 
+/// The first line of a message, and how many there are more: a verifier's log has hundreds.
+fn first_line(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    match message.lines().count() {
+        0 | 1 => first.to_string(),
+        n => format!("{first} (and {} lines more, see --json)", n - 1),
+    }
+}
+
 /// At most so many characters of the first line.
 fn short(text: &str, room: usize) -> String {
     let line = text.lines().next().unwrap_or_default();
@@ -146,15 +155,15 @@ fn long(out: &mut String, entry: &Entry) {
         Outcome::Done => "done",
         Outcome::Failed => "failed",
     };
-    label(
-        "outcome",
-        &format!("{outcome}{}", entry.message.as_ref().map(|m| format!(": {m}")).unwrap_or_default()),
-    );
+    let why = entry.message.as_ref().map(|message| format!(": {}", first_line(message)));
+    label("outcome", &format!("{outcome}{}", why.unwrap_or_default()));
     let t = &entry.timings;
     let steps = [("load", t.load_ns), ("commit", t.commit_ns), ("sweep", t.sweep_ns), ("total", t.total_ns)];
     let took = steps.iter().filter(|(_, ns)| *ns > 0);
     let took: Vec<_> = took.map(|(step, ns)| format!("{step} {}", output::duration(*ns))).collect();
-    label("took", &took.join(", "));
+    if !took.is_empty() {
+        label("took", &took.join(", "));
+    }
     label("kernel", &entry.kernel);
     out.push('\n');
 }

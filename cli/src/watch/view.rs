@@ -113,7 +113,9 @@ impl View {
         }
         let names = self.rates.iter().map(|rate| rate.name.len()).max().unwrap_or(0);
         for rate in &self.rates {
-            line!(out, "  count     {:<names$}  {:>12}  {:>12}", rate.name, rate.total, rate.in_words());
+            let count =
+                format!("  count     {:<names$}  {:>12}  {:>12}", rate.name, rate.total, rate.in_words());
+            line!(out, "{}", count.trim_end());
         }
         out
     }
