@@ -10,6 +10,7 @@ use e2e::EnabledWatch;
 use e2e::fresh;
 use e2e::load;
 use e2e::report;
+use e2e::rounds;
 use e2e::wait_until;
 use guest::pairs::Pairs;
 use guest::pairs::Seen;
@@ -22,14 +23,14 @@ use state_migrate::Scope;
 const CORE: &str = "/bin/scx_core";
 const OTHER: &str = "/bin/scx_mini";
 const MEASURE: Duration = Duration::from_secs(10);
-/// Switches to look at, at least.
-const SWITCHES: u64 = 2000;
+/// Switches to look at, at least; fewer on older kernels.
+const SWITCHES: u32 = 2000;
 
 /// Watch for a while, until enough has been seen.
 fn watch() -> Seen {
     let pairs = Pairs::watch().unwrap();
     std::thread::sleep(MEASURE);
-    wait_until("there were enough switches", || pairs.seen().unwrap().switches >= SWITCHES);
+    wait_until("there were enough switches", || pairs.seen().unwrap().switches >= u64::from(rounds(SWITCHES)));
     pairs.seen().unwrap()
 }
 
