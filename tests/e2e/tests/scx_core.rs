@@ -30,7 +30,9 @@ const SWITCHES: u32 = 2000;
 fn watch() -> Seen {
     let pairs = Pairs::watch().unwrap();
     std::thread::sleep(MEASURE);
-    wait_until("there were enough switches", || pairs.seen().unwrap().switches >= u64::from(rounds(SWITCHES)));
+    wait_until("there were enough switches", || {
+        pairs.seen().unwrap().switches >= u64::from(rounds(SWITCHES))
+    });
     pairs.seen().unwrap()
 }
 
