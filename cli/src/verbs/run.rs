@@ -17,7 +17,10 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
         Err(Error::NothingRunning | Error::Ejected { .. } | Error::Detached { .. } | Error::HalfReplaced) => {
         }
         Ok(host) => {
-            swap::refuse_the_same(&host, &args.policy)?;
+            // With a snapshot more is wanted than that it runs, and that cannot be had.
+            if args.restore.is_none() {
+                swap::refuse_the_same(&host, &args.policy)?;
+            }
             return Err(Error::Running.into());
         }
         Err(other) => return Err(other.into()),
