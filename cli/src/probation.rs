@@ -8,7 +8,7 @@ use scx_upgrade_sdk::guard::Verdict;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::report::Report;
-use scx_upgrade_sdk::swap;
+use scx_upgrade_sdk::take_over;
 
 use crate::failure::Failure;
 use crate::output;
@@ -100,7 +100,7 @@ impl Probation {
             Verdict::Bad(breach) => breach.to_string(),
         };
         let back =
-            swap::rollback_to(pins, None, may_reattach || verdict == Verdict::Ejected).map_err(|e| {
+            take_over::rollback(pins, None, may_reattach || verdict == Verdict::Ejected).map_err(|e| {
                 let failure = Failure::from(e);
                 let exit_code = failure.exit_code;
                 Failure::new(

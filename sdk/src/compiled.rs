@@ -71,7 +71,7 @@ impl Compiled {
 
 /// Write the steps over the body of a function; false if they cannot be put into instructions, or not into so few.
 fn write(elf: &mut [u8], function: &str, steps: &[Step]) -> Result<bool> {
-    let damaged = || Error::NotAPolicy { why: format!("this tool's own object has no function {function}") };
+    let damaged = || Error::BadBuild { name: function.to_string() };
     let body = state_migrate::object::function(elf, function).ok().flatten().ok_or_else(damaged)?;
     let body = &mut elf[body];
     // Behind the room for the plan stands one instruction more.

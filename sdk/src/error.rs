@@ -129,6 +129,12 @@ pub enum Error {
         /// What is missing.
         why: String,
     },
+    /// One of the SDK's own objects lacks a program or a map.
+    #[error("this build is damaged: an object of its own has no {name}; build or install it anew")]
+    BadBuild {
+        /// What is missing.
+        name: String,
+    },
     /// Policy and host were built for different ABIs.
     #[error(
         "the policy was built for host version {policy}, the host that runs is version {host}: rebuild the policy \

@@ -27,8 +27,6 @@ use crate::host::Host;
 use crate::kernel;
 use judge::Breach;
 use judge::Judge;
-use judge::Measure;
-use sample::Sample;
 use watch::Watch;
 
 /// What an operator can set.
@@ -128,16 +126,7 @@ impl Guard {
         }
         Ok(Verdict::Good)
     }
-
-    /// The judge, for who shows what it goes by.
-    pub fn judge(&self) -> &Judge {
-        &self.judge
-    }
 }
-
-/// All that the guard measures.
-pub const MEASURES: [Measure; 5] =
-    [Measure::WakeUpDelay, Measure::LongestWait, Measure::Throughput, Measure::KernelEvents, Measure::Health];
 
 /// Kernel events that tell of trouble. Others only say how a scheduler works.
 /// `Documentation/scheduler/sched-ext.rst`.
@@ -148,15 +137,3 @@ pub const BAD_EVENTS: [&str; 5] = [
     "SCX_EV_INSERT_NOT_OWNED",
     "SCX_EV_BYPASS_ACTIVATE",
 ];
-
-/// What is bad at once.
-fn sample_of(events: &std::collections::BTreeMap<String, u64>, name: &str) -> u64 {
-    events.get(name).copied().unwrap_or(0)
-}
-
-impl Sample {
-    /// How often a kernel event happened.
-    pub fn event(&self, name: &str) -> u64 {
-        sample_of(&self.events, name)
-    }
-}

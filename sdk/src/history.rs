@@ -19,6 +19,7 @@ use serde::Serialize;
 pub use self::file::History;
 pub use self::file::HistoryError;
 pub use self::file::Past;
+use crate::clock::unix_time;
 use crate::error::Error;
 use crate::identity::Binary;
 use crate::registry::Generation;
@@ -26,7 +27,6 @@ use crate::registry::Kind;
 use crate::registry::SlotInfo;
 use crate::report::Report;
 use crate::report::Timings;
-use crate::swap::unix_time;
 
 /// How long a command waits for its entry to be on the disk.
 const AT_MOST: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use state_migrate::object as elf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::swap::HOST_OBJECT;
+use crate::load::HOST_OBJECT;
 
 const SYSFS: &str = "/sys/kernel/sched_ext";
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";

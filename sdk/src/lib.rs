@@ -26,10 +26,11 @@
 //! }
 //! ```
 //!
-//! Reading order for the curious: [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
+//! Reading order for the curious: [`take_over`] is where a command comes in, [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
 
 pub mod abi;
 mod bpf;
+mod clock;
 mod compiled;
 pub mod counters;
 pub mod direct;
@@ -60,10 +61,12 @@ pub mod report;
 pub mod run;
 mod scopes;
 pub mod snapshot;
+mod start;
 pub mod status;
 mod steps;
 pub mod stop;
 pub mod swap;
+pub mod take_over;
 pub mod topology;
 pub mod typed;
 mod variables;

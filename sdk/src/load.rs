@@ -43,6 +43,9 @@ use crate::variables;
 use crate::variables::Variables;
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
+/// The host, compiled.
+pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
+
 const SCX_PROBE: &str = "scx_lib_init_probe";
 /// Where a policy has its `struct scx_sdk`.
 const SDK_SECTION: &str = ".rodata.scx_sdk";
@@ -135,10 +138,10 @@ pub(crate) fn name_of(policy: &Policy) -> Result<String> {
 
 /// Open the host's own object and make it ready to be loaded: constants filled in, ops that this kernel does not know
 /// taken out, `flags` set beside those that it always has.
-pub(crate) fn open_host(object: &'static [u8], kernel: &KernelBtf, flags: u64) -> Result<OpenObject> {
-    let host = Policy::new(object, env!("CARGO_PKG_VERSION"));
+pub(crate) fn open_host(kernel: &KernelBtf, flags: u64) -> Result<OpenObject> {
+    let host = Policy::new(HOST_OBJECT, env!("CARGO_PKG_VERSION"));
     let mut open = open_object(host.object(), None)?;
-    kernel.fill_enums(&mut open, &variables::Variables::of(object)?)?;
+    kernel.fill_enums(&mut open, &variables::Variables::of(HOST_OBJECT)?)?;
     let mut ops = Ops::read(&open, &host.btf()?)?;
     for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
         ops.clear(&mut open, &op);

@@ -60,7 +60,6 @@ use crate::registry::Reattach;
 use crate::registry::Registry;
 use crate::report::Swept;
 use crate::scopes::ScopeParts;
-use crate::swap::HOST_OBJECT;
 
 /// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
 const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -152,7 +151,7 @@ pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
 
 /// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached with `flags`.
 pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, flags: u64) -> Result<Object> {
-    let mut open = load::open_host(HOST_OBJECT, kernel, flags)?;
+    let mut open = load::open_host(kernel, flags)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if host.pins.map_path(&name).exists() {

@@ -28,9 +28,9 @@ use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::report::Report;
 use crate::scopes::SCOPES;
-use crate::swap;
-use crate::swap::Only;
-use crate::swap::Wish;
+use crate::take_over;
+use crate::take_over::Only;
+use crate::take_over::Wish;
 use crate::typed::State;
 use crate::typed::Statistics;
 use crate::typed::Value;
@@ -219,7 +219,7 @@ impl Policy {
         let taken = kernel::check()
             .and_then(|()| Pins::open())
             .map(|pins| pins.patient(Duration::from_secs(args.lock_timeout)))
-            .and_then(|pins| swap::take_over(&pins, &policy, wish));
+            .and_then(|pins| take_over::take_over(&pins, &policy, wish));
         tell_parent(taken.as_ref().map(|(_, _, report)| report));
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);

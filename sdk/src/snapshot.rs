@@ -25,6 +25,7 @@ use state_migrate::snapshot::convert;
 use state_migrate::snapshot::restore as match_columns;
 
 use self::records::Records;
+use crate::clock::unix_time;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -33,7 +34,6 @@ use crate::host::Sweeper;
 use crate::pins::Pins;
 use crate::recover;
 use crate::scopes::SCOPES;
-use crate::swap::unix_time;
 
 /// What was saved.
 #[derive(Debug, Clone, Serialize, Deserialize)]

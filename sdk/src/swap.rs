@@ -8,26 +8,22 @@
 //! 6. **settle**: a grace period, after which no op of the old policy is in flight;
 //! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
 //!
-//! A rollback is 2, 4, 5, 6 and 7 without the load; one that needs a conversion of the newer policy's own is in `hold.rs`.
+//! A start has nothing to settle or to sweep and is in `start.rs`. A rollback is 2, 4, 5, 6 and 7 without the load; one that needs a conversion of the newer policy's own is in `hold.rs`.
 //!
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
 //! that it happened, and `pending` what to finish. See `recover.rs`.
 
-use std::path::Path;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use libbpf_rs::Object;
 use state_migrate::Plan;
 
-use crate::abi;
 use crate::abi::Active;
+use crate::clock::Clock;
+use crate::clock::unix_time;
 use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
-use crate::history;
-use crate::history::Entry;
-use crate::history::Verb;
 use crate::hold;
 use crate::hold::Back;
 use crate::host;
@@ -39,7 +35,6 @@ use crate::load;
 use crate::load::Flags;
 use crate::load::Home;
 use crate::load::Loaded;
-use crate::pins::Pins;
 use crate::policy::Inspected;
 use crate::policy::Policy;
 use crate::polite::politely;
@@ -55,110 +50,8 @@ use crate::registry::SlotInfo;
 use crate::report::Report;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
-use crate::snapshot;
 use crate::steps;
-
-/// The host, compiled.
-pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
-
-/// How a policy is to be put in charge.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wish<'a> {
-    /// Also where that takes a reattach.
-    pub may_reattach: bool,
-    /// A snapshot to begin with, for a host that is started.
-    pub restore: Option<&'a Path>,
-    /// Carry nothing: the policy's state starts anew.
-    pub no_carry: bool,
-    /// Only if it comes to this; none: whatever it comes to.
-    pub only: Option<Only>,
-}
-
-/// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was
-/// faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Only {
-    /// A start, or attaching again where the kernel took the host off.
-    Run,
-    /// A swap, or attaching again where the kernel took the host off.
-    Swap,
-}
-
-/// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
-///
-/// # Errors
-/// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
-    let mut taken = locked_take_over(pins, policy, wish);
-    match &mut taken {
-        Ok((host, _, report)) => {
-            // This process has nobody to log to; a rollback's has.
-            report.warnings.extend(host.found.take());
-            note(host, report);
-        }
-        Err(error) => {
-            let verb = match wish.only {
-                Some(Only::Run) => Verb::Run,
-                Some(Only::Swap) => Verb::Swap,
-                None => Verb::TakeOver,
-            };
-            let policy = policy.binary();
-            // Who started this process hears of the error, which matters more than the entry.
-            let _ = history::note(Entry::failed(verb, error).of_this_policy(policy));
-        }
-    }
-    taken
-}
-
-fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
-    let _lock = pins.lock()?;
-    // Before a reattach that was cut off is finished, which attaches a policy.
-    if wish.only == Some(Only::Run) && Host::running(pins).is_ok() {
-        return Err(Error::Running);
-    }
-    let mut host = match find(pins) {
-        Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
-        Err(Error::NothingRunning) => return start(pins, policy, wish.restore),
-        Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
-        Err(Error::OtherHost { .. }) if wish.may_reattach => {
-            return reattach::other_version::replace(pins, policy);
-        }
-        other => other?,
-    };
-    let (loaded, report) = swap(&mut host, policy, wish)?;
-    Ok((host, loaded, report))
-}
-
-/// Enter a commit into the history. What goes wrong there is a warning in the report.
-fn note(host: &Host, report: &mut Report) {
-    let generation = host.registry.generations.iter().rfind(|g| g.number == report.generation);
-    let Some(generation) = generation else { return };
-    let entry = Entry::commit(generation, host.registry.slot(report.slot), report);
-    report.warnings.extend(history::note(entry));
-}
-
-/// The host with nothing pending, attached or, if the kernel took it off, not.
-fn find(pins: &Pins) -> Result<Host> {
-    reattach::other_version::finish_move(pins)?;
-    let mut host = match Host::running(pins) {
-        Err(Error::Ejected { .. }) if kernel::state() == "enabled" => {
-            return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
-        }
-        Err(Error::Ejected { reason }) => {
-            log::warn!("the host was taken off by the kernel ({reason}): attaching it again");
-            Host::pinned(pins)?
-        }
-        Err(Error::Detached { .. }) => reattach::resume(pins)?,
-        other => other?,
-    };
-    let cut_off = host.registry.pending.as_ref().map(|pending| pending.generation.number);
-    recover::recover(&mut host)?;
-    host.found = cut_off.map(|number| {
-        let what = if host.data.active().generation == number { "finished" } else { "undone" };
-        format!("an earlier command was cut off on its way to generation {number}: that was {what} first")
-    });
-    Ok(host)
-}
+use crate::take_over::Wish;
 
 /// Swap `policy` in for the one that runs, or that ran when the kernel took the host off.
 ///
@@ -176,13 +69,11 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let mut books = host.registry.clone();
     books.evict(slot);
     let plan = plan(&mut books, &inspected, Some(before.slot), slot, !wish.no_carry)?;
-    let queue_rows = match wish.no_carry {
-        true => books.queue_rows_anew(before.slot, &inspected.schema.queues),
-        false => books.queue_rows(before.slot, &inspected.schema.queues),
-    };
-    let queues = match wish.no_carry {
-        true => books.claim_new_queues(&inspected.schema, slot)?,
-        false => books.claim_queues(&inspected.schema, slot, Some(before.slot))?,
+    let schema = &inspected.schema;
+    let (queue_rows, queues) = if wish.no_carry {
+        (books.queue_rows_anew(before.slot, &schema.queues), books.claim_new_queues(schema, slot)?)
+    } else {
+        (books.queue_rows(before.slot, &schema.queues), books.claim_queues(schema, slot, Some(before.slot))?)
     };
     let plan_ns = clock.lap();
 
@@ -227,105 +118,6 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     Ok((loaded, report))
 }
 
-/// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
-/// init_task, so there is nothing to settle or to sweep.
-fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, Loaded, Report)> {
-    let mut clock = Clock::start();
-    if kernel::state() != "disabled" {
-        return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
-    }
-    kernel::check_for_host()?;
-    // What a killed start or an ejected host left.
-    pins.remove_all()?;
-
-    let kernel = KernelBtf::read()?;
-    let inspected = policy.inspect()?;
-    let open_ns = clock.lap();
-
-    let slot = 0;
-    let mut books = Registry::new();
-    let plan = plan(&mut books, &inspected, None, slot, true)?;
-    let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
-    let queues = books.claim_queues(&inspected.schema, slot, None)?;
-    books.flags = load::flags_of(policy, &kernel)?;
-    let name = load::name_of(policy)?;
-    let prepared = restore
-        .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
-        .transpose()?;
-    let plan_ns = clock.lap();
-
-    let mut object = load::load_host(load::open_host(HOST_OBJECT, &kernel, books.flags)?)?;
-    let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
-    // The host's empty slots must not count as live while they are filled.
-    host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
-    let home = Home {
-        layout: &plan.layout,
-        slot,
-        load: books.loads + 1,
-        queues: &queues.ids(),
-        shared: host.shared(),
-        flags: Flags::Are(books.flags),
-    };
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
-    let generation = settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
-    let load_ns = clock.lap();
-
-    host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
-    let after = Active { slot, generation: generation.number, epoch: 1 };
-    books.pending = Some(Way::in_place().pending(&host, &generation, after, None));
-    prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
-    let mut report = Report::new(&generation, None);
-    report.timings.prepare_ns = clock.lap();
-
-    report.timings.commit_ns = commit(&host, after);
-    clock.lap();
-
-    // The records of tasks and cgroups are made here where the snapshot has something for them; init_task finds them.
-    if let Some(prepared) = &prepared {
-        let restored =
-            snapshot::apply(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;
-        report.restored = Some(restored);
-        clock.lap();
-    }
-    reattach::attach(&mut host, &mut object).inspect_err(|_| undo(pins))?;
-    report.timings.attach_ns = clock.lap();
-
-    close_books(&mut host);
-    report.columns = plan.rows();
-    report.queues = queue_rows;
-    report.timings.open_ns = open_ns;
-    report.timings.plan_ns = plan_ns;
-    report.timings.load_ns = load_ns;
-    report.timings.total_ns = clock.total();
-    Ok((host, loaded, report))
-}
-
-/// Make the generation before the running one's policy active again. It is still loaded: no verifier, no process, unless
-/// it takes a reattach (`may_reattach`), which loads the host again.
-///
-/// # Errors
-/// [`Error::NoRollback`] when no other policy is loaded.
-pub fn rollback(pins: &Pins, may_reattach: bool) -> Result<Report> {
-    rollback_to(pins, None, may_reattach)
-}
-
-/// As [`rollback`], to the policy of a generation, if that is loaded still; `None`: the one before.
-///
-/// # Errors
-/// [`Error::NoRollback`] when it is not, [`Error::AlreadyRunning`] when that policy runs.
-pub fn rollback_to(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<Report> {
-    match locked_rollback(pins, to, may_reattach) {
-        Ok((host, mut report)) => {
-            note(&host, &mut report);
-            Ok(report)
-        }
-        Err(error) => {
-            let _ = history::note(Entry::failed(Verb::Rollback, &error));
-            Err(error)
-        }
-    }
-}
-
 /// The generation whose policy a rollback makes active.
 pub(crate) fn target(books: &Registry, active: u8, to: Option<u32>) -> Result<&Generation> {
     match to {
@@ -336,10 +128,12 @@ pub(crate) fn target(books: &Registry, active: u8, to: Option<u32>) -> Result<&G
     }
 }
 
-fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(Host, Report)> {
-    let _lock = pins.lock()?;
-    let mut host = find(pins)?;
-
+/// Make the policy of an earlier generation active again: that of the generation `to`, or the one before the running one's.
+/// It is still loaded: no verifier, no process, unless it takes a reattach (`may_reattach`), which loads the host again.
+///
+/// # Errors
+/// [`Error::NoRollback`] when it is not loaded, [`Error::AlreadyRunning`] when it is what runs.
+pub fn rollback(host: &mut Host, to: Option<u32>, may_reattach: bool) -> Result<Report> {
     let mut clock = Clock::start();
     let before = host.data.active();
     let target = target(&host.registry, before.slot, to)?.clone();
@@ -365,10 +159,10 @@ fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
     let way = match &kernel {
         None => Way::InPlace { hold },
-        Some(kernel) => Way::find(&host, kernel, flags)?,
+        Some(kernel) => Way::find(host, kernel, flags)?,
     };
     let load_ns = clock.lap();
-    books.pending = Some(way.pending(&host, &generation, after, caller(&plan)));
+    books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
     host.registry = books;
     host.save()?;
     if let Some(slot) = hold {
@@ -376,9 +170,9 @@ fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(
         host.empty(slot)?;
     }
     if !scopes.is_empty() {
-        set_plan(&host, &plan, after.epoch)?;
+        set_plan(host, &plan, after.epoch)?;
     }
-    rehearse(&host);
+    rehearse(host);
     let mut report = Report::new(&generation, from);
     report.timings.plan_ns = plan_ns;
     if !way.is_in_place() {
@@ -386,15 +180,15 @@ fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(
     }
     report.timings.prepare_ns = clock.lap();
 
-    let scopes = way.take(&mut host, after, &scopes, &mut report)?;
+    let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
     let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
-    finish(&mut host, &mut report, scopes, sweeper, &mut clock)?;
+    finish(host, &mut report, scopes, sweeper, &mut clock)?;
     report.tell(&plan);
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();
-    Ok((host, report))
+    Ok(report)
 }
 
 /// Plan, and take the plan's layout into the books.
@@ -447,7 +241,7 @@ pub(crate) fn settle_books(
 }
 
 /// How the commit is done.
-enum Way {
+pub(crate) enum Way {
     /// By one store; behind a hold in this slot, if there is one.
     InPlace { hold: Option<u8> },
     /// By a reattach, for which the host's programs were loaded anew.
@@ -455,7 +249,7 @@ enum Way {
 }
 
 impl Way {
-    fn in_place() -> Way {
+    pub fn in_place() -> Way {
         Way::InPlace { hold: None }
     }
 
@@ -472,7 +266,13 @@ impl Way {
         matches!(self, Way::InPlace { .. })
     }
 
-    fn pending(&self, host: &Host, generation: &Generation, after: Active, sweeper: Option<u8>) -> Pending {
+    pub fn pending(
+        &self,
+        host: &Host,
+        generation: &Generation,
+        after: Active,
+        sweeper: Option<u8>,
+    ) -> Pending {
         let (hold, reattach) = match self {
             Way::InPlace { hold } => (*hold, None),
             Way::Reattach { flags, .. } => (None, Some(Reattach { from: host.registry.flags, to: *flags })),
@@ -651,40 +451,4 @@ pub(crate) fn close_books(host: &mut Host) {
         host.data.close(pending.generation.number);
     }
     host.registry.settle(host.data.closed());
-}
-
-/// A start failed: leave nothing behind.
-fn undo(pins: &Pins) {
-    if let Err(e) = pins.remove_all() {
-        log::warn!("{e}");
-    }
-}
-
-pub(crate) fn unix_time() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
-
-/// Laps of a monotonic clock, in ns.
-#[derive(Debug)]
-pub(crate) struct Clock {
-    begin: Instant,
-    last: Instant,
-}
-
-impl Clock {
-    pub fn start() -> Clock {
-        let now = Instant::now();
-        Clock { begin: now, last: now }
-    }
-
-    pub fn lap(&mut self) -> u64 {
-        let now = Instant::now();
-        let lap = now - self.last;
-        self.last = now;
-        lap.as_nanos() as u64
-    }
-
-    pub fn total(&self) -> u64 {
-        self.begin.elapsed().as_nanos() as u64
-    }
 }

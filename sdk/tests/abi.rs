@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use std::mem::size_of;
 
 use scx_upgrade_sdk::abi;
-use scx_upgrade_sdk::swap::HOST_OBJECT;
+use scx_upgrade_sdk::load::HOST_OBJECT;
 use state_migrate::Btf;
 use state_migrate::Kind;
 use state_migrate::object::btf_section;

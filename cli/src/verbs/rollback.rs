@@ -1,7 +1,7 @@
 //! `scx-upgrade rollback`: make the policy before it run again, or one before that.
 
 use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::swap;
+use scx_upgrade_sdk::take_over;
 
 use crate::args::RollbackArgs;
 use crate::failure::Failure;
@@ -13,6 +13,6 @@ pub fn rollback(pins: Pins, args: &RollbackArgs, out: Output) -> Result<(), Fail
         return dry_run::rollback(&pins, args, out);
     }
     let pins = pins.patient(args.change.patience());
-    out.report(&swap::rollback_to(&pins, args.to, args.reattach.allow_reattach)?);
+    out.report(&take_over::rollback(&pins, args.to, args.reattach.allow_reattach)?);
     Ok(())
 }

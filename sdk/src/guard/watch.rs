@@ -1,7 +1,6 @@
 //! The BPF programs that count, `bpf/guard.bpf.c`, attached for as long as this lives.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use libbpf_rs::Link;
 use libbpf_rs::MapCore;
@@ -16,14 +15,17 @@ use crate::bpf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::host::HOST_MAP;
 use crate::host::Host;
+use crate::kernel;
 use crate::load;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
-const SYSFS: &str = "/sys/kernel/sched_ext";
 /// The programs that are attached; the other one is called.
 const TRACING: [&str; 3] = ["guard_wakeup", "guard_wakeup_new", "guard_switch"];
-const HOST_MAP: &str = ".data.scx_host";
+
+/// The map of the counters.
+const COUNTS: &str = "guard_counts";
 
 /// `struct guard_longest`.
 #[repr(C)]
@@ -62,7 +64,8 @@ impl Watch {
         let object = load::load_host(open)?;
         let attached = object.progs_mut().filter(|p| TRACING.iter().any(|name| p.name() == *name));
         let links = attached.map(|p| p.attach().trying("cannot attach the guard")).collect::<Result<_>>()?;
-        let mut watch = Watch { object, _links: links, counted: Counted::default(), events: events() };
+        let mut watch =
+            Watch { object, _links: links, counted: Counted::default(), events: kernel::events() };
         watch.counted = watch.count(host)?;
         Ok(watch)
     }
@@ -77,7 +80,7 @@ impl Watch {
             self.counted = counted.clone();
             Counted::default()
         };
-        let now = events();
+        let now = kernel::events();
         let grew = |(name, value): (&String, &u64)| {
             (name.clone(), value.saturating_sub(self.events.get(name).copied().unwrap_or(0)))
         };
@@ -101,8 +104,8 @@ impl Watch {
         let maps: Vec<_> = self.object.maps().collect();
         let map = maps
             .iter()
-            .find(|m| m.name() == "guard_counts")
-            .ok_or_else(|| Error::NotAPolicy { why: "the guard has no counters".to_string() })?;
+            .find(|m| m.name() == COUNTS)
+            .ok_or_else(|| Error::BadBuild { name: COUNTS.to_string() })?;
         let per_cpu = map
             .lookup_percpu(&key, MapFlags::ANY)
             .trying("cannot read what the guard counts")?
@@ -128,20 +131,8 @@ impl Watch {
             .object
             .progs()
             .find(|p| p.name() == name)
-            .ok_or_else(|| Error::NotAPolicy { why: format!("the guard has no {name}") })?;
+            .ok_or_else(|| Error::BadBuild { name: name.to_string() })?;
         bpf::run(&program, name, &mut longest)?;
         Ok(longest)
     }
-}
-
-/// The counters of events of whatever scheduler is attached; none where the kernel has none.
-fn events() -> BTreeMap<String, u64> {
-    let folders = fs::read_dir(SYSFS).into_iter().flatten().flatten();
-    let text: String =
-        folders.filter_map(|folder| fs::read_to_string(folder.path().join("events")).ok()).collect();
-    let line = |line: &str| {
-        let (name, value) = line.split_once(' ')?;
-        Some((name.to_owned(), value.trim().parse().ok()?))
-    };
-    text.lines().filter_map(line).collect()
 }

@@ -23,6 +23,7 @@ use super::arm;
 use super::attach;
 use crate::abi;
 use crate::abi::Active;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -49,8 +50,6 @@ use crate::report::Report;
 use crate::scopes;
 use crate::scopes::SCOPES;
 use crate::swap;
-use crate::swap::Clock;
-use crate::swap::HOST_OBJECT;
 
 const NEXT: &str = "next";
 const READY: &str = "ready";
@@ -161,7 +160,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let plan_ns = clock.lap();
 
     let next = make_next(pins)?;
-    let mut open = load::open_host(HOST_OBJECT, &kernel, flags)?;
+    let mut open = load::open_host(&kernel, flags)?;
     for mut map in open.maps_mut() {
         if SCOPES.iter().any(|s| map.name() == s.map) {
             map.reuse_pinned_map(pins.map_path(&map.name().to_string_lossy()))

@@ -42,6 +42,10 @@ struct Args {
 unsafe impl Plain for Args {}
 
 /// The programs, loaded over the host's maps.
+fn missing(name: &str) -> Error {
+    Error::BadBuild { name: name.to_string() }
+}
+
 #[derive(Debug)]
 pub(super) struct Records(Object);
 
@@ -54,8 +58,8 @@ impl Records {
 
     /// Every task's record, header included.
     pub fn tasks(&self) -> Result<Vec<(TaskKey, Vec<u8>)>> {
-        let missing = || Error::NotAPolicy { why: "the reader of snapshots has no program".to_string() };
-        let program = self.0.progs_mut().find(|p| p.name() == "snapshot_tasks").ok_or_else(missing)?;
+        let name = "snapshot_tasks";
+        let program = self.0.progs_mut().find(|p| p.name() == name).ok_or_else(|| missing(name))?;
         let link = program.attach().trying("cannot attach the walk over all tasks")?;
         let mut iter = Iter::new(&link).trying("cannot begin the walk over all tasks")?;
         let (mut bytes, mut chunk) = (Vec::new(), vec![0; CHUNK]);
@@ -87,8 +91,6 @@ impl Records {
         key: impl Fn(&K) -> Option<(u64, u64)>,
     ) -> Result<(u64, u64)> {
         let name = format!("restore_{scope}");
-        let missing =
-            |what: &str| Error::NotAPolicy { why: format!("the writer of snapshots has no {what}") };
         let program = self.0.progs().find(|p| p.name() == name.as_str()).ok_or_else(|| missing(&name))?;
         let stores = self.0.maps().find(|m| m.name() == STORES).ok_or_else(|| missing(STORES))?;
         let (mut stored, mut gone) = (0, 0);

@@ -1,0 +1,105 @@
+//! The start: a host is attached, with a policy in its first slot, where there was none.
+
+use std::path::Path;
+
+use crate::abi;
+use crate::abi::Active;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::error::Result;
+use crate::host::Host;
+use crate::kernel;
+use crate::kernel_btf::KernelBtf;
+use crate::load;
+use crate::load::Flags;
+use crate::load::Home;
+use crate::load::Loaded;
+use crate::pins::Pins;
+use crate::policy::Policy;
+use crate::reattach;
+use crate::registry::Kind;
+use crate::registry::Registry;
+use crate::report::Report;
+use crate::snapshot;
+use crate::swap;
+use crate::swap::Way;
+
+/// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
+/// init_task, so there is nothing to settle or to sweep.
+pub(crate) fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, Loaded, Report)> {
+    let mut clock = Clock::start();
+    if kernel::state() != "disabled" {
+        return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
+    }
+    kernel::check_for_host()?;
+    // What a killed start or an ejected host left.
+    pins.remove_all()?;
+
+    let kernel = KernelBtf::read()?;
+    let inspected = policy.inspect()?;
+    let open_ns = clock.lap();
+
+    let slot = 0;
+    let mut books = Registry::new();
+    let plan = swap::plan(&mut books, &inspected, None, slot, true)?;
+    let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
+    let queues = books.claim_queues(&inspected.schema, slot, None)?;
+    books.flags = load::flags_of(policy, &kernel)?;
+    let name = load::name_of(policy)?;
+    let prepared = restore
+        .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
+        .transpose()?;
+    let plan_ns = clock.lap();
+
+    let mut object = load::load_host(load::open_host(&kernel, books.flags)?)?;
+    let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
+    // The host's empty slots must not count as live while they are filled.
+    host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
+    let home = Home {
+        layout: &plan.layout,
+        slot,
+        load: books.loads + 1,
+        queues: &queues.ids(),
+        shared: host.shared(),
+        flags: Flags::Are(books.flags),
+    };
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
+    let generation = swap::settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
+    let load_ns = clock.lap();
+
+    host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
+    let after = Active { slot, generation: generation.number, epoch: 1 };
+    books.pending = Some(Way::in_place().pending(&host, &generation, after, None));
+    swap::prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
+    let mut report = Report::new(&generation, None);
+    report.timings.prepare_ns = clock.lap();
+
+    report.timings.commit_ns = swap::commit(&host, after);
+    clock.lap();
+
+    // The records of tasks and cgroups are made here where the snapshot has something for them; init_task finds them.
+    if let Some(prepared) = &prepared {
+        let restored =
+            snapshot::apply(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;
+        report.restored = Some(restored);
+        clock.lap();
+    }
+    reattach::attach(&mut host, &mut object).inspect_err(|_| undo(pins))?;
+    report.timings.attach_ns = clock.lap();
+
+    swap::close_books(&mut host);
+    report.columns = plan.rows();
+    report.queues = queue_rows;
+    report.timings.open_ns = open_ns;
+    report.timings.plan_ns = plan_ns;
+    report.timings.load_ns = load_ns;
+    report.timings.total_ns = clock.total();
+    Ok((host, loaded, report))
+}
+
+/// A start failed: leave nothing behind.
+fn undo(pins: &Pins) {
+    if let Err(e) = pins.remove_all() {
+        log::warn!("{e}");
+    }
+}

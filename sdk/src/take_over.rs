@@ -1,0 +1,143 @@
+//! Where commands that change what runs come in: one at a time, after what a killed one left is brought in order, and with an
+//! entry in the history.
+
+use std::path::Path;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::history;
+use crate::history::Entry;
+use crate::history::Verb;
+use crate::host::Host;
+use crate::kernel;
+use crate::load::Loaded;
+use crate::pins::Pins;
+use crate::policy::Policy;
+use crate::reattach;
+use crate::recover;
+use crate::report::Report;
+use crate::start;
+use crate::swap;
+
+/// How a policy is to be put in charge.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// Also where that takes a reattach.
+    pub may_reattach: bool,
+    /// A snapshot to begin with, for a host that is started.
+    pub restore: Option<&'a Path>,
+    /// Carry nothing: the policy's state starts anew.
+    pub no_carry: bool,
+    /// Only if it comes to this; none: whatever it comes to.
+    pub only: Option<Only>,
+}
+
+/// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was
+/// faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Only {
+    /// A start, or attaching again where the kernel took the host off.
+    Run,
+    /// A swap, or attaching again where the kernel took the host off.
+    Swap,
+}
+
+/// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
+///
+/// # Errors
+/// Any [`Error`]; what ran before still runs, unless the error says otherwise.
+pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+    let mut taken = locked_take_over(pins, policy, wish);
+    match &mut taken {
+        Ok((host, _, report)) => {
+            // This process has nobody to log to; a rollback's has.
+            report.warnings.extend(host.found.take());
+            note(host, report);
+        }
+        Err(error) => {
+            let verb = match wish.only {
+                Some(Only::Run) => Verb::Run,
+                Some(Only::Swap) => Verb::Swap,
+                None => Verb::TakeOver,
+            };
+            let policy = policy.binary();
+            // Who started this process hears of the error, which matters more than the entry.
+            let _ = history::note(Entry::failed(verb, error).of_this_policy(policy));
+        }
+    }
+    taken
+}
+
+fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+    let _lock = pins.lock()?;
+    // Before a reattach that was cut off is finished, which attaches a policy.
+    if wish.only == Some(Only::Run) && Host::running(pins).is_ok() {
+        return Err(Error::Running);
+    }
+    let mut host = match find(pins) {
+        Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
+        Err(Error::NothingRunning) => return start::start(pins, policy, wish.restore),
+        Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
+        Err(Error::OtherHost { .. }) if wish.may_reattach => {
+            return reattach::other_version::replace(pins, policy);
+        }
+        other => other?,
+    };
+    let (loaded, report) = swap::swap(&mut host, policy, wish)?;
+    Ok((host, loaded, report))
+}
+
+/// Enter a commit into the history. What goes wrong there is a warning in the report.
+fn note(host: &Host, report: &mut Report) {
+    let generation = host.registry.generations.iter().rfind(|g| g.number == report.generation);
+    let Some(generation) = generation else { return };
+    let entry = Entry::commit(generation, host.registry.slot(report.slot), report);
+    report.warnings.extend(history::note(entry));
+}
+
+/// The host with nothing pending, attached or, if the kernel took it off, not.
+fn find(pins: &Pins) -> Result<Host> {
+    reattach::other_version::finish_move(pins)?;
+    let mut host = match Host::running(pins) {
+        Err(Error::Ejected { .. }) if kernel::state() == "enabled" => {
+            return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
+        }
+        Err(Error::Ejected { reason }) => {
+            log::warn!("the host was taken off by the kernel ({reason}): attaching it again");
+            Host::pinned(pins)?
+        }
+        Err(Error::Detached { .. }) => reattach::resume(pins)?,
+        other => other?,
+    };
+    let cut_off = host.registry.pending.as_ref().map(|pending| pending.generation.number);
+    recover::recover(&mut host)?;
+    host.found = cut_off.map(|number| {
+        let what = if host.data.active().generation == number { "finished" } else { "undone" };
+        format!("an earlier command was cut off on its way to generation {number}: that was {what} first")
+    });
+    Ok(host)
+}
+
+/// Make the policy of an earlier generation active again: see [`swap::rollback`].
+///
+/// # Errors
+/// Any [`Error`]; what ran before still runs, unless the error says otherwise.
+pub fn rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<Report> {
+    match locked_rollback(pins, to, may_reattach) {
+        Ok((host, mut report)) => {
+            note(&host, &mut report);
+            Ok(report)
+        }
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Rollback, &error));
+            Err(error)
+        }
+    }
+}
+
+fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(Host, Report)> {
+    let _lock = pins.lock()?;
+    let mut host = find(pins)?;
+    let report = swap::rollback(&mut host, to, may_reattach)?;
+    Ok((host, report))
+}
