@@ -42,6 +42,18 @@ struct {
 	__array(values, struct settle_inner);
 } scx_settle SEC(".maps") = { .values = { &scx_settle_inner } };
 
+/*
+ * What the kernel's debug dump said when it took the host off: as long as a dump is that nobody asked to be longer
+ * (SCX_EXIT_DUMP_DFL_LEN, kernel/sched/ext/internal.h).
+ */
+struct dump { char text[32768]; };
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct dump);
+} scx_dump SEC(".maps");
+
 /* One array per op: the kernel wants equal prototypes in an array. `op_` is how user space finds them. */
 #define OP_ARRAY(op)								\
 	struct {								\
@@ -275,6 +287,11 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 
 void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
 {
+	u32 key = 0;
+	struct dump *dump = bpf_map_lookup_elem(&scx_dump, &key);
+
+	if (dump)
+		bpf_probe_read_kernel_str(dump->text, sizeof(dump->text), ei->dump);
 	scx_record_exit(ei);
 }
 

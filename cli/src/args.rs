@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
+use scx_upgrade_sdk::ejection::Limits;
+use scx_upgrade_sdk::swap::Aim;
 
 use crate::probation::ProbationArgs;
 
@@ -57,6 +59,8 @@ pub enum Verb {
     /// Make the policy before it run again; it is still loaded
     #[command(visible_alias = "undo")]
     Rollback(RollbackArgs),
+    /// Bring back what the kernel took off, with its state
+    Recover(RecoverArgs),
     /// What the running policy knows, to a file and back
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
@@ -152,6 +156,51 @@ pub struct RollbackArgs {
 
     #[command(flatten)]
     pub change: ChangeArgs,
+}
+
+impl RollbackArgs {
+    /// Where it goes.
+    pub fn aim(&self) -> Aim {
+        self.to.map_or(Aim::Before, Aim::Generation)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RecoverArgs {
+    /// Stay, and bring back what the kernel takes off from now on
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Where nothing runs at first, start the policy that ran well last, with what it knew: for after a boot
+    #[arg(long, requires = "watch")]
+    pub boot: bool,
+
+    /// Also where someone at the console took it off, by sysrq and S, or by its link
+    #[arg(long, requires = "watch")]
+    pub always: bool,
+
+    /// A policy that has run for so long is good: it is brought back itself, and started after a boot
+    #[arg(long, value_name = "TIME", default_value = "1m", requires = "watch", value_parser = humantime::parse_duration)]
+    pub good_after: Duration,
+
+    /// Give up after so many recoveries within ten minutes
+    #[arg(long, value_name = "N", default_value_t = Limits::default().at_most, requires = "watch")]
+    pub at_most: usize,
+
+    /// How often to save what the policy knows, for after a boot; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "10m", requires = "watch", value_parser = humantime::parse_duration)]
+    pub save_every: Duration,
+
+    /// Seconds to wait for another command that is changing the scheduler
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub timeout: u64,
+}
+
+impl RecoverArgs {
+    /// When to do what.
+    pub fn limits(&self) -> Limits {
+        Limits { good_after: self.good_after, at_most: self.at_most, ..Limits::default() }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ mod launch;
 mod log;
 mod output;
 mod probation;
+mod supervise;
 mod verbs;
 mod watch;
 
@@ -35,6 +36,12 @@ fn main() -> ExitCode {
 fn is_a_look(verb: &Verb) -> bool {
     !matches!(
         verb,
-        Verb::Run(_) | Verb::Swap(_) | Verb::Rollback(_) | Verb::Snapshot(_) | Verb::Stop(_) | Verb::Doctor
+        Verb::Run(_)
+            | Verb::Swap(_)
+            | Verb::Rollback(_)
+            | Verb::Snapshot(_)
+            | Verb::Recover(_)
+            | Verb::Stop(_)
+            | Verb::Doctor
     )
 }

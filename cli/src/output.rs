@@ -55,6 +55,14 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
+/// One document in one line, so that a reader can tell one from the next.
+pub fn json_line(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(e) => eprintln!("error: cannot write JSON: {e}"),
+    }
+}
+
 /// Text on stdout. That nobody reads it any more is no failure of what was done.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();

@@ -8,6 +8,7 @@ use scx_upgrade_sdk::guard::Verdict;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::swap::Aim;
 use scx_upgrade_sdk::take_over;
 
 use crate::failure::Failure;
@@ -99,8 +100,8 @@ impl Probation {
             }
             Verdict::Bad(breach) => breach.to_string(),
         };
-        let back =
-            take_over::rollback(pins, None, may_reattach || verdict == Verdict::Ejected).map_err(|e| {
+        let back = take_over::rollback(pins, Aim::Before, may_reattach || verdict == Verdict::Ejected)
+            .map_err(|e| {
                 let failure = Failure::from(e);
                 let exit_code = failure.exit_code;
                 Failure::new(

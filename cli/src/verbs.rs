@@ -9,6 +9,7 @@ mod info;
 mod list;
 mod man;
 mod plan;
+mod recover;
 mod rollback;
 mod run;
 mod snapshot;
@@ -49,6 +50,7 @@ fn on_the_host(args: &Args, out: Output) -> Result<(), Failure> {
         Verb::Run(run) => run::run(&pins, run, out),
         Verb::Swap(swap) => swap::swap(&pins, swap, out),
         Verb::Rollback(rollback) => rollback::rollback(pins, rollback, out),
+        Verb::Recover(recover) => recover::recover(pins, recover, out),
         Verb::Stop(stop) => stop::stop(pins, stop, out),
         Verb::Plan { binary } => plan::plan(&pins, binary, out),
         Verb::Status(status) => status::status(&pins, status, out),

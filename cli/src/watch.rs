@@ -48,19 +48,12 @@ fn blocks(pins: &Pins, interval: Duration, looks: u64, out: Output) -> Result<St
         let view = View::of(&last, &now);
         match (out.quiet, out.json) {
             (true, _) => {}
-            (_, true) => line(&view)?,
+            (_, true) => output::json_line(&view),
             (_, false) => output::print(&view.block()),
         }
         last = now;
     }
     Ok(last.status)
-}
-
-/// One line of JSON, so that a reader can tell one look from the next.
-fn line(view: &View) -> Result<(), Failure> {
-    let json = serde_json::to_string(view).context("cannot write JSON")?;
-    output::print(&format!("{json}\n"));
-    Ok(())
 }
 
 fn live(

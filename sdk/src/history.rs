@@ -20,6 +20,7 @@ pub use self::file::History;
 pub use self::file::HistoryError;
 pub use self::file::Past;
 use crate::clock::unix_time;
+use crate::ejection::Ejection;
 use crate::error::Error;
 use crate::identity::Binary;
 use crate::registry::Generation;
@@ -43,6 +44,10 @@ pub enum Verb {
     Swap,
     /// Back to one that is loaded.
     Rollback,
+    /// Bring back what the kernel took off.
+    Recover,
+    /// The kernel took the host off.
+    Eject,
     /// End the host.
     Stop,
     /// A policy's own process took over, or tried to, and did not come to tell a start from a swap.
@@ -55,6 +60,8 @@ impl fmt::Display for Verb {
             Verb::Run => "run",
             Verb::Swap => "swap",
             Verb::Rollback => "rollback",
+            Verb::Recover => "recover",
+            Verb::Eject => "eject",
             Verb::Stop => "stop",
             Verb::TakeOver => "take over",
         })
@@ -67,6 +74,7 @@ impl From<Kind> for Verb {
             Kind::Start => Verb::Run,
             Kind::Swap => Verb::Swap,
             Kind::Rollback => Verb::Rollback,
+            Kind::Recovery => Verb::Recover,
         }
     }
 }
@@ -217,6 +225,16 @@ impl Entry {
     pub(crate) fn stop(policy: Option<&str>, detach_ns: u64) -> Entry {
         let timings = Timings { detach_ns, total_ns: detach_ns, ..Timings::default() };
         Entry { from: policy.map(str::to_string), timings, ..Entry::new(Verb::Stop, Outcome::Done) }
+    }
+
+    /// The kernel took the host off.
+    pub(crate) fn ejected(ejection: &Ejection) -> Entry {
+        Entry {
+            from: Some(ejection.policy.clone()),
+            message: Some(cut(&format!("{}: {}", ejection.kind, ejection.reason), LONGEST)),
+            by: By::default(),
+            ..Entry::new(Verb::Eject, Outcome::Failed)
+        }
     }
 
     /// Something that did not come to a commit.

@@ -45,6 +45,9 @@ const OP_PREFIX: &str = "op_";
 const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
 const CGROUP_WORK: &str = "scx_cgroup_work";
+/// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
+/// has none.
+const DUMP: &str = "scx_dump";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scx_numbers";
 
@@ -160,11 +163,19 @@ impl Host {
     pub(crate) fn pin(pins: &Pins, object: &mut Object) -> Result<Host> {
         for mut map in object.maps_mut() {
             let name = map.name().to_string_lossy().into_owned();
-            let wanted =
-                [HOST_MAP, REGISTRY_MAP, SETTLE_MAP, SETTLE_INNER, CGROUP_NUMBERS, CGROUP_WORK, NUMBERS]
-                    .contains(&name.as_str())
-                    || SCOPES.iter().any(|s| s.map == name)
-                    || map.map_type() == MapType::ProgArray;
+            let wanted = [
+                HOST_MAP,
+                REGISTRY_MAP,
+                SETTLE_MAP,
+                SETTLE_INNER,
+                CGROUP_NUMBERS,
+                CGROUP_WORK,
+                NUMBERS,
+                DUMP,
+            ]
+            .contains(&name.as_str())
+                || SCOPES.iter().any(|s| s.map == name)
+                || map.map_type() == MapType::ProgArray;
             if wanted {
                 map.pin(pins.map_path(&name)).trying(format!("cannot pin the host's map {name}"))?;
             }
@@ -182,6 +193,20 @@ impl Host {
         host.data.set_topology(&Topology::read()?);
         host.data.set_abi(abi::ABI);
         Ok(host)
+    }
+
+    /// The kernel's debug dump of when it took the host off; empty if there is none.
+    pub fn dump(&self) -> String {
+        let map = self.pins.map(DUMP).ok();
+        let bytes = map.and_then(|map| map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).ok().flatten());
+        let bytes = bytes.unwrap_or_default();
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    }
+
+    /// The kernel's id of its shared memory, which no other host has had since boot.
+    pub fn identity(&self) -> u32 {
+        self.host_map.info().map_or(0, |map| map.info.id)
     }
 
     /// The maps that a policy shares with the host.

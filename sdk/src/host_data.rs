@@ -262,11 +262,16 @@ impl Mapped {
         unsafe { self.at::<u64>(kind).write_volatile(0) }
     }
 
-    /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
-    pub fn exit_reason(&self) -> Option<String> {
+    /// What the kernel said when it took the host off, if it did.
+    pub fn exit(&self) -> Option<ExitRecord> {
         // SAFETY: a field of HostData, see `at`; any bytes are a value.
         let exit = unsafe { self.at::<ExitRecord>(offset_of!(HostData, exit)).read_volatile() };
-        (exit.kind != 0).then(|| describe(&exit))
+        (exit.kind != 0).then_some(exit)
+    }
+
+    /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
+    pub fn exit_reason(&self) -> Option<String> {
+        self.exit().map(|exit| describe(&exit))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::kernel_btf::KernelBtf;
 use crate::load;
 use crate::pins::Pins;
 use crate::swap;
+use crate::swap::Aim;
 
 /// See the module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct BackProspect {
 ///
 /// # Errors
 /// As a rollback, as far as can be known without doing it.
-pub fn rollback(pins: &Pins, to: Option<u32>) -> Result<BackProspect> {
+pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
     let host = match Host::running(pins) {
         // What a rollback would attach again.
         Err(Error::Ejected { .. } | Error::Detached { .. }) if kernel::state() == "disabled" => {
@@ -50,7 +51,7 @@ pub fn rollback(pins: &Pins, to: Option<u32>) -> Result<BackProspect> {
         other => other?,
     };
     let active = host.data.active();
-    let target = swap::target(&host.registry, active.slot, to)?.clone();
+    let target = swap::target(&host.registry, active.slot, aim)?.clone();
     let info = host.registry.slot(target.slot);
     let (has, asks) = (host.registry.flags, info.map_or(0, |s| s.flags));
     let reattach = match host.attached {

@@ -36,8 +36,8 @@ pub fn recover(host: &mut Host) -> Result<()> {
     if let Some(slot) = pending.hold {
         return abandon(host, slot);
     }
-    if pending.generation.kind == Kind::Rollback {
-        // A rollback prepares nothing but this: its policy was and stays loaded, and the running one's queues are its own.
+    if matches!(pending.generation.kind, Kind::Rollback | Kind::Recovery) {
+        // These prepare nothing but this: their policy was and stays loaded, and the running one's queues are its own.
         host.data.set_orphans(&[]);
         host.registry.pending = None;
         return host.save();

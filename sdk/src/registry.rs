@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::identity::Binary;
+use crate::run;
 use crate::scopes;
 
 pub(crate) use queues::Claimed;
@@ -57,6 +58,21 @@ pub struct SlotInfo {
     pub binary: Option<Binary>,
 }
 
+impl SlotInfo {
+    /// The arguments of the policy's process without the SDK's, which say how it was to take over, not how it is to run.
+    pub fn own_args(&self) -> Vec<String> {
+        let (mut own, mut rest) = (Vec::new(), self.args.iter().skip(1));
+        while let Some(arg) = rest.next() {
+            match arg.as_str() {
+                run::ALLOW_REATTACH | run::NO_CARRY => {}
+                run::RESTORE => drop(rest.next()),
+                _ => own.push(arg.clone()),
+            }
+        }
+        own
+    }
+}
+
 /// How a generation came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,6 +83,8 @@ pub enum Kind {
     Swap,
     /// Taken back.
     Rollback,
+    /// Attached again, after the kernel took the host off.
+    Recovery,
 }
 
 /// One commit.
@@ -256,6 +274,11 @@ impl Registry {
             .find(|g| g.slot != active && self.slot(g.slot).is_some_and(|s| s.load == g.load))
     }
 
+    /// The generation that runs, or ran when the kernel took the host off.
+    pub fn latest_in(&self, active: u8) -> Option<&Generation> {
+        self.generations.iter().rfind(|g| g.slot == active)
+    }
+
     /// The generation of that number, if its policy is still loaded and another than the running one's.
     ///
     /// # Errors
@@ -266,7 +289,7 @@ impl Registry {
         match known.filter(loaded) {
             Some(g) if g.slot != active => return Ok(g),
             Some(g) => {
-                let latest = self.generations.iter().rfind(|g| g.slot == active).map_or(0, |g| g.number);
+                let latest = self.latest_in(active).map_or(0, |g| g.number);
                 return Err(Error::AlreadyRunning {
                     policy: format!("{} {}", g.policy, g.version),
                     generation: latest,
@@ -378,6 +401,14 @@ pub(crate) mod tests {
             version: "1".into(),
             unix_time: 0,
         });
+    }
+
+    #[test]
+    fn how_it_took_over_is_no_argument_of_the_policy() {
+        let args = ["x", "--restore", "file", "--slice-us", "100", "--no-carry", "--allow-reattach"];
+        let args = args.iter().map(|arg| (*arg).to_string()).collect();
+        assert_eq!(SlotInfo { args, ..slot_info(1) }.own_args(), ["--slice-us", "100"]);
+        assert!(slot_info(1).own_args().is_empty());
     }
 
     #[test]

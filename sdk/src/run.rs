@@ -46,6 +46,13 @@ pub const LOCK_TIMEOUT: &str = "SCX_UPGRADE_LOCK_TIMEOUT";
 /// See [`LOCK_TIMEOUT`]; a value of [`Only`].
 pub const ONLY: &str = "SCX_UPGRADE_ONLY";
 
+/// Options of every policy's binary that say how it takes over, as `scx-upgrade` gives them: see [`RunArgs`].
+pub const ALLOW_REATTACH: &str = "--allow-reattach";
+/// See [`ALLOW_REATTACH`].
+pub const NO_CARRY: &str = "--no-carry";
+/// See [`ALLOW_REATTACH`].
+pub const RESTORE: &str = "--restore";
+
 /// Options that every policy's binary has. Flatten them into its own.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {

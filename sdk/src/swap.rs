@@ -118,38 +118,68 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     Ok((loaded, report))
 }
 
-/// The generation whose policy a rollback makes active.
-pub(crate) fn target(books: &Registry, active: u8, to: Option<u32>) -> Result<&Generation> {
-    match to {
-        Some(number) => books.rollback_target_to(active, number),
-        None => books.rollback_target(active).ok_or_else(|| Error::NoRollback {
-            why: "no earlier policy is loaded (this is the first since the host was started)".to_string(),
+/// Which of the loaded policies a rollback or a recovery makes active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// The one before the running one.
+    Before,
+    /// That of the generation of this number.
+    Generation(u32),
+    /// The one that ran when the kernel took the host off.
+    Same,
+}
+
+/// The generation whose policy is aimed at.
+pub(crate) fn target(books: &Registry, active: u8, aim: Aim) -> Result<&Generation> {
+    let none = |why: &str| Error::NoRollback { why: why.to_string() };
+    match aim {
+        Aim::Generation(number) => books.rollback_target_to(active, number),
+        Aim::Before => books.rollback_target(active).ok_or_else(|| {
+            none("no earlier policy is loaded (this is the first since the host was started)")
         }),
+        Aim::Same => {
+            books.latest_in(active).ok_or_else(|| none("the books do not say which policy ran before"))
+        }
     }
 }
 
-/// Make the policy of an earlier generation active again: that of the generation `to`, or the one before the running one's.
-/// It is still loaded: no verifier, no process, unless it takes a reattach (`may_reattach`), which loads the host again.
+/// Make the policy of an earlier generation active again. It is still loaded: no verifier, no process, unless it takes a
+/// reattach (`may_reattach`), which loads the host again.
 ///
 /// # Errors
 /// [`Error::NoRollback`] when it is not loaded, [`Error::AlreadyRunning`] when it is what runs.
-pub fn rollback(host: &mut Host, to: Option<u32>, may_reattach: bool) -> Result<Report> {
+pub fn rollback(host: &mut Host, aim: Aim, may_reattach: bool) -> Result<Report> {
+    go_back(host, aim, Kind::Rollback, may_reattach, None)
+}
+
+/// Attach a host again that the kernel took off, with one of the loaded policies. `ready` is the host, loaded ahead.
+///
+/// # Errors
+/// As [`rollback`].
+pub fn recover(host: &mut Host, aim: Aim, ready: Option<Ready>) -> Result<Report> {
+    go_back(host, aim, Kind::Recovery, true, ready)
+}
+
+fn go_back(
+    host: &mut Host,
+    aim: Aim,
+    kind: Kind,
+    may_reattach: bool,
+    ready: Option<Ready>,
+) -> Result<Report> {
     let mut clock = Clock::start();
     let before = host.data.active();
-    let target = target(&host.registry, before.slot, to)?.clone();
+    let target = target(&host.registry, before.slot, aim)?.clone();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
     let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
     let queue_rows = host.registry.queue_rows(before.slot, queues);
     let flags = host.registry.slot(target.slot).map_or(0, |s| s.flags);
     let in_place = host.attached && flags == host.registry.flags;
-    // A rollback in place needs nothing but the books.
-    let kernel = if in_place { None } else { Some(politely(KernelBtf::read)?) };
-    if let Some(kernel) = kernel.as_ref().filter(|_| host.attached && !may_reattach) {
-        let why = load::flags_differ(kernel, host.registry.flags, flags);
+    if host.attached && !in_place && !may_reattach {
+        let why = load::flags_differ(&politely(KernelBtf::read)?, host.registry.flags, flags);
         return Err(Error::NeedsReattach { policy: target.policy, why });
     }
-    let generation =
-        Generation { number: before.generation + 1, kind: Kind::Rollback, unix_time: unix_time(), ..target };
+    let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
     let mut books = host.registry.clone();
     let Back { plan, hold } = hold::plan_back(&mut books, before.slot, generation.slot, in_place)?;
@@ -157,9 +187,11 @@ pub fn rollback(host: &mut Host, to: Option<u32>, may_reattach: bool) -> Result<
     let scopes = scopes_to_sweep(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
-    let way = match &kernel {
-        None => Way::InPlace { hold },
-        Some(kernel) => Way::find(host, kernel, flags)?,
+    // In place it needs nothing but the books.
+    let way = match ready.filter(|ready| ready.is_for(host, flags)) {
+        _ if in_place => Way::InPlace { hold },
+        Some(ready) => ready.into_way(),
+        None => Ready::load(host, flags)?.into_way(),
     };
     let load_ns = clock.lap();
     books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
@@ -240,6 +272,39 @@ pub(crate) fn settle_books(
     }
 }
 
+/// The host, loaded ahead of a reattach: verified, over the maps of the one that is pinned.
+#[derive(Debug)]
+pub struct Ready {
+    object: Box<Object>,
+    flags: u64,
+    maps: u32,
+}
+
+impl Ready {
+    /// Load it, to be attached with `flags`.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub fn load(host: &Host, flags: u64) -> Result<Ready> {
+        Ready::load_with(host, &politely(KernelBtf::read)?, flags)
+    }
+
+    fn load_with(host: &Host, kernel: &KernelBtf, flags: u64) -> Result<Ready> {
+        let object = Box::new(politely(|| reattach::load_over(host, kernel, flags))?);
+        Ok(Ready { object, flags, maps: host.identity() })
+    }
+
+    /// Can it be attached in the place of this host, with these flags? Not where that was stopped and another started
+    /// meanwhile, which has other maps.
+    pub fn is_for(&self, host: &Host, flags: u64) -> bool {
+        self.flags == flags && self.maps == host.identity()
+    }
+
+    fn into_way(self) -> Way {
+        Way::Reattach { object: self.object, flags: self.flags }
+    }
+}
+
 /// How the commit is done.
 pub(crate) enum Way {
     /// By one store; behind a hold in this slot, if there is one.
@@ -258,8 +323,7 @@ impl Way {
         if host.attached && flags == host.registry.flags {
             return Ok(Way::in_place());
         }
-        let object = Box::new(politely(|| reattach::load_over(host, kernel, flags))?);
-        Ok(Way::Reattach { object, flags })
+        Ok(Ready::load_with(host, kernel, flags)?.into_way())
     }
 
     fn is_in_place(&self) -> bool {

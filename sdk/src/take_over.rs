@@ -18,6 +18,8 @@ use crate::recover;
 use crate::report::Report;
 use crate::start;
 use crate::swap;
+use crate::swap::Aim;
+use crate::swap::Ready;
 
 /// How a policy is to be put in charge.
 #[derive(Debug, Clone, Copy, Default)]
@@ -122,8 +124,8 @@ fn find(pins: &Pins) -> Result<Host> {
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<Report> {
-    match locked_rollback(pins, to, may_reattach) {
+pub fn rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<Report> {
+    match locked_rollback(pins, aim, may_reattach) {
         Ok((host, mut report)) => {
             note(&host, &mut report);
             Ok(report)
@@ -135,9 +137,38 @@ pub fn rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<Repo
     }
 }
 
-fn locked_rollback(pins: &Pins, to: Option<u32>, may_reattach: bool) -> Result<(Host, Report)> {
+fn locked_rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<(Host, Report)> {
     let _lock = pins.lock()?;
     let mut host = find(pins)?;
-    let report = swap::rollback(&mut host, to, may_reattach)?;
+    let report = swap::rollback(&mut host, aim, may_reattach)?;
     Ok((host, report))
+}
+
+/// Bring back what the kernel took off, or what a killed command left detached: see [`swap::recover`]. `None`: nothing was to
+/// be brought back. What a killed command left in a host that runs is finished or undone either way.
+///
+/// # Errors
+/// Any [`Error`]; tasks are on the default scheduler then, and what is pinned is kept for another attempt.
+pub fn recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<Option<Report>> {
+    match locked_recover(pins, aim, ready) {
+        Ok((host, Some(mut report))) => {
+            note(&host, &mut report);
+            Ok(Some(report))
+        }
+        Ok((_, None)) => Ok(None),
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Recover, &error));
+            Err(error)
+        }
+    }
+}
+
+fn locked_recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
+    let _lock = pins.lock()?;
+    let mut host = find(pins)?;
+    if host.attached {
+        return Ok((host, None));
+    }
+    let report = swap::recover(&mut host, aim, ready)?;
+    Ok((host, Some(report)))
 }

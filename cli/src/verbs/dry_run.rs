@@ -140,7 +140,7 @@ struct WouldRollBack<'a> {
 }
 
 pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Failure> {
-    let back = prospect::rollback(pins, args.to)?;
+    let back = prospect::rollback(pins, args.aim())?;
     let attached = Host::running(pins).is_ok();
     if let Some(why) = back.reattach.as_ref().filter(|_| attached && !args.reattach.allow_reattach) {
         return Err(Error::NeedsReattach { policy: back.to, why: why.clone() }.into());

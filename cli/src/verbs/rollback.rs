@@ -13,6 +13,6 @@ pub fn rollback(pins: Pins, args: &RollbackArgs, out: Output) -> Result<(), Fail
         return dry_run::rollback(&pins, args, out);
     }
     let pins = pins.patient(args.change.patience());
-    out.report(&take_over::rollback(&pins, args.to, args.reattach.allow_reattach)?);
+    out.report(&take_over::rollback(&pins, args.aim(), args.reattach.allow_reattach)?);
     Ok(())
 }

@@ -3,6 +3,8 @@
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::run::NO_CARRY;
+use scx_upgrade_sdk::run::RESTORE;
 
 use crate::args::RunArgs;
 use crate::failure::Failure;
@@ -31,8 +33,8 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     // Where it is given from, not where the policy's process looks.
     let file = args.restore.as_ref().map(|file| std::path::absolute(file).unwrap_or(file.clone()));
     let file = file.map(|file| file.to_string_lossy().into_owned());
-    let mut own: Vec<&str> = file.iter().flat_map(|file| ["--restore", file]).collect();
-    own.extend(args.policy.no_carry.then_some(swap::NO_CARRY));
+    let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
+    own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose = Purpose { own: &own, only: "run", timeout: args.change.timeout };
     out.report(&launch::launch(&args.policy, purpose)?);
     Ok(())

@@ -4,6 +4,8 @@ use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::identity::Binary;
 use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::run::ALLOW_REATTACH;
+use scx_upgrade_sdk::run::NO_CARRY;
 
 use crate::args::PolicyArgs;
 use crate::args::SwapArgs;
@@ -13,11 +15,6 @@ use crate::launch::Purpose;
 use crate::output::Output;
 use crate::probation::Probation;
 use crate::verbs::dry_run;
-
-const ALLOW_REATTACH: &str = "--allow-reattach";
-/// Options of the SDK's, by which the policy's process is told what its own arguments are not about.
-pub const NO_CARRY: &str = "--no-carry";
-const RESTORE: &str = "--restore";
 
 pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     let allowed = args.reattach.allow_reattach;
@@ -54,9 +51,8 @@ pub fn refuse_the_same(host: &Host, wanted: &PolicyArgs) -> Result<(), Failure> 
     }
     let active = host.data.active();
     let Some(runs) = host.registry.slot(active.slot) else { return Ok(()) };
-    let args = runs.args.get(1..).unwrap_or_default();
     // The arguments first: a hash takes longer.
-    let same = policys_own(args) == wanted.args.iter().map(String::as_str).collect::<Vec<_>>()
+    let same = runs.own_args() == wanted.args
         && runs.binary.is_some()
         && Binary::of(&wanted.binary).map(|b| b.sha256) == runs.binary.as_ref().map(|b| b.sha256.clone());
     match same {
@@ -66,31 +62,5 @@ pub fn refuse_the_same(host: &Host, wanted: &PolicyArgs) -> Result<(), Failure> 
             generation: active.generation,
         }
         .into()),
-    }
-}
-
-/// The arguments of a policy's process without the SDK's, which say how it was to take over, not how it is to run.
-fn policys_own(args: &[String]) -> Vec<&str> {
-    let (mut own, mut rest) = (Vec::new(), args.iter().map(String::as_str));
-    while let Some(arg) = rest.next() {
-        match arg {
-            ALLOW_REATTACH | NO_CARRY => {}
-            RESTORE => drop(rest.next()),
-            _ => own.push(arg),
-        }
-    }
-    own
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn how_it_took_over_is_no_argument_of_the_policy() {
-        let args = ["--restore", "file", "--slice-us", "100", "--no-carry", "--allow-reattach"];
-        let args: Vec<_> = args.iter().map(|arg| (*arg).to_string()).collect();
-        assert_eq!(policys_own(&args), ["--slice-us", "100"]);
-        assert!(policys_own(&[]).is_empty());
     }
 }

@@ -1,0 +1,54 @@
+//! What the supervisor has to say: a line of text each, or a document of JSON.
+
+use std::fmt;
+
+use scx_upgrade_sdk::ejection::Ejection;
+use scx_upgrade_sdk::ejection::Kind;
+use scx_upgrade_sdk::report::Report;
+use serde::Serialize;
+
+/// See the module.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A host runs, and is watched from now on.
+    Watching { policy: String, generation: u32 },
+    /// After a boot, the policy was started that ran well before.
+    Started { report: Box<Report> },
+    /// The kernel took the host off.
+    Ejected { ejection: Ejection },
+    /// Somebody wanted that.
+    LeftAlone { kind: Kind },
+    /// It runs again.
+    Recovered {
+        /// From when it was noticed, ms.
+        after_ms: Option<u64>,
+        report: Box<Report>,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Watching { policy, generation } => {
+                write!(f, "watching {policy}, generation {generation}")
+            }
+            Event::Started { report } => {
+                write!(f, "started {}, which ran well before, as generation {}", report.to, report.generation)
+            }
+            Event::Ejected { ejection: Ejection { kind, reason, policy, generation, .. } } => {
+                write!(f, "the kernel took off {policy}, generation {generation} ({kind}): {reason}")
+            }
+            Event::LeftAlone { kind } => {
+                write!(f, "that was wanted ({kind}): left alone until someone attaches it again")
+            }
+            Event::Recovered { after_ms, report } => {
+                write!(f, "{} is running again, as generation {}", report.to, report.generation)?;
+                match after_ms {
+                    Some(ms) => write!(f, ", {ms} ms after that was noticed"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
