@@ -57,6 +57,15 @@ pub fn scan(text: &str) -> Option<Found> {
     worst.map(|(rank, line)| Found { name: FAULTS[rank].name, line: line.to_owned() })
 }
 
+/// Did the kernel meet a breakpoint that it had set itself and taken away again? While it changes its own code, it puts one
+/// there for the other CPUs to meet (`smp_text_poke_batch_finish()`, arch/x86/kernel/alternative.c). An emulator that gives
+/// each CPU a thread may have one run code that was translated before, after the kernel has seen to it that none can. Nothing
+/// else in a kernel runs into one.
+#[must_use]
+pub fn is_the_emulators(console: &[u8]) -> bool {
+    String::from_utf8_lossy(console).contains("Oops: int3: 0000 [#1]")
+}
+
 /// The last `count` lines of a console, indented by two blanks, for a message.
 #[must_use]
 pub fn tail(text: &str, count: usize) -> String {

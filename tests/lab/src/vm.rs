@@ -23,6 +23,8 @@ use crate::{
     run_dir,
 };
 
+/// How often a machine is booted whose kernel the emulator breaks before anything of the job has run.
+const BOOTS: usize = 3;
 /// How many lines of the console an error shows.
 const TAIL: usize = 40;
 /// Folders that PID 1 mounts file systems on.
@@ -169,10 +171,28 @@ impl Vm {
     ///
     /// # Errors
     /// See [`VmError`]. Programs that fail are not an error.
-    pub fn run(&self, job: &Job, output: impl FnMut(&[u8])) -> Result<Outcome, VmError> {
+    pub fn run(&self, job: &Job, mut output: impl FnMut(&[u8])) -> Result<Outcome, VmError> {
         let folder = self.prepare(job).map_err(VmError::Prepare)?;
         let initrd = folder.join("initrd");
-        let done = self.boot(&folder, output);
+        let mut boot = || {
+            let mut silent = true;
+            let done = self.boot(&folder, |bytes| {
+                silent = false;
+                output(bytes);
+            });
+            (done, silent)
+        };
+        let (mut done, mut silent) = boot();
+        for _ in 1..BOOTS {
+            let Err(VmError::Kernel { console, .. }) = &done else { break };
+            if self.kvm || !silent || !console::is_the_emulators(&fs::read(console).unwrap_or_default()) {
+                break;
+            }
+            eprintln!(
+                "lab: the emulator tripped over the kernel's patching of its own code, at boot: booting again"
+            );
+            (done, silent) = boot();
+        }
         // Large, and made again in no time.
         let _ = fs::remove_file(initrd);
         done
