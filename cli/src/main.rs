@@ -1,6 +1,7 @@
 //! scx-upgrade: replace the running sched_ext scheduler in place, and take it back.
 
 mod args;
+mod binary;
 mod clock;
 mod failure;
 mod launch;
@@ -8,6 +9,7 @@ mod log;
 mod output;
 mod probation;
 mod supervise;
+mod trust;
 mod verbs;
 mod watch;
 

@@ -53,6 +53,7 @@ pub mod load;
 pub mod lock;
 pub mod ops;
 pub mod pins;
+pub mod plain_file;
 pub mod policy;
 mod polite;
 pub mod prospect;

@@ -4,9 +4,11 @@
 use std::fmt;
 use std::fs;
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -35,7 +37,9 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] when someone else still has it then.
     pub(crate) fn take(dir: &Path, patience: Duration) -> Result<Lock> {
-        let file = File::open(dir).trying(format!("cannot open {}", dir.display()))?;
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(dir);
+        let file = opened.trying(format!("cannot open {}", dir.display()))?;
         let deadline = Instant::now() + patience;
         loop {
             // SAFETY: the descriptor is open for the whole call.
