@@ -135,6 +135,10 @@ pub struct SwapArgs {
     #[arg(long)]
     pub again: bool,
 
+    /// Draw the wake-up delays of the seconds around the swap into this file (SVG)
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+
     #[command(flatten)]
     pub probation: ProbationArgs,
 

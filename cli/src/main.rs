@@ -7,6 +7,7 @@ mod failure;
 mod launch;
 mod log;
 mod output;
+mod picture;
 mod probation;
 mod supervise;
 mod trust;

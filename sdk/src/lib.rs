@@ -30,7 +30,7 @@
 
 pub mod abi;
 mod bpf;
-mod clock;
+pub mod clock;
 mod compiled;
 pub mod counters;
 pub mod direct;

@@ -13,6 +13,8 @@ use crate::failure::Failure;
 use crate::launch;
 use crate::launch::Purpose;
 use crate::output::Output;
+use crate::picture::Picture;
+use crate::picture::Sheet;
 use crate::probation::Probation;
 use crate::verbs::dry_run;
 
@@ -26,6 +28,8 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
         // Without one, taking over would mean starting a host, which is what `run` is for.
         Err(other) => return Err(other.into()),
     }
+    // What cannot be written is refused before anything is done.
+    let sheet = args.picture.as_deref().map(Sheet::at).transpose()?;
     if args.change.dry_run {
         return dry_run::swap(pins, args, &binary, out);
     }
@@ -33,15 +37,25 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     own.extend(allowed.then_some(ALLOW_REATTACH));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose = Purpose { own: &own, only: "swap", timeout: args.change.timeout };
+    let mut picture = sheet.map(|sheet| Picture::begin(pins, sheet)).transpose()?;
     let probation = Probation::prepare(pins, &args.probation)?;
+    picture.iter_mut().for_each(Picture::baseline);
     let done = launch::launch(&binary, &args.policy.args, purpose)?;
-    match probation {
+    picture.iter().for_each(Picture::swapped);
+    let ended = match probation {
         Some(probation) => probation.pass(pins, &done, allowed, out),
         None => {
             out.report(&done);
             Ok(())
         }
+    };
+    // The swap is done, however its picture comes out.
+    if let Some(Err(e)) = picture.map(|picture| picture.finish(&done))
+        && !out.quiet
+    {
+        eprintln!("warning: {e:#}");
     }
+    ended
 }
 
 /// Refuse what runs already: the same bytes, started with the same arguments. Not where an earlier command was cut off:
