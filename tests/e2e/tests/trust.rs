@@ -197,7 +197,7 @@ fn a_binary_replaced_between_check_and_start_does_not_run() {
         let mut times = 0_usize;
         while !flag.load(Ordering::Relaxed) {
             let bytes = &binaries[times % 2];
-            if times % 3 == 0 {
+            if times.is_multiple_of(3) {
                 // Refused while it is executed, which a copy of it is.
                 let _ = fs::write(&at, bytes);
             } else {
