@@ -27,6 +27,7 @@ use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::report::Report;
+use crate::rescue;
 use crate::scopes::SCOPES;
 use crate::take_over;
 use crate::take_over::Only;
@@ -51,6 +52,8 @@ pub const ALLOW_REATTACH: &str = "--allow-reattach";
 /// See [`ALLOW_REATTACH`].
 pub const NO_CARRY: &str = "--no-carry";
 /// See [`ALLOW_REATTACH`].
+pub const REPLACE: &str = "--replace";
+/// See [`ALLOW_REATTACH`].
 pub const RESTORE: &str = "--restore";
 
 /// Options that every policy's binary has. Flatten them into its own.
@@ -67,6 +70,10 @@ pub struct RunArgs {
     /// Where this starts the host, begin with the state that a snapshot has
     #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     pub restore: Option<PathBuf>,
+
+    /// Where a scheduler runs that scx-upgrade did not start, take that off, once this one is ready
+    #[arg(long, conflicts_with = "direct")]
+    pub replace: bool,
 
     /// Carry nothing over from what runs: the state of this policy starts anew
     #[arg(long, conflicts_with = "restore")]
@@ -220,6 +227,7 @@ impl Policy {
         let wish = Wish {
             may_reattach: args.allow_reattach,
             restore: args.restore.as_deref(),
+            replace: args.replace,
             no_carry: args.no_carry,
             only: args.only,
         };
@@ -231,6 +239,12 @@ impl Policy {
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);
         report.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        // Nobody waits for this any more: a walk over all tasks.
+        match rescue::rescue(&host) {
+            Ok(0) => {}
+            Ok(n) => println!("gave out anew {n} tasks that the policy before had on no queue"),
+            Err(e) => println!("warning: {e}"),
+        }
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
         Self::stand_by(args, &loaded, statistics, superseded)

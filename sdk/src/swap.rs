@@ -48,6 +48,7 @@ use crate::registry::Reattach;
 use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::Report;
+use crate::rescue;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
@@ -217,6 +218,10 @@ fn go_back(
 
     let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
     finish(host, &mut report, scopes, sweeper, &mut clock)?;
+    if in_place {
+        // Whoever takes a policy back may do so because it forgets tasks.
+        report.tasks_rescued = rescue::rescue(host)?;
+    }
     report.tell(&plan);
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();

@@ -52,7 +52,11 @@ struct Would<'a> {
 }
 
 pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
-    if !matches!(Host::running(pins), Err(Error::NothingRunning)) {
+    let replaces = match Host::running(pins) {
+        Err(Error::OtherScheduler { ops, .. }) if args.replace => Some(ops),
+        _ => None,
+    };
+    if replaces.is_none() && !matches!(Host::running(pins), Err(Error::NothingRunning)) {
         // The kernel took a host off: its state is there, and what is to run takes it over.
         return change("attach", pins, &args.policy, true, out);
     }
@@ -65,7 +69,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     let would = Would {
         dry_run: true,
         would: "start",
-        from: None,
+        from: replaces,
         to,
         generation: 1,
         evicts: None,
