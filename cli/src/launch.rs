@@ -19,6 +19,7 @@ use std::process::Stdio;
 
 use anyhow::Context;
 use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::logger;
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::run::LOCK_TIMEOUT;
 use scx_upgrade_sdk::run::ONLY;
@@ -97,6 +98,7 @@ fn spawn(
         .env(ONLY, purpose.only)
         .env(LOCK_TIMEOUT, purpose.timeout.to_string())
         .env(REPORT_FD, fd.to_string())
+        .env(logger::LEVEL, log::max_level().as_str())
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors);

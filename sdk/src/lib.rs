@@ -51,6 +51,7 @@ pub mod last_good;
 mod libbpf_log;
 pub mod load;
 pub mod lock;
+pub mod logger;
 pub mod ops;
 pub mod pins;
 pub mod policy;

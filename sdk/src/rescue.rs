@@ -41,8 +41,10 @@ pub fn rescue(host: &Host) -> Result<u64> {
         }
         let bytes = list.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).trying("cannot read which tasks wait")?;
         let bytes = bytes.unwrap_or_default();
-        let pids = bytes.chunks_exact(4).map(|pid| u32::from_ne_bytes(pid.try_into().unwrap_or_default()));
-        let listed = bytes.len() / 4;
+        // The first word is the count.
+        let pids =
+            bytes.chunks_exact(4).skip(1).map(|pid| u32::from_ne_bytes(pid.try_into().unwrap_or_default()));
+        let listed = (bytes.len() / 4).saturating_sub(1);
         rescued += pids.take(found).filter(|pid| give_out_anew(*pid).is_ok()).count() as u64;
         if found <= listed {
             break;

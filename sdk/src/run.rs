@@ -24,6 +24,7 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::kernel;
 use crate::load::Loaded;
+use crate::logger;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::report::Report;
@@ -211,6 +212,7 @@ impl Policy {
     ///
     /// The exit code is 0 unless taking over failed; then what ran before still runs (see [`Error::exit_code`]).
     pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> ExitCode {
+        logger::start_as_told();
         let result =
             if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
         match result {

@@ -63,9 +63,11 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
 
+    begin("open");
     let (kernel, inspected) = politely(|| Ok((KernelBtf::read()?, policy.inspect()?)))?;
     let open_ns = clock.lap();
 
+    begin("plan");
     let slot = host.registry.choose_slot(before.slot);
     let mut books = host.registry.clone();
     books.evict(slot);
@@ -78,6 +80,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     };
     let plan_ns = clock.lap();
 
+    begin("load");
     let follow = wish.may_reattach || !host.attached;
     let home = Home {
         layout: &plan.layout,
@@ -93,6 +96,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
 
+    begin("prepare");
     // A swap that changes no record needs no new epoch, and so no sweep.
     let scopes = scopes_to_sweep(&plan);
     let after =
@@ -105,6 +109,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
+    begin("commit");
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
@@ -169,6 +174,7 @@ fn go_back(
     ready: Option<Ready>,
 ) -> Result<Report> {
     let mut clock = Clock::start();
+    begin("plan");
     let before = host.data.active();
     let target = target(&host.registry, before.slot, aim)?.clone();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
@@ -195,6 +201,7 @@ fn go_back(
         None => Ready::load(host, flags)?.into_way(),
     };
     let load_ns = clock.lap();
+    begin("prepare");
     books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
     host.registry = books;
     host.save()?;
@@ -213,6 +220,7 @@ fn go_back(
     }
     report.timings.prepare_ns = clock.lap();
 
+    begin("commit");
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
@@ -226,6 +234,11 @@ fn go_back(
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();
     Ok(report)
+}
+
+/// Say which step begins.
+fn begin(step: &str) {
+    log::info!("step: {step}");
 }
 
 /// Plan, and take the plan's layout into the books.
@@ -472,14 +485,18 @@ pub(crate) fn finish(
     sweeper: Sweeper<'_>,
     clock: &mut Clock,
 ) -> Result<()> {
+    begin("settle");
     host.settle()?;
     report.timings.settle_ns += clock.lap();
+    begin("sweep");
     if !scopes.is_empty() {
         report.swept = scopes.iter().map(|s| host.sweep(s, sweeper)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
+    begin("hand over");
     report.tasks_handed_over = hand_over(host)?;
     report.timings.hand_over_ns = clock.lap();
+    begin("close");
     close_books(host);
     report.timings.close_ns = clock.lap();
     Ok(())

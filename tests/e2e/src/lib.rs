@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod oracle;
+pub mod trace;
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
