@@ -263,7 +263,8 @@ impl Policy {
         };
         let active = now.data.active();
         let info = now.registry.slot(active.slot)?;
-        (Some(info.load) != mine).then(|| {
+        // It may be taken back, and this process is wanted again then.
+        (Some(info.load) != mine && !host.pins.in_probation()).then(|| {
             format!("superseded by {} {} in generation {}", info.policy, info.version, active.generation)
         })
     }

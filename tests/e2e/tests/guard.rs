@@ -14,6 +14,7 @@ use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
 use e2e::load;
+use e2e::pids;
 use e2e::report;
 use e2e::rounds;
 use e2e::status;
@@ -135,6 +136,7 @@ fn guard_takes_back_what_would_stall() {
             }
             other => panic!("{how}: {other:?}"),
         }
+        assert_eq!(pids("ledger_a").len(), 1, "its process has stood by");
         // Whom it had forgotten has not been forgotten.
         let (before, used) = (load.progress(), starved.usage_us());
         wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());

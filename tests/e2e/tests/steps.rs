@@ -23,8 +23,8 @@ use e2e::trace::Traced;
 use e2e::wait_until;
 use guest::load::Load;
 
-/// They convert columns into each other, so there is something to sweep.
-const POLICIES: [&str; 2] = ["/bin/sweep_1", "/bin/sweep_2"];
+/// Each has columns that the other lacks, so there is something to sweep.
+const POLICIES: [&str; 2] = ["/bin/ledger_a", "/bin/ledger_b"];
 /// In the order in which they come, as the program calls them.
 const SWAP: [&str; 9] =
     ["open", "plan", "load", "prepare", "commit", "settle", "sweep", "hand over", "close"];
@@ -117,7 +117,7 @@ fn fill_slots() -> Objects {
     for n in 0..6 {
         report(&["swap", POLICIES[n % 2]]);
     }
-    wait_until("superseded processes end", || pids("sweep_1").len() + pids("sweep_2").len() <= 1);
+    wait_until("superseded processes end", || pids("ledger_a").len() + pids("ledger_b").len() <= 1);
     let mut held = objects();
     wait_until("the kernel has freed what it can", || {
         let before = std::mem::replace(&mut held, objects());
@@ -130,7 +130,7 @@ fn fill_slots() -> Objects {
 fn other() -> &'static str {
     let status = status();
     let running = status.slots.iter().find(|slot| slot.active).unwrap();
-    POLICIES[usize::from(running.policy == "sweep_1")]
+    POLICIES[usize::from(running.policy == "ledger_a")]
 }
 
 #[test]
