@@ -297,6 +297,47 @@ void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
 
 SCX_SWEEP_PROGRAMS
 
+/*
+ * Tasks that are runnable and on no queue: the kernel has given them to a policy, which keeps them itself or has forgotten
+ * them (SCX_OPSS_QUEUED, kernel/sched/ext/internal.h). Returns how many there are; the ids of the last are in the map.
+ */
+#define OPSS_MASK	3
+#define OPSS_QUEUED	2
+#define MAX_FORGOTTEN	4096
+
+/* The count is in the map, and not in a register: the verifier would follow each of its values. */
+struct forgotten {
+	u32 found;
+	u32 pids[MAX_FORGOTTEN];
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct forgotten);
+} scx_forgotten SEC(".maps");
+
+SEC("syscall")
+int find_forgotten(void *unused)
+{
+	u32 key = 0;
+	struct forgotten *list = bpf_map_lookup_elem(&scx_forgotten, &key);
+	struct task_struct *p;
+
+	if (!list)
+		return 0;
+	list->found = 0;
+	bpf_rcu_read_lock();
+	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
+		if ((p->scx.ops_state.counter & OPSS_MASK) != OPSS_QUEUED)
+			continue;
+		list->pids[list->found & (MAX_FORGOTTEN - 1)] = p->pid;
+		list->found++;
+	}
+	bpf_rcu_read_unlock();
+	return list->found;
+}
+
 #define OP(op)	.op = (void *)host_##op
 
 SEC(".struct_ops.link")

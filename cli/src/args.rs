@@ -119,6 +119,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "no_carry")]
     pub restore: Option<PathBuf>,
 
+    /// Where a sched_ext scheduler runs that scx-upgrade did not start: take that off once this one is loaded and verified,
+    /// and put it back if this one cannot be attached
+    #[arg(long)]
+    pub replace: bool,
+
     #[command(flatten)]
     pub change: ChangeArgs,
 

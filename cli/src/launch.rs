@@ -22,6 +22,7 @@ use std::process::Stdio;
 use anyhow::Context;
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::folder::Folder;
+use scx_upgrade_sdk::logger;
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::run::BINARY;
 use scx_upgrade_sdk::run::LOCK_TIMEOUT;
@@ -107,6 +108,7 @@ fn spawn(
         .env(ONLY, purpose.only)
         .env(LOCK_TIMEOUT, purpose.timeout.to_string())
         .env(REPORT_FD, fd.to_string())
+        .env(logger::LEVEL, log::max_level().as_str())
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors);

@@ -181,6 +181,9 @@ fn report(out: &mut String, report: &Report) {
     if report.tasks_handed_over > 0 {
         line!(out, "  handed over {} waiting tasks", report.tasks_handed_over);
     }
+    if report.tasks_rescued > 0 {
+        line!(out, "  gave out anew {} tasks that were on no queue", report.tasks_rescued);
+    }
     line!(
         out,
         "  total   {} (load {}, settle {})",

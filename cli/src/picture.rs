@@ -186,6 +186,7 @@ mod tests {
             queues: vec![],
             swept: vec![],
             tasks_handed_over: 0,
+            tasks_rescued: 0,
             timings: Timings { settle_ns: 2 * MS, sweep_ns: 4 * MS, load_ns: 300 * MS, ..Timings::default() },
             committed_at_ns: 9_430 * MS,
             warnings: vec![],

@@ -6,6 +6,7 @@ use scx_upgrade_sdk::guard::Guard;
 use scx_upgrade_sdk::guard::Limits;
 use scx_upgrade_sdk::guard::Verdict;
 use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::lock::Probation as Mark;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::swap::Aim;
@@ -59,6 +60,8 @@ impl ProbationArgs {
 pub struct Probation {
     guard: Guard,
     length: Duration,
+    /// For as long as this lives the old policy's process stands by.
+    _mark: Mark,
 }
 
 impl Probation {
@@ -67,7 +70,11 @@ impl Probation {
         let Some(length) = args.probation else { return Ok(None) };
         let host = Host::running(pins)?;
         log::info!("watching what runs for {}", humantime::format_duration(args.baseline));
-        Ok(Some(Probation { guard: Guard::with_baseline(&host, args.limits())?, length }))
+        Ok(Some(Probation {
+            guard: Guard::with_baseline(&host, args.limits())?,
+            length,
+            _mark: pins.begin_probation()?,
+        }))
     }
 
     /// Watch the new policy, and take it back if it is bad.

@@ -18,6 +18,7 @@ use scx_upgrade_sdk::ejection::Ejection;
 use scx_upgrade_sdk::ejection::Kind;
 use scx_upgrade_sdk::ejection::Supervisor;
 use scx_upgrade_sdk::folder::Folder;
+use scx_upgrade_sdk::host;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::last_good;
@@ -132,6 +133,8 @@ impl Watch<'_> {
             Err(Error::Ejected { .. }) if self.left_alone == Some(kernel::enable_seq()) => {}
             Err(Error::Ejected { .. }) => self.ejected()?,
             Err(Error::NothingRunning) => self.running = None,
+            // It is being attached, and has no pin yet.
+            Err(Error::OtherScheduler { ops, .. }) if ops.starts_with(host::NAME) => {}
             Err(other) => {
                 self.running = None;
                 self.complain(&other.to_string());

@@ -1,7 +1,12 @@
 //! The few BPF system calls that libbpf-rs has no safe call for.
 
+use std::ffi::CString;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
@@ -25,9 +30,34 @@ pub(crate) fn run<T: Plain>(program: &impl AsFd, what: &str, args: &mut T) -> Re
     // SAFETY: the descriptor is open, and `ctx` outlives the call: for SYSCALL programs the kernel writes it back.
     let ret = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_fd().as_raw_fd(), &mut opts) };
     if ret < 0 {
-        return Err(std::io::Error::from_raw_os_error(-ret)).trying(format!("cannot run the host's {what}"));
+        return Err(io::Error::from_raw_os_error(-ret)).trying(format!("cannot run the host's {what}"));
     }
     Ok(opts.retval as i32)
+}
+
+/// Attach a struct_ops map by a link. One that was detached can be attached again.
+pub(crate) fn attach_struct_ops(map: &MapHandle, what: &str) -> Result<OwnedFd> {
+    // SAFETY: the map's descriptor is open; without options no memory is involved.
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(map.as_fd().as_raw_fd(), 0, libbpf_sys::BPF_STRUCT_OPS, std::ptr::null())
+    };
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(-fd)).trying(what);
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Pin a link.
+pub(crate) fn pin(link: &impl AsFd, path: &Path) -> Result<()> {
+    let what = format!("cannot pin {}", path.display());
+    let path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(io::Error::from).trying(&what)?;
+    // SAFETY: the descriptor is open, and the path is NUL-terminated.
+    let ret = unsafe { libbpf_sys::bpf_obj_pin(link.as_fd().as_raw_fd(), path.as_ptr()) };
+    if ret < 0 {
+        return Err(io::Error::from_raw_os_error(-ret)).trying(&what);
+    }
+    Ok(())
 }
 
 /// Put a program into a slot of a program array, or empty the slot.

@@ -89,13 +89,22 @@ pub enum Error {
     },
     /// A scheduler not of this project runs.
     #[error(
-        "another sched_ext scheduler is running ({ops}, state {state}) that scx-upgrade did not start: stop it first"
+        "another sched_ext scheduler is running ({ops}, state {state}) that scx-upgrade did not start: stop it first, or \
+         `scx-upgrade run --replace`"
     )]
     OtherScheduler {
         /// Its name.
         ops: String,
         /// The kernel's `state`.
         state: String,
+    },
+    /// A scheduler not of this project runs, and cannot be taken off and put back.
+    #[error("{ops} cannot be replaced: {why}. Stop it as it was started, and `scx-upgrade run` then")]
+    NotReplaceable {
+        /// Its name.
+        ops: String,
+        /// Why not.
+        why: String,
     },
     /// No host.
     #[error("no scheduler is running under scx-upgrade: start one with `scx-upgrade run`")]

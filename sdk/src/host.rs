@@ -29,6 +29,7 @@ use crate::queues;
 use crate::reattach;
 use crate::registry::Registry;
 use crate::report::Swept;
+use crate::rescue;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::topology::Topology;
@@ -48,6 +49,8 @@ const CGROUP_WORK: &str = "scx_cgroup_work";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
 /// has none.
 const DUMP: &str = "scx_dump";
+/// Map of the tasks that are on no queue: see `rescue.rs`.
+pub(crate) const FORGOTTEN: &str = "scx_forgotten";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scx_numbers";
 
@@ -67,6 +70,11 @@ const MAX_SHARES: u32 = 8;
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
+
+/// Is there a host's state, attached or not?
+pub(crate) fn has_state(pins: &Pins) -> bool {
+    pins.map_path(REGISTRY_MAP).exists()
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -172,6 +180,7 @@ impl Host {
                 CGROUP_WORK,
                 NUMBERS,
                 DUMP,
+                FORGOTTEN,
             ]
             .contains(&name.as_str())
                 || SCOPES.iter().any(|s| s.map == name)
@@ -182,7 +191,10 @@ impl Host {
         }
         for mut program in object.progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            if queues::PROGRAMS.contains(&name.as_str()) || SCOPES.iter().any(|s| s.sweep == name) {
+            if queues::PROGRAMS.contains(&name.as_str())
+                || name == rescue::PROGRAM
+                || SCOPES.iter().any(|s| s.sweep == name)
+            {
                 program
                     .pin(pins.program_path(&name))
                     .trying(format!("cannot pin the host's program {name}"))?;

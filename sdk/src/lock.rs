@@ -7,9 +7,11 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -42,8 +44,7 @@ impl Lock {
         let file = opened.trying(format!("cannot open {}", dir.display()))?;
         let deadline = Instant::now() + patience;
         loop {
-            // SAFETY: the descriptor is open for the whole call.
-            if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+            if flock(&file, libc::LOCK_EX) {
                 return Ok(Lock { _file: file });
             }
             let error = io::Error::last_os_error();
@@ -60,6 +61,46 @@ impl Lock {
             std::thread::sleep(LOOK);
         }
     }
+}
+
+/// A probation lasts for as long as this lives, or the process that has it: so long the user-space half of the policy before
+/// stands by. Several at once are one.
+#[derive(Debug)]
+pub struct Probation {
+    _file: File,
+    dir: PathBuf,
+}
+
+impl Probation {
+    pub(crate) fn begin(dir: &Path) -> Result<Probation> {
+        let what = || format!("cannot make {}", dir.display());
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.trying(what())?,
+        }
+        let file = File::open(dir).trying(what())?;
+        if flock(&file, libc::LOCK_SH) {
+            return Ok(Probation { _file: file, dir: dir.to_path_buf() });
+        }
+        Err(io::Error::last_os_error()).trying(what())
+    }
+
+    /// Does any process have one?
+    pub(crate) fn lasts(dir: &Path) -> bool {
+        File::open(dir).is_ok_and(|file| !flock(&file, libc::LOCK_EX))
+    }
+}
+
+impl Drop for Probation {
+    fn drop(&mut self) {
+        // Another one that lasts has it open all the same, but is not seen any more: its policy's half ends sooner.
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+fn flock(file: &File, how: libc::c_int) -> bool {
+    // SAFETY: the descriptor is open for the whole call.
+    unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) == 0 }
 }
 
 /// The process that holds a lock.
@@ -133,6 +174,16 @@ mod tests {
         assert_eq!(readable(b"scx-upgrade\0swap\0./x\0"), "scx-upgrade swap ./x");
         assert_eq!(readable(b"a\nb\x1b\0"), "a?b?");
         assert_eq!(readable(&[b'x'; 500]).chars().count(), SHOWN + 1);
+    }
+
+    #[test]
+    fn a_probation_is_seen_while_it_lasts() {
+        let dir = std::env::temp_dir().join(format!("scx-upgrade-probation-{}", std::process::id()));
+        assert!(!Probation::lasts(&dir));
+        let probation = Probation::begin(&dir).unwrap();
+        assert!(Probation::lasts(&dir));
+        drop(probation);
+        assert!(!Probation::lasts(&dir) && !dir.exists());
     }
 
     #[test]

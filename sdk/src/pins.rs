@@ -20,6 +20,7 @@ use crate::error::Trying;
 use crate::folder::Folder;
 use crate::lock::Lock;
 use crate::lock::PATIENCE;
+use crate::lock::Probation;
 
 const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -170,6 +171,23 @@ impl Pins {
     /// Is anything pinned?
     pub fn is_empty(&self) -> bool {
         fs::read_dir(&self.dir).map(|mut d| d.next().is_none()).unwrap_or(true)
+    }
+
+    /// Begin a probation: the user-space half of the policy that is about to be superseded stands by while it lasts.
+    ///
+    /// # Errors
+    /// Its mark cannot be made.
+    pub fn begin_probation(&self) -> Result<Probation> {
+        Probation::begin(&self.probation())
+    }
+
+    /// Does a probation last?
+    pub fn in_probation(&self) -> bool {
+        Probation::lasts(&self.probation())
+    }
+
+    fn probation(&self) -> PathBuf {
+        self.dir.join("probation")
     }
 
     /// Lock the folder for one command that changes something, waiting for another one for as long as these pins have

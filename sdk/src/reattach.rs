@@ -24,11 +24,7 @@
 pub(crate) mod other_version;
 
 use std::fs;
-use std::io;
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
-use std::os::fd::FromRawFd;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -37,13 +33,13 @@ use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
 use libbpf_rs::MapType;
 use libbpf_rs::Object;
-use libbpf_rs::libbpf_sys;
 use libbpf_rs::query::LinkTypeInfo;
 use state_migrate::Layout;
 use state_migrate::QueueRow;
 
 use self::other_version::Old;
 use crate::abi::Active;
+use crate::bpf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -325,29 +321,15 @@ impl Attached {
     fn detach(&self, pins: &Pins) -> Result<()> {
         fs::remove_file(pins.link()).trying("cannot unpin the host's link")?;
         if let Err(error) = self.link.detach().trying("cannot detach the host") {
-            pin(&self.link, pins)?;
+            bpf::pin(&self.link, &pins.link())?;
             return Err(error);
         }
         Ok(())
     }
 
-    /// Attach it again. A struct_ops map that was detached can be.
+    /// Attach it again.
     fn attach(&self, pins: &Pins) -> Result<()> {
-        // SAFETY: the map's descriptor is open; without options no memory is involved.
-        let fd = unsafe {
-            libbpf_sys::bpf_link_create(
-                self.map.as_fd().as_raw_fd(),
-                0,
-                libbpf_sys::BPF_STRUCT_OPS,
-                std::ptr::null(),
-            )
-        };
-        if fd < 0 {
-            return Err(io::Error::from_raw_os_error(-fd)).trying("cannot attach the old host again");
-        }
-        // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
-        let link = unsafe { OwnedFd::from_raw_fd(fd) };
-        pin(&link, pins)
+        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &pins.link())
     }
 }
 
@@ -366,16 +348,4 @@ fn wait_until_off() -> Result<()> {
             _ => std::thread::sleep(Duration::from_micros(200)),
         }
     }
-}
-
-fn pin(link: &impl AsFd, pins: &Pins) -> Result<()> {
-    let path = std::ffi::CString::new(pins.link().into_os_string().into_encoded_bytes())
-        .map_err(io::Error::from)
-        .trying("cannot name the link's pin")?;
-    // SAFETY: the descriptor is open, and the path is NUL-terminated.
-    let ret = unsafe { libbpf_sys::bpf_obj_pin(link.as_fd().as_raw_fd(), path.as_ptr()) };
-    if ret < 0 {
-        return Err(io::Error::from_raw_os_error(-ret)).trying("cannot pin the host's link");
-    }
-    Ok(())
 }

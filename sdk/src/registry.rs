@@ -64,7 +64,7 @@ impl SlotInfo {
         let (mut own, mut rest) = (Vec::new(), self.args.iter().skip(1));
         while let Some(arg) = rest.next() {
             match arg.as_str() {
-                run::ALLOW_REATTACH | run::NO_CARRY => {}
+                run::ALLOW_REATTACH | run::NO_CARRY | run::REPLACE => {}
                 run::RESTORE => drop(rest.next()),
                 _ => own.push(arg.clone()),
             }
@@ -405,7 +405,8 @@ pub(crate) mod tests {
 
     #[test]
     fn how_it_took_over_is_no_argument_of_the_policy() {
-        let args = ["x", "--restore", "file", "--slice-us", "100", "--no-carry", "--allow-reattach"];
+        let args =
+            ["x", "--restore", "file", "--slice-us", "100", "--no-carry", "--allow-reattach", "--replace"];
         let args = args.iter().map(|arg| (*arg).to_string()).collect();
         assert_eq!(SlotInfo { args, ..slot_info(1) }.own_args(), ["--slice-us", "100"]);
         assert!(slot_info(1).own_args().is_empty());

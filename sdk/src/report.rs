@@ -92,6 +92,9 @@ pub struct Report {
     pub swept: Vec<Swept>,
     /// Tasks handed over from queues that the new policy does not name, by the host's dispatch or by the swap.
     pub tasks_handed_over: u64,
+    /// Tasks that were on no queue, which a rollback gave out anew: see [`crate::rescue`].
+    #[serde(default)]
+    pub tasks_rescued: u64,
     /// How long it took.
     pub timings: Timings,
     /// When it was committed: `CLOCK_MONOTONIC`, ns. 0 where a host was started, and from a policy that was built before
@@ -141,6 +144,7 @@ impl Report {
             queues: Vec::new(),
             swept: Vec::new(),
             tasks_handed_over: 0,
+            tasks_rescued: 0,
             timings: Timings::default(),
             committed_at_ns: 0,
             warnings: Vec::new(),

@@ -26,9 +26,11 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::kernel;
 use crate::load::Loaded;
+use crate::logger;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::report::Report;
+use crate::rescue;
 use crate::scopes::SCOPES;
 use crate::take_over;
 use crate::take_over::Only;
@@ -53,6 +55,8 @@ pub const ALLOW_REATTACH: &str = "--allow-reattach";
 /// See [`ALLOW_REATTACH`].
 pub const NO_CARRY: &str = "--no-carry";
 /// See [`ALLOW_REATTACH`].
+pub const REPLACE: &str = "--replace";
+/// See [`ALLOW_REATTACH`].
 pub const RESTORE: &str = "--restore";
 
 /// Environment variable by which `scx-upgrade` tells a policy's process where its binary is: it was started from an open
@@ -73,6 +77,10 @@ pub struct RunArgs {
     /// Where this starts the host, begin with the state that a snapshot has
     #[arg(long, value_name = "FILE", conflicts_with = "direct")]
     pub restore: Option<PathBuf>,
+
+    /// Where a scheduler runs that scx-upgrade did not start, take that off, once this one is ready
+    #[arg(long, conflicts_with = "direct")]
+    pub replace: bool,
 
     /// Carry nothing over from what runs: the state of this policy starts anew
     #[arg(long, conflicts_with = "restore")]
@@ -210,6 +218,7 @@ impl Policy {
     ///
     /// The exit code is 0 unless taking over failed; then what ran before still runs (see [`Error::exit_code`]).
     pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> ExitCode {
+        logger::start_as_told();
         let result =
             if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
         match result {
@@ -227,6 +236,7 @@ impl Policy {
         let wish = Wish {
             may_reattach: args.allow_reattach,
             restore: args.restore.as_deref(),
+            replace: args.replace,
             no_carry: args.no_carry,
             only: args.only,
         };
@@ -238,6 +248,12 @@ impl Policy {
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);
         report.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        // Nobody waits for this any more: a walk over all tasks.
+        match rescue::rescue(&host) {
+            Ok(0) => {}
+            Ok(n) => println!("gave out anew {n} tasks that the policy before had on no queue"),
+            Err(e) => println!("warning: {e}"),
+        }
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
         Self::stand_by(args, &loaded, statistics, superseded)
@@ -254,7 +270,8 @@ impl Policy {
         };
         let active = now.data.active();
         let info = now.registry.slot(active.slot)?;
-        (Some(info.load) != mine).then(|| {
+        // It may be taken back, and this process is wanted again then.
+        (Some(info.load) != mine && !host.pins.in_probation()).then(|| {
             format!("superseded by {} {} in generation {}", info.policy, info.version, active.generation)
         })
     }

@@ -1,6 +1,6 @@
 //! The start: a host is attached, with a policy in its first slot, where there was none.
 
-use std::path::Path;
+use std::time::Instant;
 
 use crate::abi;
 use crate::abi::Active;
@@ -21,16 +21,20 @@ use crate::registry::Kind;
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::snapshot;
+use crate::stranger::Stranger;
 use crate::swap;
 use crate::swap::Way;
+use crate::take_over::Wish;
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, so there is nothing to settle or to sweep.
-pub(crate) fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Result<(Host, Loaded, Report)> {
+pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
-    if kernel::state() != "disabled" {
-        return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
-    }
+    let stranger = match kernel::state().as_str() {
+        "disabled" => None,
+        _ if wish.replace => Some(Stranger::find()?),
+        state => return Err(Error::OtherScheduler { ops: kernel::ops(), state: state.to_string() }),
+    };
     kernel::check_for_host()?;
     // What a killed start or an ejected host left.
     pins.remove_all()?;
@@ -46,7 +50,8 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Res
     let queues = books.claim_queues(&inspected.schema, slot, None)?;
     books.flags = load::flags_of(policy, &kernel)?;
     let name = load::name_of(policy)?;
-    let prepared = restore
+    let prepared = wish
+        .restore
         .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
         .transpose()?;
     let plan_ns = clock.lap();
@@ -84,8 +89,28 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Res
         report.restored = Some(restored);
         clock.lap();
     }
-    reattach::attach(&mut host, &mut object).inspect_err(|_| undo(pins))?;
+    let gap = Instant::now();
+    if let Some(stranger) = &stranger {
+        stranger.detach().inspect_err(|_| undo(pins))?;
+        report.timings.detach_ns = clock.lap();
+    }
+    let attached = reattach::attach(&mut host, &mut object);
     report.timings.attach_ns = clock.lap();
+    match (attached, &stranger) {
+        (Ok(()), None) => {}
+        (Ok(()), Some(stranger)) => {
+            report.timings.gap_ns = gap.elapsed().as_nanos() as u64;
+            report.from = Some(stranger.name.clone());
+        }
+        (Err(error), stranger) => {
+            drop(host);
+            undo(pins);
+            return Err(match stranger {
+                Some(stranger) => put_back(pins, stranger, error),
+                None => error,
+            });
+        }
+    }
 
     swap::close_books(&mut host);
     report.columns = plan.rows();
@@ -95,6 +120,13 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, restore: Option<&Path>) -> Res
     report.timings.load_ns = load_ns;
     report.timings.total_ns = clock.total();
     Ok((host, loaded, report))
+}
+
+fn put_back(pins: &Pins, stranger: &Stranger, error: Error) -> Error {
+    match stranger.put_back(pins) {
+        Ok(()) => Error::PutBack { source: Box::new(error) },
+        Err(again) => Error::NotPutBack { source: Box::new(error), again: Box::new(again) },
+    }
 }
 
 /// A start failed: leave nothing behind.

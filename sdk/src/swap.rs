@@ -49,6 +49,7 @@ use crate::registry::Reattach;
 use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::Report;
+use crate::rescue;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
@@ -63,9 +64,11 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
 
+    begin("open");
     let (kernel, inspected) = politely(|| Ok((KernelBtf::read()?, policy.inspect()?)))?;
     let open_ns = clock.lap();
 
+    begin("plan");
     let slot = host.registry.choose_slot(before.slot);
     let mut books = host.registry.clone();
     books.evict(slot);
@@ -78,6 +81,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     };
     let plan_ns = clock.lap();
 
+    begin("load");
     let follow = wish.may_reattach || !host.attached;
     let home = Home {
         layout: &plan.layout,
@@ -93,6 +97,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
 
+    begin("prepare");
     // A swap that changes no record needs no new epoch, and so no sweep.
     let scopes = scopes_to_sweep(&plan);
     let after =
@@ -105,6 +110,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
+    begin("commit");
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
@@ -169,6 +175,7 @@ fn go_back(
     ready: Option<Ready>,
 ) -> Result<Report> {
     let mut clock = Clock::start();
+    begin("plan");
     let before = host.data.active();
     let target = target(&host.registry, before.slot, aim)?.clone();
     let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
@@ -195,6 +202,7 @@ fn go_back(
         None => Ready::load(host, flags)?.into_way(),
     };
     let load_ns = clock.lap();
+    begin("prepare");
     books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
     host.registry = books;
     host.save()?;
@@ -213,15 +221,25 @@ fn go_back(
     }
     report.timings.prepare_ns = clock.lap();
 
+    begin("commit");
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
     let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
     finish(host, &mut report, scopes, sweeper, &mut clock)?;
+    if in_place {
+        // Whoever takes a policy back may do so because it forgets tasks.
+        report.tasks_rescued = rescue::rescue(host)?;
+    }
     report.tell(&plan);
     report.queues = queue_rows;
     report.timings.total_ns = clock.total();
     Ok(report)
+}
+
+/// Say which step begins.
+fn begin(step: &str) {
+    log::info!("step: {step}");
 }
 
 /// Plan, and take the plan's layout into the books.
@@ -469,14 +487,18 @@ pub(crate) fn finish(
     clock: &mut Clock,
 ) -> Result<()> {
     report.committed_at_ns = monotonic_ns();
+    begin("settle");
     host.settle()?;
     report.timings.settle_ns += clock.lap();
+    begin("sweep");
     if !scopes.is_empty() {
         report.swept = scopes.iter().map(|s| host.sweep(s, sweeper)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
+    begin("hand over");
     report.tasks_handed_over = hand_over(host)?;
     report.timings.hand_over_ns = clock.lap();
+    begin("close");
     close_books(host);
     report.timings.close_ns = clock.lap();
     Ok(())

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::history;
 use crate::history::Entry;
 use crate::history::Verb;
+use crate::host;
 use crate::host::Host;
 use crate::kernel;
 use crate::load::Loaded;
@@ -28,6 +29,8 @@ pub struct Wish<'a> {
     pub may_reattach: bool,
     /// A snapshot to begin with, for a host that is started.
     pub restore: Option<&'a Path>,
+    /// Also where a scheduler runs that is not of this project: that is taken off.
+    pub replace: bool,
     /// Carry nothing: the policy's state starts anew.
     pub no_carry: bool,
     /// Only if it comes to this; none: whatever it comes to.
@@ -78,7 +81,10 @@ fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     }
     let mut host = match find(pins) {
         Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
-        Err(Error::NothingRunning) => return start::start(pins, policy, wish.restore),
+        Err(Error::NothingRunning) => return start::start(pins, policy, wish),
+        Err(Error::OtherScheduler { .. }) if wish.replace && !host::has_state(pins) => {
+            return start::start(pins, policy, wish);
+        }
         Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
         Err(Error::OtherHost { .. }) if wish.may_reattach => {
             return reattach::other_version::replace(pins, policy);

@@ -33,6 +33,11 @@ const SPECIAL: &[(&str, Special)] = &[("scx_core", Special::Smt), ("latency", Sp
 /// An instruction takes four nanoseconds there: a slow machine, which is emulated sooner.
 const COUNTED_SHIFT: u8 = 2;
 
+/// Environment variables that make a test longer than it is in each run, handed on to the guest: swaps of a chain and under
+/// the guard, kills in each step, seconds of a watch.
+const LENGTHS: &[&str] =
+    &["SCX_UPGRADE_CHAIN", "SCX_UPGRADE_SWAPS", "SCX_UPGRADE_KILLS", "SCX_UPGRADE_SECONDS"];
+
 /// What a machine can have that others have not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Special {
@@ -66,6 +71,9 @@ pub struct Options {
     /// Run of the end-to-end suites only what the oldest kernel gets.
     #[arg(long, conflicts_with = "host_only")]
     quick: bool,
+    /// Run all of the end-to-end suites on each kernel, with fewer rounds on older ones. Takes an hour more.
+    #[arg(long, conflicts_with_all = ["host_only", "quick"])]
+    thorough: bool,
     #[command(flatten)]
     machine: Machine,
     /// Run only tests whose names contain one of these.
@@ -189,10 +197,11 @@ fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
     let suites = stage("build of the suites", suites)?;
     for (n, kernel) in kernels.into_iter().enumerate() {
         let share = match n {
-            _ if options.quick => Share::Selection,
+            _ if options.quick => Share::Oldest,
             0 => Share::All,
-            1 => Share::Quarter,
-            _ => Share::Selection,
+            _ if options.thorough => Share::Quarter,
+            1 => Share::Older,
+            _ => Share::Oldest,
         };
         on_kernel(score, options, kernel, share, &programs, &suites);
     }
@@ -228,9 +237,33 @@ enum Share {
     /// A quarter of the rounds, of a test that does the same over and over: what depends on luck is looked for on the
     /// newest kernel.
     Quarter,
-    /// Of these, the tests in [`OLDEST`].
-    Selection,
+    /// As few rounds, of the tests in [`OLDEST`] and [`OLDER`].
+    Older,
+    /// As few rounds, of the tests in [`OLDEST`].
+    Oldest,
 }
+
+impl Share {
+    /// Parts of the names of the tests that it is; none where it is all.
+    fn names(self) -> Vec<&'static str> {
+        match self {
+            Share::All | Share::Quarter => Vec::new(),
+            Share::Older => [OLDEST, OLDER].concat(),
+            Share::Oldest => OLDEST.to_vec(),
+        }
+    }
+}
+
+/// What is tested on every kernel but the newest besides: what user space has to bring in order after a kill, by way of
+/// what each kernel has, and what depends on kernel features that are younger than the oldest.
+const OLDER: &[&str] = &[
+    "a_killed_swap_is_finished_or_undone_by_the_next_command",
+    "a_snapshot_carries_every_scope_over_a_stop",
+    "an_ejected_policy_makes_way_for_the_good_one_with_its_state",
+    "guard_finds_one_that_makes_tasks_wait",
+    "records_are_converted_and_brought_back_as_the_oracle_says",
+    "scx_quota_gives_what_cpu_max_says",
+];
 
 /// What is tested on the oldest kernel: that every program of the host and of each kind of policy verifies, and what the
 /// host does otherwise there. Its verifier takes ten times as long, so that not every test of user space is repeated.
@@ -274,8 +307,8 @@ fn on_kernel(
 
 /// Parts of the names of the tests that are wanted; none where all are.
 fn filters(options: &Options, share: Share) -> Vec<&str> {
-    if options.filter.is_empty() && share == Share::Selection {
-        return OLDEST.to_vec();
+    if options.filter.is_empty() {
+        return share.names();
     }
     options.filter.iter().map(String::as_str).collect()
 }
@@ -302,6 +335,8 @@ fn on_machine(score: &mut Score, how: &How, kernel: Kernel, programs: &Programs,
         if how.share != Share::All {
             job.env.push(("SCX_UPGRADE_ROUNDS".to_owned(), "quarter".to_owned()));
         }
+        let lengths = LENGTHS.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+        job.env.extend(lengths);
         let mut machine = how.options.machine.clone();
         if how.kind == Some(Special::Smt) {
             machine.smt = 2;

@@ -50,7 +50,11 @@ struct Would<'a> {
 }
 
 pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
-    if !matches!(Host::running(pins), Err(Error::NothingRunning)) {
+    let replaces = match Host::running(pins) {
+        Err(Error::OtherScheduler { ops, .. }) if args.replace => Some(ops),
+        _ => None,
+    };
+    if replaces.is_none() && !matches!(Host::running(pins), Err(Error::NothingRunning)) {
         // The kernel took a host off: its state is there, and what is to run takes it over.
         let asks = Asks { no_carry: args.policy.no_carry, may_reattach: true };
         return change("attach", pins, binary, asks, out);
@@ -64,7 +68,7 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
     let would = Would {
         dry_run: true,
         would: "start",
-        from: None,
+        from: replaces,
         to,
         generation: 1,
         evicts: None,

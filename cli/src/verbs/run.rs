@@ -4,6 +4,7 @@ use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::run::NO_CARRY;
+use scx_upgrade_sdk::run::REPLACE;
 use scx_upgrade_sdk::run::RESTORE;
 
 use crate::args::RunArgs;
@@ -27,6 +28,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
             }
             return Err(Error::Running.into());
         }
+        Err(Error::OtherScheduler { .. }) if args.replace => {}
         Err(other) => return Err(other.into()),
     }
     if args.change.dry_run {
@@ -36,6 +38,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     let file = args.restore.as_ref().map(|file| std::path::absolute(file).unwrap_or(file.clone()));
     let file = file.map(|file| file.to_string_lossy().into_owned());
     let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
+    own.extend(args.replace.then_some(REPLACE));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose = Purpose { own: &own, only: "run", timeout: args.change.timeout };
     out.report(&launch::launch(&binary, &args.policy.args, purpose)?);

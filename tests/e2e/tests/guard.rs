@@ -14,9 +14,11 @@ use e2e::EnabledWatch;
 use e2e::cli;
 use e2e::fresh;
 use e2e::load;
+use e2e::pids;
 use e2e::report;
 use e2e::rounds;
 use e2e::status;
+use e2e::wait_until;
 use scx_upgrade_sdk::guard::Verdict;
 use scx_upgrade_sdk::guard::judge::Measure;
 
@@ -109,6 +111,40 @@ fn guard_finds_one_that_makes_tasks_wait() {
     }
     watch.finish();
     drop(hogs);
+    load.stop().unwrap();
+    fresh();
+}
+
+/// Long before the kernel's watchdog, after 30 s, would take the host off.
+#[test]
+fn guard_takes_back_what_would_stall() {
+    fresh();
+    let load = load(100);
+    let starved = Cgroup::new("guard_starved");
+    let group = Cgroup::root();
+    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&group)).collect();
+    let poor = Busy::start(&starved);
+    report(&["run", "/bin/ledger_a"]);
+    let watch = EnabledWatch::start();
+    let cgroup = starved.id().to_string();
+    for how in ["drop", "forget", "starve"] {
+        let args = ["--max-wait", "2s", "/bin/misbehave", "--", "--how", how, "--cgroup", &cgroup];
+        match on_probation("60s", &args) {
+            (7, Verdict::Bad(breach)) => {
+                println!("{how}: {breach}");
+                assert_eq!(breach.measure, Measure::LongestWait, "{breach}");
+            }
+            other => panic!("{how}: {other:?}"),
+        }
+        assert_eq!(pids("ledger_a").len(), 1, "its process has stood by");
+        // Whom it had forgotten has not been forgotten.
+        let (before, used) = (load.progress(), starved.usage_us());
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+        wait_until("nobody is left waiting", || load.progress().overdue_ns() < 2_000_000_000);
+        wait_until("the cgroup advances", || starved.usage_us() > used);
+    }
+    watch.finish();
+    drop((hogs, poor));
     load.stop().unwrap();
     fresh();
 }

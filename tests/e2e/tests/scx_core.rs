@@ -22,14 +22,16 @@ use state_migrate::Scope;
 
 const CORE: &str = "/bin/scx_core";
 const OTHER: &str = "/bin/scx_mini";
-const MEASURE: Duration = Duration::from_secs(10);
+/// For how long to watch: `SCX_UPGRADE_SECONDS`, or this.
+const MEASURE: u64 = 4;
 /// Switches to look at, at least; fewer on older kernels.
-const SWITCHES: u32 = 2000;
+const SWITCHES: u32 = 1000;
 
 /// Watch for a while, until enough has been seen.
 fn watch() -> Seen {
     let pairs = Pairs::watch().unwrap();
-    std::thread::sleep(MEASURE);
+    let told = std::env::var("SCX_UPGRADE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    std::thread::sleep(Duration::from_secs(told.unwrap_or(MEASURE)));
     wait_until("there were enough switches", || {
         pairs.seen().unwrap().switches >= u64::from(rounds(SWITCHES))
     });

@@ -20,10 +20,12 @@ void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
 }
 #endif
 
+#ifndef LEDGER_OWN_DISPATCH
 void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)
 {
 	scx_bpf_dsq_move_to_local(ledger_queue, 0);
 }
+#endif
 
 /* In this order, so that whoever reads the sum of the parts after the whole never finds less. */
 static void ledger_count(struct task_struct *p)
