@@ -117,14 +117,16 @@ fn job(options: &Options, command: &Command, binaries: &[PathBuf; 2], load: &Loa
     report.enable_seq_after = sched_ext::enable_seq()?;
     report.state_after = sched_ext::state()?;
 
-    if let Some(file) = &options.picture {
-        // Once more, since what it counts would count in the swap that is measured.
-        say("scx-upgrade swap --picture");
-        command.draw(&binaries[1], file)?;
-    }
-
     say("scx-upgrade stop");
     report.stop_ns = command.stop()?.detach_ns;
+    if let Some(file) = &options.picture {
+        // Once more and from the beginning: what counts for a picture would count in the swap that is measured.
+        say("scx-upgrade run, and swap --picture");
+        command.launch("run", &binaries[0])?;
+        std::thread::sleep(CALM);
+        command.draw(&binaries[1], file)?;
+        command.stop()?;
+    }
     kernels_own_way(binaries, load, &mut stage, &mut report)?;
     Ok(report)
 }
