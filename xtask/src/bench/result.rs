@@ -209,7 +209,7 @@ impl Bench {
     }
 }
 
-/// Reads what [`write`] wrote, or a report from the guest.
+/// Reads what [`write()`] wrote, or a report from the guest.
 ///
 /// # Errors
 /// When there is no such file, or something is missing in it.
