@@ -16,7 +16,7 @@ use crate::probation::ProbationArgs;
 /// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
 /// cannot be carried, or only by a reattach, which was not allowed; 5 failed, and tasks are on the kernel's default
 /// scheduler; 6 a snapshot cannot be read, written or used; 7 the new policy was bad in its probation and is rolled back;
-/// 77 what is asked for is what runs.
+/// 9 the policy may not run on this machine; 77 what is asked for is what runs.
 #[derive(Debug, Parser)]
 #[command(name = "scx-upgrade", version, propagate_version = true)]
 pub struct Args {
@@ -139,6 +139,10 @@ pub struct SwapArgs {
     /// Also where the same binary runs with the same arguments
     #[arg(long)]
     pub again: bool,
+
+    /// Draw the wake-up delays of the seconds around the swap into this file (SVG)
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
 
     #[command(flatten)]
     pub probation: ProbationArgs,

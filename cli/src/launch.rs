@@ -1,36 +1,45 @@
 //! Start a policy's process, detached, and wait for its word on whether it took over.
 
-use std::fs::DirBuilder;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 
 use anyhow::Context;
-use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::folder::Folder;
 use scx_upgrade_sdk::logger;
 use scx_upgrade_sdk::report::Report;
+use scx_upgrade_sdk::run::BINARY;
 use scx_upgrade_sdk::run::LOCK_TIMEOUT;
 use scx_upgrade_sdk::run::ONLY;
 use scx_upgrade_sdk::run::Outcome;
 use scx_upgrade_sdk::run::REPORT_FD;
 
-use crate::args::PolicyArgs;
+use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 
 /// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
 const LOGS: &str = "/run/scx-upgrade";
+/// A log is so long at most, bytes. One who prints for ever must not fill the memory: the kernel ends it, and its BPF half
+/// runs on.
+const LONGEST_LOG: u64 = 64 * 1024 * 1024;
+/// So much of its end is shown of what a policy printed, bytes.
+const SHOWN: u64 = 16 * 1024;
 
 /// What a policy is started for.
 #[derive(Debug, Clone, Copy)]
@@ -44,21 +53,20 @@ pub struct Purpose<'a> {
 }
 
 /// Start it; its report when it took over. It goes on in the background.
-pub fn launch(policy: &PolicyArgs, purpose: Purpose<'_>) -> Result<Report, Failure> {
+pub fn launch(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> Result<Report, Failure> {
     // Before anything is started: is this a policy, and one for this host?
-    Policy::from_binary(&policy.binary)?.schema()?;
+    binary.policy()?.schema()?;
 
-    let binary =
-        policy.binary.canonicalize().with_context(|| format!("no such file: {}", policy.binary.display()))?;
-    let log = log_file(&binary)?;
+    let path = &binary.identity().path;
+    let mut log = log_file(path)?;
     let (read, write) = pipe().context("cannot make a pipe")?;
-    let mut child = spawn(&binary, purpose, &policy.args, &log, &write)?;
+    let mut child = spawn(binary, purpose, args, &log, &write)?;
     drop(write);
 
     let mut line = String::new();
     BufReader::new(File::from(read)).read_line(&mut line).context("cannot read the policy's report")?;
     if line.is_empty() {
-        return Err(died(&mut child, &binary, &log));
+        return Err(died(&mut child, path, &mut log));
     }
     match serde_json::from_str(&line).context("the policy's report makes no sense")? {
         Outcome::Done(report) => Ok(*report),
@@ -70,29 +78,34 @@ pub fn launch(policy: &PolicyArgs, purpose: Purpose<'_>) -> Result<Report, Failu
     }
 }
 
-fn log_file(binary: &Path) -> Result<PathBuf, Failure> {
-    let made = DirBuilder::new().mode(0o700).create(LOGS);
-    if let Err(e) = made
-        && e.kind() != io::ErrorKind::AlreadyExists
-    {
-        return Err(anyhow::Error::new(e).context(format!("cannot make {LOGS}")).into());
-    }
-    let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(Path::new(LOGS).join(format!("{name}.log")))
+/// The log of the policy from this binary, empty.
+fn log_file(binary: &Path) -> Result<File, Failure> {
+    let mut name = binary.file_name().unwrap_or_default().to_os_string();
+    name.push(".log");
+    let name = CString::new(name.as_bytes()).context("a file's name has no zero byte")?;
+    let folder = Folder::at(Path::new(LOGS));
+    let opened = folder.make().and_then(|f| f.open(&name, libc::O_RDWR | libc::O_APPEND | libc::O_CREAT));
+    let file = opened.map_err(Error::from)?;
+    // Not when it is opened: then it would be emptied before it is known to be ours.
+    file.set_len(0).with_context(|| format!("cannot write {}", folder.file(&name).display()))?;
+    Ok(file)
 }
 
 fn spawn(
-    binary: &Path,
+    binary: &PolicyBinary,
     purpose: Purpose<'_>,
     args: &[String],
-    log: &Path,
+    log: &File,
     report: &OwnedFd,
 ) -> Result<Child, Failure> {
-    let output = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    let errors = output.try_clone().context("cannot duplicate a descriptor")?;
+    let output = log.try_clone().context("cannot duplicate a descriptor")?;
+    let errors = log.try_clone().context("cannot duplicate a descriptor")?;
     let fd = report.as_raw_fd();
-    let mut command = Command::new(binary);
+    let path = &binary.identity().path;
+    let mut command = Command::new(binary.program());
     command
+        .arg0(path)
+        .env(BINARY, path)
         .args(purpose.own)
         .args(args)
         .env(ONLY, purpose.only)
@@ -102,15 +115,17 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors);
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid and fcntl.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, setrlimit and fcntl.
     unsafe {
         command.pre_exec(move || {
             // Of its own, so that it outlives this terminal.
             libc::setsid();
+            let longest = libc::rlimit { rlim_cur: LONGEST_LOG, rlim_max: LONGEST_LOG };
+            libc::setrlimit(libc::RLIMIT_FSIZE, &longest);
             inherit(fd)
         });
     }
-    Ok(command.spawn().with_context(|| format!("cannot start {}", binary.display()))?)
+    Ok(command.spawn().with_context(|| format!("cannot start {}", path.display()))?)
 }
 
 fn inherit(fd: RawFd) -> io::Result<()> {
@@ -131,12 +146,21 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
-fn died(child: &mut Child, binary: &Path, log: &Path) -> Failure {
+fn died(child: &mut Child, binary: &Path, log: &mut File) -> Failure {
     let status = child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-    let said = std::fs::read_to_string(log).unwrap_or_default();
+    let said = end_of(log).unwrap_or_default();
     let code = if status.ends_with(": 2") { 2 } else { 1 };
     Failure::new(
         code,
         format!("{} ended before it took over ({status})\n{}", binary.display(), said.trim_end()),
     )
+}
+
+/// The last of what is in a log.
+fn end_of(log: &mut File) -> io::Result<String> {
+    let begin = log.metadata()?.len().saturating_sub(SHOWN);
+    log.seek(SeekFrom::Start(begin))?;
+    let mut bytes = Vec::new();
+    log.take(SHOWN).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,13 +1,16 @@
 //! scx-upgrade: replace the running sched_ext scheduler in place, and take it back.
 
 mod args;
+mod binary;
 mod clock;
 mod failure;
 mod launch;
 mod log;
 mod output;
+mod picture;
 mod probation;
 mod supervise;
+mod trust;
 mod verbs;
 mod watch;
 

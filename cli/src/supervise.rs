@@ -31,8 +31,8 @@ use scx_upgrade_sdk::swap::Ready;
 use scx_upgrade_sdk::take_over;
 
 use self::event::Event;
-use crate::args::PolicyArgs;
 use crate::args::RecoverArgs;
+use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
 use crate::launch::Purpose;
@@ -324,7 +324,17 @@ impl Watch<'_> {
             Ok(None) => return self.complain("nothing is known that ran well before: nothing is started"),
             Err(e) => return self.complain(&format!("what ran well before cannot be read: {e}")),
         };
-        if !good.is_unchanged() {
+        let binary = match PolicyBinary::open(&good.binary.path) {
+            Ok(binary) => binary,
+            Err(failure) => {
+                return self.complain(&format!(
+                    "{} {} ran well before and cannot be started: {}",
+                    good.policy, good.version, failure.message
+                ));
+            }
+        };
+        // The one that is open, whatever comes to its path now.
+        if binary.identity().sha256 != good.binary.sha256 {
             return self.complain(&format!(
                 "{} {} ran well before, but {} is another file by now: nothing is started. `scx-upgrade run {0}` if it is \
                  to be trusted",
@@ -335,12 +345,12 @@ impl Watch<'_> {
         }
         let snapshot = last_good::snapshot(&self.folder);
         let started = if snapshot.exists() {
-            self.start(&good, Some(snapshot)).or_else(|failure| {
+            self.start(&binary, &good, Some(snapshot)).or_else(|failure| {
                 self.complain(&format!("not with what it knew: {}", failure.message));
-                self.start(&good, None)
+                self.start(&binary, &good, None)
             })
         } else {
-            self.start(&good, None)
+            self.start(&binary, &good, None)
         };
         match started {
             Ok(event) => self.say(&event),
@@ -351,12 +361,16 @@ impl Watch<'_> {
         }
     }
 
-    fn start(&self, good: &LastGood, snapshot: Option<PathBuf>) -> Result<Event, Failure> {
-        let policy =
-            PolicyArgs { no_carry: false, binary: good.binary.path.clone(), args: good.args.clone() };
+    fn start(
+        &self,
+        binary: &PolicyBinary,
+        good: &LastGood,
+        snapshot: Option<PathBuf>,
+    ) -> Result<Event, Failure> {
         let file = snapshot.as_ref().map(|file| file.to_string_lossy().into_owned());
         let own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
-        let report = launch::launch(&policy, Purpose { own: &own, only: "run", timeout: self.args.timeout })?;
+        let purpose = Purpose { own: &own, only: "run", timeout: self.args.timeout };
+        let report = launch::launch(binary, &good.args, purpose)?;
         Ok(Event::Started { report: Box::new(report) })
     }
 

@@ -9,6 +9,8 @@ use state_migrate::plan::PlanError;
 use state_migrate::schema::SchemaError;
 use state_migrate::snapshot::SnapshotError;
 
+use crate::folder::FolderError;
+
 /// What a reattach costs, for messages.
 pub const PRICE: &str = "the scheduler is detached and the new one attached, and every task spends the time in \
     between, a fraction of a second with some thousand tasks, on the default scheduler; state is kept";
@@ -345,6 +347,9 @@ pub enum Error {
         /// The kernel's word.
         source: io::Error,
     },
+    /// A folder of this project's is not root's own.
+    #[error("a folder of scx-upgrade's cannot be used: {0}")]
+    Folder(#[from] FolderError),
     /// A setting that the policy does not have, or of another type.
     #[error("the policy has no setting `{name}` of {size} bytes in its read-only data")]
     NoSetting {

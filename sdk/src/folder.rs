@@ -1,7 +1,7 @@
-//! The folder in which things are kept over a boot: `/var/lib/scx-upgrade`. Nothing in it is needed for a decision about
-//! what runs.
+//! Folders of this project's own: that in which things are kept over a boot, `/var/lib/scx-upgrade`, of which nothing is
+//! needed for a decision about what runs; that of policies' logs; that of the pins.
 //!
-//! It is of mode 0700 and root's, or it is not used. Nothing in it is followed that is a link, and nothing is opened that is
+//! One is of mode 0700 and root's, or it is not used. Nothing in it is followed that is a link, and nothing is opened that is
 //! no plain file, so whatever someone put there before can neither redirect nor block a write.
 
 use std::ffi::CStr;
@@ -51,9 +51,9 @@ pub struct Folder {
     path: PathBuf,
 }
 
-/// One that is there and is safe.
+/// One that is there and is safe. Open: what comes to its path later does not matter.
 #[derive(Debug)]
-pub(crate) struct Opened<'a> {
+pub struct Opened<'a> {
     folder: &'a Folder,
     file: File,
 }
@@ -99,7 +99,11 @@ impl Folder {
         Ok(Some(bytes))
     }
 
-    pub(crate) fn make(&self) -> Result<Opened<'_>, FolderError> {
+    /// Make it where it is not there, with the folders above it, and open it.
+    ///
+    /// # Errors
+    /// It cannot be made, or is not this user's own.
+    pub fn make(&self) -> Result<Opened<'_>, FolderError> {
         let io = |source| FolderError::Io { path: self.path.clone(), source };
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(io)?;
@@ -154,7 +158,10 @@ impl Folder {
 }
 
 impl Opened<'_> {
-    /// A file in it.
+    /// A plain file in it, with flags as `open(2)` has them. One that is made is of mode 0600.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is no plain file with one name.
     pub fn open(&self, name: &CStr, flags: libc::c_int) -> Result<File, FolderError> {
         let wrong = |why| FolderError::Unsafe { path: self.folder.file(name), why };
         // Not waiting: whatever a pipe's other end does.
@@ -180,6 +187,9 @@ impl Opened<'_> {
     }
 
     /// A file in it, to be read; `None` if there is none.
+    ///
+    /// # Errors
+    /// As for [`Opened::open`].
     pub fn open_existing(&self, name: &CStr) -> Result<Option<File>, FolderError> {
         match self.open(name, libc::O_RDONLY) {
             Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -188,6 +198,9 @@ impl Opened<'_> {
     }
 
     /// Give a file in it another name, whatever had that.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be renamed.
     pub fn rename(&self, from: &CStr, to: &CStr) -> Result<(), FolderError> {
         let fd = self.file.as_raw_fd();
         // SAFETY: the descriptor is open and both names are NUL-terminated.
@@ -198,6 +211,9 @@ impl Opened<'_> {
     }
 
     /// May something be made in it?
+    ///
+    /// # Errors
+    /// Why not.
     pub fn is_writable(&self) -> Result<(), FolderError> {
         writable(&self.folder.path)
     }

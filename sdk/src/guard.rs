@@ -2,6 +2,7 @@
 //! says when it is bad, long before the kernel's watchdog would eject the host.
 //!
 //! - `watch` counts, by BPF programs that are attached meanwhile (`bpf/guard.bpf.c`);
+//! - [`recorder`] writes down what it sees in short windows, for a picture;
 //! - [`sample`] is what was counted in one window of time;
 //! - [`judge`] decides, and is a pure function of samples and [`Limits`].
 //!
@@ -13,6 +14,7 @@
 //! in 377 million for each place.
 
 pub mod judge;
+pub mod recorder;
 pub mod sample;
 mod watch;
 

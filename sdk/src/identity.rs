@@ -10,6 +10,10 @@ use sha2::Digest;
 use sha2::Sha256;
 use state_migrate::object as elf;
 
+use crate::plain_file;
+use crate::plain_file::MAX_BINARY;
+use crate::run::BINARY;
+
 /// The section in which linkers leave a build id.
 const BUILD_ID: &str = ".note.gnu.build-id";
 
@@ -28,17 +32,20 @@ impl Binary {
     /// The program that this process runs. Read through the kernel, so it is what runs, whatever is at its path by now.
     /// `None` if it cannot be read.
     pub fn of_this_process() -> Option<Binary> {
-        let path = fs::read_link("/proc/self/exe").ok()?;
+        // `scx-upgrade` starts what it has open, or a copy without a path: it says where that was.
+        let told = std::env::var_os(BINARY).map(PathBuf::from);
+        let path = told.or_else(|| fs::read_link("/proc/self/exe").ok())?;
         Some(Binary::from_bytes(path, &fs::read("/proc/self/exe").ok()?))
     }
 
     /// A file. `None` if it cannot be read.
     pub fn of(path: &Path) -> Option<Binary> {
-        let bytes = fs::read(path).ok()?;
+        let bytes = plain_file::read(path, MAX_BINARY).ok()?;
         Some(Binary::from_bytes(path.canonicalize().unwrap_or_else(|_| path.to_path_buf()), &bytes))
     }
 
-    fn from_bytes(path: PathBuf, bytes: &[u8]) -> Binary {
+    /// A file with these bytes.
+    pub fn from_bytes(path: PathBuf, bytes: &[u8]) -> Binary {
         let note = elf::section(bytes, BUILD_ID).ok().flatten();
         Binary { path, sha256: hex(&Sha256::digest(bytes)), build_id: note.and_then(build_id) }
     }

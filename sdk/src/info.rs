@@ -17,9 +17,12 @@ use state_migrate::Schema;
 use crate::abi;
 use crate::error::Error;
 use crate::error::Result;
+use crate::error::Trying;
 use crate::identity::Binary;
 use crate::load;
 use crate::ops::Ops;
+use crate::plain_file;
+use crate::plain_file::MAX_BINARY;
 use crate::policy::Policy;
 
 /// The ops flags by their bits: enum scx_ops_flags, Linux v7.3 kernel/sched/ext/internal.h.
@@ -112,7 +115,17 @@ impl Info {
     /// # Errors
     /// [`Error::NotAPolicy`], or state that no layout can take.
     pub fn of(path: &Path) -> Result<Info> {
-        let policy = Policy::from_binary(path)?;
+        let bytes = plain_file::read(path, MAX_BINARY).trying(format!("cannot read {}", path.display()))?;
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        Info::from_bytes(&bytes, path, Binary::from_bytes(real, &bytes))
+    }
+
+    /// The same, of a binary that has been read. Its path is for messages.
+    ///
+    /// # Errors
+    /// [`Error::NotAPolicy`], or state that no layout can take.
+    pub fn from_bytes(bytes: &[u8], path: &Path, binary: Binary) -> Result<Info> {
+        let policy = Policy::from_bytes(bytes, path)?;
         let btf = policy.btf()?;
         let abi = policy.abi()?;
         let open = load::open_object_of(&policy)?;
@@ -146,7 +159,7 @@ impl Info {
             version: policy.version().to_string(),
             abi,
             abi_here: abi::ABI,
-            binary: Binary::of(path),
+            binary: Some(binary),
             ops: ops.programs.keys().cloned().collect(),
             sleepable,
             flags: flag_names(ops.flags),

@@ -60,11 +60,6 @@ impl LastGood {
         let Some(bytes) = folder.read(NAME, LONGEST)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| folder.io(NAME, e.into()))
     }
-
-    /// Is the file at its path the one that ran?
-    pub fn is_unchanged(&self) -> bool {
-        Binary::of(&self.binary.path).is_some_and(|now| now.sha256 == self.binary.sha256)
-    }
 }
 
 /// Where the snapshot is kept.
@@ -90,9 +85,6 @@ mod tests {
         };
         good.write(&folder).unwrap();
         assert_eq!(LastGood::read(&folder).unwrap().as_ref(), Some(&good));
-        assert!(good.is_unchanged());
-        let other = Binary { sha256: "0".repeat(64), ..good.binary.clone() };
-        assert!(!LastGood { binary: other, ..good.clone() }.is_unchanged());
         std::fs::write(folder.file(NAME), "{").unwrap();
         assert!(LastGood::read(&folder).is_err());
         std::fs::remove_dir_all(&dir).unwrap();

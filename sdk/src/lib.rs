@@ -30,7 +30,7 @@
 
 pub mod abi;
 mod bpf;
-mod clock;
+pub mod clock;
 mod compiled;
 pub mod counters;
 pub mod direct;
@@ -54,6 +54,7 @@ pub mod lock;
 pub mod logger;
 pub mod ops;
 pub mod pins;
+pub mod plain_file;
 pub mod policy;
 mod polite;
 pub mod prospect;

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::fs;
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,7 +39,9 @@ impl Lock {
     /// # Errors
     /// [`Error::Locked`] when someone else still has it then.
     pub(crate) fn take(dir: &Path, patience: Duration) -> Result<Lock> {
-        let file = File::open(dir).trying(format!("cannot open {}", dir.display()))?;
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let opened = OpenOptions::new().read(true).custom_flags(flags).open(dir);
+        let file = opened.trying(format!("cannot open {}", dir.display()))?;
         let deadline = Instant::now() + patience;
         loop {
             if flock(&file, libc::LOCK_EX) {

@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use libbpf_rs::Program;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::folder::Folder;
 use crate::lock::Lock;
 use crate::lock::PATIENCE;
 use crate::lock::Probation;
@@ -44,17 +44,15 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Make sure that the folder is there, mode 0700.
+    /// Make sure that the folder is there, this user's own, mode 0700.
     ///
     /// # Errors
-    /// [`Error::NoBpffs`], or the folder cannot be made.
+    /// [`Error::NoBpffs`], or [`Error::Folder`] if it cannot be made or is someone else's.
     pub fn open() -> Result<Pins> {
         check_bpffs()?;
         let dir = Path::new(BPFFS).join("scx-upgrade");
-        match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other.trying(format!("cannot make {}", dir.display()))?,
-        }
+        // Where bpffs is mounted for everyone to write, someone else may have made it.
+        Folder::at(&dir).make()?;
         Ok(Pins { dir, patience: PATIENCE })
     }
 

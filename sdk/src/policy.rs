@@ -13,6 +13,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::identity::Binary;
+use crate::plain_file;
+use crate::plain_file::MAX_BINARY;
 use crate::typed::Value;
 use crate::variables::Variables;
 
@@ -53,8 +55,16 @@ impl Policy {
     /// # Errors
     /// The file cannot be read, or [`Error::NotAPolicy`].
     pub fn from_binary(path: &Path) -> Result<Policy> {
-        let bytes = std::fs::read(path).trying(format!("cannot read {}", path.display()))?;
-        let section = |name| elf::section(&bytes, name).ok().flatten();
+        let bytes = plain_file::read(path, MAX_BINARY).trying(format!("cannot read {}", path.display()))?;
+        Policy::from_bytes(&bytes, path)
+    }
+
+    /// The same, of a binary that has been read. Its path is for messages.
+    ///
+    /// # Errors
+    /// [`Error::NotAPolicy`]
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Policy> {
+        let section = |name| elf::section(bytes, name).ok().flatten();
         let object = section(SECTION)
             .ok_or_else(|| Error::NotAPolicy {
                 why: format!(

@@ -97,6 +97,10 @@ pub struct Report {
     pub tasks_rescued: u64,
     /// How long it took.
     pub timings: Timings,
+    /// When it was committed: `CLOCK_MONOTONIC`, ns. 0 where a host was started, and from a policy that was built before
+    /// this was told.
+    #[serde(default)]
+    pub committed_at_ns: u64,
     /// What went wrong beside the scheduler, in words: the history could not be written.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -142,6 +146,7 @@ impl Report {
             tasks_handed_over: 0,
             tasks_rescued: 0,
             timings: Timings::default(),
+            committed_at_ns: 0,
             warnings: Vec::new(),
         }
     }

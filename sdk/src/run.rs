@@ -1,10 +1,12 @@
 //! The user-space half of a policy: takes over, then lives on for statistics until it is superseded.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +58,10 @@ pub const NO_CARRY: &str = "--no-carry";
 pub const REPLACE: &str = "--replace";
 /// See [`ALLOW_REATTACH`].
 pub const RESTORE: &str = "--restore";
+
+/// Environment variable by which `scx-upgrade` tells a policy's process where its binary is: it was started from an open
+/// file, or from a sealed copy of it, which has no path.
+pub const BINARY: &str = "SCX_UPGRADE_BINARY";
 
 /// Options that every policy's binary has. Flatten them into its own.
 #[derive(Debug, Clone, clap::Args)]
@@ -225,6 +231,7 @@ impl Policy {
     }
 
     fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
+        take_name();
         let policy = self.clone().of_this_process();
         let wish = Wish {
             may_reattach: args.allow_reattach,
@@ -312,6 +319,16 @@ impl Policy {
             }
         }
         Ok(())
+    }
+}
+
+/// Go by the binary's name in `ps` and `top`: a program that is started from a descriptor is called by its number.
+fn take_name() {
+    let path = std::env::var_os(BINARY).map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name).and_then(|n| CString::new(n.as_bytes()).ok());
+    if let Some(name) = name {
+        // SAFETY: the name is NUL-terminated; the kernel takes the first 15 bytes of it.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
     }
 }
 

@@ -20,6 +20,7 @@ use state_migrate::Plan;
 
 use crate::abi::Active;
 use crate::clock::Clock;
+use crate::clock::monotonic_ns;
 use crate::clock::unix_time;
 use crate::compiled::Compiled;
 use crate::error::Error;
@@ -485,6 +486,7 @@ pub(crate) fn finish(
     sweeper: Sweeper<'_>,
     clock: &mut Clock,
 ) -> Result<()> {
+    report.committed_at_ns = monotonic_ns();
     begin("settle");
     host.settle()?;
     report.timings.settle_ns += clock.lap();

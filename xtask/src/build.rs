@@ -53,6 +53,18 @@ pub fn all() -> Result<Programs> {
     })
 }
 
+/// Builds the program that an operator runs, for release.
+///
+/// # Errors
+/// When cargo fails.
+pub fn cli() -> Result<PathBuf> {
+    stage("build", || {
+        let built =
+            Programs(programs(&["build", "--release", "--package", "scx-upgrade", "--bin", "scx-upgrade"])?);
+        built.path("scx-upgrade").map(Path::to_owned)
+    })
+}
+
 /// Builds the guest's PID 1 only.
 ///
 /// # Errors

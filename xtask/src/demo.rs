@@ -7,7 +7,7 @@ use clap::Args;
 use lab::{cache, kernel, vm::Job};
 
 use crate::{
-    build,
+    build, cargo,
     lab_run::{self, Machine},
     setup,
     stage::stage,
@@ -15,6 +15,8 @@ use crate::{
 
 /// Where the demo leaves its report in the guest.
 const REPORT: &str = "report.json";
+/// And its picture.
+const PICTURE: &str = "picture.svg";
 
 /// Options of the verb.
 #[derive(Args)]
@@ -28,6 +30,9 @@ pub struct Options {
     /// Write the report (JSON) to this file.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Where to put the picture (SVG) of the delays around a swap; target/demo.svg if not given.
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Memory of the guest, as QEMU writes it. 40,000 threads take 8 GiB or more.
     #[arg(long, default_value = "10G", value_name = "SIZE")]
     memory: String,
@@ -49,7 +54,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let programs = build::all()?;
     let threads = options.threads.to_string();
     let inside = format!("/out/{REPORT}");
-    let mut job = Job::program(programs.path("demo")?, ["--threads", &threads, "--report", &inside])?;
+    let drawn = format!("/out/{PICTURE}");
+    let arguments = ["--threads", &threads, "--report", &inside, "--picture", &drawn];
+    let mut job = Job::program(programs.path("demo")?, arguments)?;
     for other in programs.paths() {
         job.bring(other)?;
     }
@@ -60,6 +67,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some(to) = &options.report {
         lab_run::copy_file(&outcome.files.join(REPORT), to).context("the demo left no report")?;
         eprintln!("demo: the report is at {}", to.display());
+    }
+    let picture = options.picture.clone().unwrap_or_else(|| cargo::root().join("target/demo.svg"));
+    match lab_run::copy_file(&outcome.files.join(PICTURE), &picture) {
+        Ok(()) => eprintln!("demo: the picture is at {}", picture.display()),
+        // Why the demo failed matters more.
+        Err(_) if outcome.status != 0 => {}
+        Err(e) => return Err(e.context("the demo left no picture")),
     }
     Ok(ExitCode::from(u8::try_from(outcome.status).unwrap_or(1)))
 }

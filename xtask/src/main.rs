@@ -6,10 +6,12 @@ mod build;
 mod cargo;
 mod demo;
 mod lab_run;
+mod package;
 mod setup;
 mod stage;
 mod tally;
 mod test;
+mod tools;
 mod transcripts;
 
 use std::process::ExitCode;
@@ -38,6 +40,8 @@ enum Verb {
     Demo(demo::Options),
     /// Measure every figure of the README, as tables and plots.
     Bench(bench::Options),
+    /// Make the Debian package.
+    Package(package::Options),
     /// Run the commands of the book's transcripts in the lab, and write what they print into the book.
     Transcripts(transcripts::Options),
 }
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Bench(options) => bench::run(&options),
+        Verb::Package(options) => package::run(&options).map(|()| ExitCode::SUCCESS),
         Verb::Transcripts(options) => transcripts::run(&options),
     };
     done.unwrap_or_else(|error| {

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -18,7 +18,7 @@ use crate::{
     build::{self, Programs},
     cargo,
     lab_run::{self, Machine},
-    setup,
+    package, setup,
     stage::stage,
     tally::Tally,
 };
@@ -85,6 +85,7 @@ pub struct Options {
 struct Score {
     tally: Tally,
     complaints: Vec<String>,
+    not_run: Vec<String>,
 }
 
 impl Score {
@@ -114,12 +115,18 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !options.lab_only {
         without_the_lab(&mut score, &options.filter);
     }
+    if options.host_only {
+        let program = build::cli();
+        the_package(&mut score, options, program.as_deref().map_err(|e| anyhow::anyhow!("{e:#}")));
+    }
     if !options.host_only
         && let Err(error) = guest_tests(&mut score, options)
     {
         score.fail(&Tally::default(), &format!("end-to-end suites: {error:#}"));
     }
 
+    // At the end, where nobody overlooks it.
+    score.not_run.iter().for_each(|what| println!("\nNOT RUN: {what}"));
     if !score.complaints.is_empty() {
         println!("\nWhat failed:");
         score.complaints.iter().for_each(|complaint| println!("- {complaint}"));
@@ -139,6 +146,17 @@ fn without_the_lab(score: &mut Score, filter: &[String]) {
         cargo::run(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
     });
     cargo_tests(score, "documentation, the book", &["--package", "book"], filter);
+}
+
+/// The Debian package, where one can be made.
+fn the_package(score: &mut Score, options: &Options, program: Result<&Path>) {
+    if options.lab_only || !options.filter.is_empty() {
+        return;
+    }
+    match program.and_then(|program| Ok((program, package::needs()?))) {
+        Ok((program, _)) => score.step("package", || package::check(program)),
+        Err(e) => score.not_run.push(format!("the Debian package: {e:#}")),
+    }
 }
 
 fn host_tests(score: &mut Score, filter: &[String]) {
@@ -175,6 +193,7 @@ fn guest_tests(score: &mut Score, options: &Options) -> Result<()> {
         Ok((kernels, missing))
     })?;
     let programs = build::all()?;
+    the_package(score, options, programs.path("scx-upgrade"));
     let suites = stage("build of the suites", suites)?;
     for (n, kernel) in kernels.into_iter().enumerate() {
         let share = match n {

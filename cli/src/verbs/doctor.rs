@@ -9,15 +9,32 @@ use scx_upgrade_sdk::doctor::Verdict;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::Output;
+use crate::trust::Trust;
+use crate::trust::TrustError;
 
 pub fn doctor(out: Output) -> Result<(), Failure> {
-    let checks = doctor::examine();
+    let mut checks = doctor::examine();
+    checks.push(trust());
     out.show(&checks, |out| text(out, &checks));
     match checks.iter().filter(|c| c.verdict == Verdict::Blocks).count() {
         0 => Ok(()),
         1 => Err(Failure::new(1, "something stands in the way, see above")),
         n => Err(Failure::new(1, format!("{n} things stand in the way, see above"))),
     }
+}
+
+/// What root asks of a policy. An ordinary user may not be let to see it.
+fn trust() -> Check {
+    let (verdict, found) = match Trust::of_this_machine() {
+        Ok(None) => (Verdict::Ok, "nothing is asked of a policy".to_string()),
+        Ok(Some(trust)) => (Verdict::Ok, trust.to_string()),
+        Err(TrustError::Unreadable { file, .. }) => {
+            (Verdict::Unknown, format!("{} can be read by root only", file.display()))
+        }
+        Err(error) => (Verdict::Blocks, error.to_string()),
+    };
+    let why = "only a policy that is listed or signed may be started where that is asked for";
+    Check { name: "trust".to_string(), verdict, found, why: why.to_string() }
 }
 
 fn text(out: &mut String, checks: &[Check]) {

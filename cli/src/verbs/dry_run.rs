@@ -4,10 +4,8 @@
 use std::fmt::Write as _;
 
 use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::error::PRICE;
 use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::info::Info;
 use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::prospect;
@@ -23,10 +21,10 @@ use state_migrate::plan_report;
 use state_migrate::plan_report_anew;
 use state_migrate::queue_rows;
 
-use crate::args::PolicyArgs;
 use crate::args::RollbackArgs;
 use crate::args::RunArgs;
 use crate::args::SwapArgs;
+use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::Output;
@@ -51,21 +49,22 @@ struct Would<'a> {
     plan: &'a PlanReport,
 }
 
-pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
+pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
     let replaces = match Host::running(pins) {
         Err(Error::OtherScheduler { ops, .. }) if args.replace => Some(ops),
         _ => None,
     };
     if replaces.is_none() && !matches!(Host::running(pins), Err(Error::NothingRunning)) {
         // The kernel took a host off: its state is there, and what is to run takes it over.
-        return change("attach", pins, &args.policy, true, out);
+        let asks = Asks { no_carry: args.policy.no_carry, may_reattach: true };
+        return change("attach", pins, binary, asks, out);
     }
     kernel::check_for_host()?;
-    let schema = Policy::from_binary(&args.policy.binary)?.schema()?;
+    let schema = binary.policy()?.schema()?;
     let layout = Layout::new(&record_sizes());
     let queues = queue_rows(&[], &[], &schema.queues);
     let plan = PlanReport { queues, ..plan_report(&layout, None, &schema, 0) };
-    let to = name(&args.policy)?;
+    let to = name(binary)?;
     let would = Would {
         dry_run: true,
         would: "start",
@@ -80,34 +79,42 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     plan::refusal(&plan)
 }
 
-pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
-    change("swap in", pins, &args.policy, args.reattach.allow_reattach, out)
+pub fn swap(pins: &Pins, args: &SwapArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
+    let asks = Asks { no_carry: args.policy.no_carry, may_reattach: args.reattach.allow_reattach };
+    change("swap in", pins, binary, asks, out)
+}
+
+/// How a change is asked for.
+#[derive(Clone, Copy)]
+struct Asks {
+    no_carry: bool,
+    may_reattach: bool,
 }
 
 fn change(
     would: &'static str,
     pins: &Pins,
-    args: &PolicyArgs,
-    may_reattach: bool,
+    binary: &PolicyBinary,
+    asks: Asks,
     out: Output,
 ) -> Result<(), Failure> {
-    let policy = Policy::from_binary(&args.binary)?;
+    let policy = binary.policy()?;
     let schema = policy.schema()?;
-    let prospect = reattach::prospect(pins, &policy, !args.no_carry)?;
+    let prospect = reattach::prospect(pins, &policy, !asks.no_carry)?;
     let Prospect { layout, running, slot, queues, reattach, from, generation, evicts } = prospect;
     let attached = Host::running(pins).is_ok();
-    let to = name(args)?;
-    if let Some(why) = reattach.as_ref().filter(|_| attached && !may_reattach) {
+    let to = name(binary)?;
+    if let Some(why) = reattach.as_ref().filter(|_| attached && !asks.may_reattach) {
         return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());
     }
-    let plan_it = if args.no_carry { plan_report_anew } else { plan_report };
+    let plan_it = if asks.no_carry { plan_report_anew } else { plan_report };
     let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
     show(&Would { dry_run: true, would, from, to, generation, evicts, reattach, plan: &plan }, true, out);
     plan::refusal(&plan)
 }
 
-fn name(args: &PolicyArgs) -> Result<String, Failure> {
-    let info = Info::of(&args.binary)?;
+fn name(binary: &PolicyBinary) -> Result<String, Failure> {
+    let info = binary.info()?;
     Ok(format!("{} {}", info.name, info.version).trim_end().to_string())
 }
 

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::error::PRICE;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
@@ -14,6 +13,7 @@ use serde::Serialize;
 use state_migrate::PlanReport;
 use state_migrate::plan_report;
 
+use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::Output;
@@ -33,7 +33,7 @@ pub fn plan(pins: &Pins, binary: &Path, out: Output) -> Result<(), Failure> {
     if let Err(off @ (Error::Ejected { .. } | Error::Detached { .. })) = Host::running(pins) {
         return Err(off.into());
     }
-    let policy = Policy::from_binary(binary)?;
+    let policy = PolicyBinary::open(binary)?.policy()?;
     let schema = policy.schema()?;
     let Prospect { layout, running, slot, queues, reattach, .. } = reattach::prospect(pins, &policy, true)?;
     let report = PlanReport { queues, ..plan_report(&layout, Some(running.into()), &schema, slot.into()) };

@@ -8,6 +8,7 @@ use scx_upgrade_sdk::run::REPLACE;
 use scx_upgrade_sdk::run::RESTORE;
 
 use crate::args::RunArgs;
+use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
 use crate::launch::Purpose;
@@ -16,13 +17,14 @@ use crate::verbs::dry_run;
 use crate::verbs::swap;
 
 pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
+    let binary = PolicyBinary::open(&args.policy.binary)?;
     match Host::running(pins) {
         Err(Error::NothingRunning | Error::Ejected { .. } | Error::Detached { .. } | Error::HalfReplaced) => {
         }
         Ok(host) => {
             // With a snapshot more is wanted than that it runs, and that cannot be had.
             if args.restore.is_none() {
-                swap::refuse_the_same(&host, &args.policy)?;
+                swap::refuse_the_same(&host, &binary, &args.policy)?;
             }
             return Err(Error::Running.into());
         }
@@ -30,7 +32,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
         Err(other) => return Err(other.into()),
     }
     if args.change.dry_run {
-        return dry_run::run(pins, args, out);
+        return dry_run::run(pins, args, &binary, out);
     }
     // Where it is given from, not where the policy's process looks.
     let file = args.restore.as_ref().map(|file| std::path::absolute(file).unwrap_or(file.clone()));
@@ -39,6 +41,6 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     own.extend(args.replace.then_some(REPLACE));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose = Purpose { own: &own, only: "run", timeout: args.change.timeout };
-    out.report(&launch::launch(&args.policy, purpose)?);
+    out.report(&launch::launch(&binary, &args.policy.args, purpose)?);
     Ok(())
 }

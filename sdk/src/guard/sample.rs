@@ -69,6 +69,11 @@ impl Delays {
         Delays(self.0.iter().zip(&earlier.0).map(|(now, then)| now.saturating_sub(*then)).collect())
     }
 
+    /// These and others.
+    pub fn and(&self, others: &Delays) -> Delays {
+        Delays(self.0.iter().zip(&others.0).map(|(these, others)| these + others).collect())
+    }
+
     /// Add one, for who makes samples.
     pub fn add(&mut self, ns: u64) {
         self.0[Delays::class(ns).min(CLASSES - 1)] += 1;
@@ -131,5 +136,6 @@ mod tests {
         let before = delays.clone();
         delays.add(5);
         assert_eq!(delays.since(&before).count(), 1);
+        assert_eq!(delays.and(&before).count(), 2001);
     }
 }

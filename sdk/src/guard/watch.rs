@@ -98,8 +98,28 @@ impl Watch {
         })
     }
 
+    /// The wake-up delays since the last call, and the generation that is active: without the walk over all tasks that a
+    /// sample takes, so that it can be asked for often. What was counted under the generation before is among them.
+    pub fn delays(&mut self, host: &Host) -> Result<(u32, Delays)> {
+        let before = self.counted.clone();
+        let now = self.count(host)?;
+        let delays = if now.generation == before.generation {
+            now.delays.since(&before.delays)
+        } else {
+            // Its counters stand until the next generation but one.
+            let rest = self.count_of(before.generation)?.delays.since(&before.delays);
+            now.delays.and(&rest)
+        };
+        self.counted = now;
+        Ok((self.counted.generation, delays))
+    }
+
     fn count(&self, host: &Host) -> Result<Counted> {
-        let generation = host.data.active().generation;
+        self.count_of(host.data.active().generation)
+    }
+
+    /// What was counted under a generation, if that is the present one or the one before.
+    fn count_of(&self, generation: u32) -> Result<Counted> {
         let key = (generation & 1).to_ne_bytes();
         let maps: Vec<_> = self.object.maps().collect();
         let map = maps

@@ -79,8 +79,8 @@ fn no_error_is_explained_that_there_is_not() {
 /// What the command line says by itself, not through the SDK.
 #[test]
 fn what_the_command_line_says_is_said_there() {
-    let own =
-        ["launch", "verbs/doctor", "verbs/plan", "verbs/status"].map(|name| format!("cli/src/{name}.rs"));
+    let own = ["launch", "trust", "verbs/doctor", "verbs/plan", "verbs/status"]
+        .map(|name| format!("cli/src/{name}.rs"));
     let sources: String = own
         .iter()
         .map(String::as_str)

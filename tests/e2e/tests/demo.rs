@@ -11,9 +11,12 @@ use e2e::fresh;
 fn the_demo_holds_and_reports() {
     fresh();
     let report = "/tmp/demo-report.json";
-    let ran =
-        command(Command::new("/bin/demo").args(["--threads", "1000", "--window", "4", "--report", report]));
+    let picture = "/tmp/demo.svg";
+    let options = ["--threads", "1000", "--window", "4", "--report", report, "--picture", picture];
+    let ran = command(Command::new("/bin/demo").args(options));
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    let svg = std::fs::read_to_string(picture).unwrap();
+    assert!(svg.contains("sweep ") && svg.contains("scx_fair 2.0.0"), "{svg}");
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     let number = |key: &str| json[key].as_u64().unwrap_or_else(|| panic!("the report has no number {key}"));
     for key in [

@@ -12,6 +12,7 @@ pub mod report;
 pub mod stage;
 pub mod table;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -42,6 +43,8 @@ pub struct Options {
     pub threads: usize,
     /// Length of each window.
     pub window: Duration,
+    /// Where to draw the delays around one more swap, if anywhere.
+    pub picture: Option<PathBuf>,
 }
 
 /// Do all of it. What came out may be wrong: see [`judge::failures`], which fills [`Report::failures`].
@@ -64,12 +67,7 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-fn job(
-    options: &Options,
-    command: &Command,
-    binaries: &[std::path::PathBuf; 2],
-    load: &Load,
-) -> Result<Report> {
+fn job(options: &Options, command: &Command, binaries: &[PathBuf; 2], load: &Load) -> Result<Report> {
     let mut report = Report::of_this_machine(options)?;
 
     say(&format!("scx-upgrade run {}", POLICIES[0]));
@@ -119,6 +117,12 @@ fn job(
     report.enable_seq_after = sched_ext::enable_seq()?;
     report.state_after = sched_ext::state()?;
 
+    if let Some(file) = &options.picture {
+        // Once more, since what it counts would count in the swap that is measured.
+        say("scx-upgrade swap --picture");
+        command.draw(&binaries[1], file)?;
+    }
+
     say("scx-upgrade stop");
     report.stop_ns = command.stop()?.detach_ns;
     kernels_own_way(binaries, load, &mut stage, &mut report)?;
@@ -130,7 +134,7 @@ const BEFORE_RUN_NS: u64 = 10_000_000_000;
 
 /// Detach the first version and attach the second, both loaded and verified beforehand.
 fn kernels_own_way(
-    binaries: &[std::path::PathBuf; 2],
+    binaries: &[PathBuf; 2],
     load: &Load,
     stage: &mut Stage,
     report: &mut Report,

@@ -24,6 +24,9 @@ struct Args {
     /// Write the report (JSON) to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Draw the wake-up delays around a swap into this file (SVG)
+    #[arg(long, value_name = "FILE")]
+    picture: Option<PathBuf>,
     /// Print the report as JSON instead of the table
     #[arg(long)]
     json: bool,
@@ -44,7 +47,7 @@ fn main() -> ExitCode {
 /// Whether all was as it must be.
 fn run(args: &Args) -> Result<bool> {
     let window = Duration::try_from_secs_f64(args.window).context("--window")?;
-    let report = demo::run(&demo::Options { threads: args.threads, window })?;
+    let report = demo::run(&demo::Options { threads: args.threads, window, picture: args.picture.clone() })?;
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(file) = &args.report {
         std::fs::write(file, &json).with_context(|| format!("writing {}", file.display()))?;

@@ -1,5 +1,6 @@
 //! The real `scx-upgrade`, run as a person would, with `--json`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -28,7 +29,15 @@ impl Command {
     /// # Errors
     /// The command's own message.
     pub fn launch(&self, verb: &str, policy: &Path) -> Result<report::Report> {
-        self.call(verb, Some(policy))
+        self.call(verb, &[policy.as_os_str()])
+    }
+
+    /// `swap` with a picture of it.
+    ///
+    /// # Errors
+    /// The command's own message.
+    pub fn draw(&self, policy: &Path, picture: &Path) -> Result<report::Report> {
+        self.call("swap", &["--picture".as_ref(), picture.as_os_str(), policy.as_os_str()])
     }
 
     /// `rollback`.
@@ -36,7 +45,7 @@ impl Command {
     /// # Errors
     /// The command's own message.
     pub fn rollback(&self) -> Result<report::Report> {
-        self.call("rollback", None)
+        self.call("rollback", &[])
     }
 
     /// `stop`.
@@ -44,14 +53,14 @@ impl Command {
     /// # Errors
     /// The command's own message.
     pub fn stop(&self) -> Result<Stopped> {
-        self.call("stop", None)
+        self.call("stop", &[])
     }
 
-    fn call<T: DeserializeOwned>(&self, verb: &str, policy: Option<&Path>) -> Result<T> {
+    fn call<T: DeserializeOwned>(&self, verb: &str, args: &[&OsStr]) -> Result<T> {
         let mut command = process::Command::new(&self.binary);
         // A policy is measured in the place of itself as well.
         let again = (verb == "swap").then_some("--again");
-        command.arg(verb).args(again).args(policy).arg("--json");
+        command.arg(verb).args(again).args(args).arg("--json");
         let output = command.output().with_context(|| format!("starting {}", self.binary.display()))?;
         let said = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
