@@ -35,6 +35,9 @@ use crate::failure::Failure;
 
 /// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
 const LOGS: &str = "/run/scx-upgrade";
+/// A log is so long at most, bytes. One who prints for ever must not fill the memory: the kernel ends it, and its BPF half
+/// runs on.
+const LONGEST_LOG: u64 = 64 * 1024 * 1024;
 /// So much of its end is shown of what a policy printed, bytes.
 const SHOWN: u64 = 16 * 1024;
 
@@ -112,11 +115,13 @@ fn spawn(
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors);
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid and fcntl.
+    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, setrlimit and fcntl.
     unsafe {
         command.pre_exec(move || {
             // Of its own, so that it outlives this terminal.
             libc::setsid();
+            let longest = libc::rlimit { rlim_cur: LONGEST_LOG, rlim_max: LONGEST_LOG };
+            libc::setrlimit(libc::RLIMIT_FSIZE, &longest);
             inherit(fd)
         });
     }
