@@ -58,7 +58,7 @@ use crate::take_over::Wish;
 /// Swap `policy` in for the one that runs, or that ran when the kernel took the host off.
 ///
 /// # Errors
-/// As [`take_over`].
+/// As [`crate::take_over::take_over`].
 pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded, Report)> {
     let mut clock = Clock::start();
     let before = host.data.active();
