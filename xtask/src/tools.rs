@@ -27,7 +27,7 @@ pub fn cargo_deb() -> Result<PathBuf> {
         let to = root.to_str().context("the cache's path is not UTF-8")?;
         // For development: it packs few files, and optimising it would take longer than it ever saves.
         let own = ["install", "--locked", "--debug", "--root", to, "--version", version, name];
-        cargo::run(&[&own, FEATURES].concat(), &[])
+        cargo::run(&[&own, FEATURES].concat(), &[("CARGO_PROFILE_DEV_DEBUG", "0")])
             .with_context(|| format!("{name} {version} cannot be installed from crates.io"))
     })?;
     Ok(program)
