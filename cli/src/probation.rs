@@ -11,6 +11,8 @@ use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::swap::Aim;
 use scx_upgrade_sdk::take_over;
+use scx_upgrade_sdk::urgent::Children;
+use scx_upgrade_sdk::urgent::Urgent;
 
 use crate::failure::Failure;
 use crate::output;
@@ -60,6 +62,8 @@ impl ProbationArgs {
 pub struct Probation {
     guard: Guard,
     length: Duration,
+    /// The guard watches also where the new policy forgets it.
+    _urgent: Urgent,
     /// For as long as this lives the old policy's process stands by.
     _mark: Mark,
 }
@@ -73,6 +77,7 @@ impl Probation {
         Ok(Some(Probation {
             guard: Guard::with_baseline(&host, args.limits())?,
             length,
+            _urgent: Urgent::begin(Children::No),
             _mark: pins.begin_probation()?,
         }))
     }

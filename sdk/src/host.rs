@@ -126,17 +126,20 @@ impl Host {
         if !pins.map_path(REGISTRY_MAP).exists() {
             return Ok(Error::NothingRunning);
         }
-        let registry = match Host::pinned(pins) {
-            Ok(host) => host.registry,
+        let (registry, reason) = match Host::pinned(pins) {
+            Ok(host) => (host.registry, host.data.exit_reason()),
             // A start that was killed before its books were whole.
             Err(Error::Registry { .. } | Error::Bpf { .. }) => return Ok(Error::NothingRunning),
             Err(other) => return Err(other),
         };
         let why = match registry.pending {
-            Some(_) => "a reattach was cut off",
-            None => "and the last one was taken off by an error",
+            Some(_) => "a reattach was cut off".to_string(),
+            None => {
+                let reason = reason.unwrap_or_else(|| "it does not say why".to_string());
+                format!("and the last one was taken off by the kernel ({reason})")
+            }
         };
-        Ok(if registry.has_run() { Error::Detached { why: why.to_string() } } else { Error::NothingRunning })
+        Ok(if registry.has_run() { Error::Detached { why } } else { Error::NothingRunning })
     }
 
     /// What is pinned, as if the kernel did not run it.

@@ -76,6 +76,7 @@ pub mod swap;
 pub mod take_over;
 pub mod topology;
 pub mod typed;
+pub mod urgent;
 mod variables;
 
 pub use error::Error;

@@ -1,6 +1,9 @@
 //! Where the SDK's words go that are for a person: warnings, and what it does besides, on stderr. A policy's process has no
 //! other logger; one that has is left with it.
 
+use std::io;
+use std::io::Write;
+
 use log::Level;
 use log::LevelFilter;
 use log::Log;
@@ -28,7 +31,8 @@ impl Log for Stderr {
             Level::Warn => "warning: ",
             _ => "",
         };
-        eprintln!("{level}{}", record.args());
+        // In one piece, whoever else writes there. Nobody can be told if it fails.
+        let _ = io::stderr().write_all(format!("{level}{}\n", record.args()).as_bytes());
     }
 
     fn flush(&self) {}

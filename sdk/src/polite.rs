@@ -2,14 +2,16 @@
 //! first meanwhile.
 
 use crate::error::Result;
+use crate::urgent;
 
 const NICEST: i32 = 19;
 
-/// Run `f` with this thread at the lowest priority of the normal class.
+/// Run `f` with this thread at the lowest priority of the normal class, however urgent it is otherwise.
 ///
 /// # Errors
 /// Those of `f`. A priority that cannot be changed is no error: it only takes longer for others.
 pub(crate) fn politely<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _class = urgent::normal();
     // SAFETY: 0 names the calling thread; no memory is involved.
     let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     // SAFETY: as above.

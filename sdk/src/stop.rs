@@ -12,6 +12,8 @@ use crate::host;
 use crate::host::Host;
 use crate::kernel;
 use crate::pins::Pins;
+use crate::urgent::Children;
+use crate::urgent::Urgent;
 
 /// The kernel walks every task twice; busy ones by the ten thousand take it seconds.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -50,6 +52,8 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
 
 fn locked_stop(pins: &Pins) -> Result<Stopped> {
     let _lock = pins.lock()?;
+    // What runs may be what forgets this one.
+    let _urgent = Urgent::begin(Children::No);
     if pins.is_empty() {
         return Err(Error::NothingRunning);
     }

@@ -54,6 +54,8 @@ use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
 use crate::take_over::Wish;
+use crate::urgent::Children;
+use crate::urgent::Urgent;
 
 /// Swap `policy` in for the one that runs, or that ran when the kernel took the host off.
 ///
@@ -111,6 +113,8 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     report.timings.prepare_ns = clock.lap();
 
     begin("commit");
+    // From here on the new policy decides when this thread runs, if it is a task like any.
+    let _urgent = Urgent::begin(Children::Too);
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 

@@ -21,6 +21,8 @@ use crate::start;
 use crate::swap;
 use crate::swap::Aim;
 use crate::swap::Ready;
+use crate::urgent::Children;
+use crate::urgent::Urgent;
 
 /// How a policy is to be put in charge.
 #[derive(Debug, Clone, Copy, Default)]
@@ -144,6 +146,8 @@ pub fn rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<Report> {
 }
 
 fn locked_rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<(Host, Report)> {
+    // The policy that is to go may be one that forgets tasks, this one too.
+    let _urgent = Urgent::begin(Children::Too);
     let _lock = pins.lock()?;
     let mut host = find(pins)?;
     let report = swap::rollback(&mut host, aim, may_reattach)?;
@@ -170,6 +174,7 @@ pub fn recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<Option<Rep
 }
 
 fn locked_recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
+    let _urgent = Urgent::begin(Children::Too);
     let _lock = pins.lock()?;
     let mut host = find(pins)?;
     if host.attached {

@@ -11,8 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
+use std::time::Duration;
 
+use e2e::Busy;
+use e2e::Cgroup;
 use e2e::fresh;
+use e2e::load;
 
 /// Set: what the commands print is left here, in a file of the same name, and not compared.
 const WRITE: &str = "SCX_UPGRADE_TRANSCRIPTS";
@@ -34,9 +38,12 @@ macro_rules! transcripts {
 transcripts! {
     transcripts_of_a_life: ["life"],
     transcripts_of_operating: ["operate"],
+    transcripts_of_a_gallery: ["gallery"],
     transcripts_of_one_host: ["rules", "refusals", "own", "porting", "snapshot", "reattach"],
 }
 
+/// What is bad about a policy shows only where there is something to do.
+const UNDER_LOAD: &str = "gallery";
 /// How many of a test's transcripts are replayed where the environment asks for a quarter of all rounds, as it does on
 /// older kernels: there the verifier takes ten times as long for each policy, emulated.
 const FEW: usize = 2;
@@ -50,8 +57,15 @@ fn check(transcripts: &[(&str, &str)]) {
     let few = if quarter { FEW } else { transcripts.len() };
     let mut wrong = Vec::new();
     for (name, committed) in transcripts.iter().take(few) {
+        let load = (*name == UNDER_LOAD).then(|| {
+            let root = Cgroup::root();
+            (load(50), [Busy::start(&root), Busy::start(&root)])
+        });
         let now = replay(committed);
         assert!(!now.is_empty(), "the transcript {name} has no commands");
+        if let Some((load, _)) = load {
+            load.stop().unwrap();
+        }
         match std::env::var_os(WRITE) {
             Some(folder) => std::fs::write(Path::new(&folder).join(format!("{name}.txt")), now).unwrap(),
             None => wrong.extend(difference(name, committed, &now)),
@@ -90,6 +104,7 @@ fn replay(committed: &str) -> String {
         out += &format!("{line}\n");
         match command.split_whitespace().collect::<Vec<_>>()[..] {
             ["echo", "$?"] => out += &format!("{code}\n"),
+            ["sleep", seconds] => std::thread::sleep(Duration::from_secs(seconds.parse().unwrap())),
             ["cat", file] => out += &std::fs::read_to_string(file).unwrap(),
             [program, ref args @ ..] => {
                 let (printed, status) = run(program, args, prompt == NOBODY);

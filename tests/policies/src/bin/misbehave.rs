@@ -16,7 +16,6 @@ enum How {
     Drop,
     Forget,
     Starve,
-    Slow,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -43,7 +43,6 @@ enum how {
 	HOW_DROP,	/* keeps some tasks from every queue */
 	HOW_FORGET,	/* puts some tasks on a queue that it never serves */
 	HOW_STARVE,	/* serves one cgroup's tasks only when there is nothing else to do */
-	HOW_SLOW,	/* lets everybody run for far too long */
 };
 
 const volatile u32 how;
@@ -73,7 +72,7 @@ static bool is_picked(struct task_struct *p)
 
 void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	u64 queue = ledger_queue, slice = SCX_SLICE_DFL;
+	u64 queue = ledger_queue;
 
 	if (it_is_time()) {
 		switch (how) {
@@ -86,7 +85,7 @@ void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
 		case HOW_WRONG_KIND:
 			/* The kernel finds the two orders mixed only where some are on the queue. */
 			if (scx_bpf_dsq_nr_queued(queue) > 0) {
-				scx_bpf_dsq_insert_vtime(p, queue, slice, 0, enq_flags);
+				scx_bpf_dsq_insert_vtime(p, queue, SCX_SLICE_DFL, 0, enq_flags);
 				return;
 			}
 			break;
@@ -102,12 +101,9 @@ void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
 			if (p->cgroups->dfl_cgrp->kn->id == cgroup_id)
 				queue = never_served;
 			break;
-		case HOW_SLOW:
-			slice = 100 * 1000 * 1000;
-			break;
 		}
 	}
-	scx_bpf_dsq_insert(p, queue, slice, enq_flags);
+	scx_bpf_dsq_insert(p, queue, SCX_SLICE_DFL, enq_flags);
 }
 
 void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)

@@ -1,0 +1,92 @@
+//! What must be finished whatever policy runs: a command that is scheduled by the policy that it is about to take back may
+//! itself be one of those whom that forgets. The real-time classes stand above sched_ext, so for as long as it is urgent this
+//! thread is in one of them, at the lowest priority.
+
+use log::debug;
+
+/// The lowest of the real-time class.
+const LOWEST: libc::c_int = 1;
+
+/// Whether threads and processes that are started meanwhile are as urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Children {
+    /// They are: they are part of the work.
+    Too,
+    /// They are not.
+    No,
+}
+
+/// This thread is urgent for as long as this lives. Where it may not be, in a cgroup without real-time for example, it goes
+/// on as it is.
+#[derive(Debug)]
+pub struct Urgent {
+    before: Option<(libc::c_int, libc::sched_param)>,
+}
+
+impl Urgent {
+    /// From now on.
+    pub fn begin(children: Children) -> Urgent {
+        let flag = if children == Children::No { libc::SCHED_RESET_ON_FORK } else { 0 };
+        // One that is in such a class already stays there.
+        Urgent { before: change(|priority| (priority == 0).then_some((libc::SCHED_FIFO | flag, LOWEST))) }
+    }
+}
+
+/// Not urgent for as long as what this gives lives, if it is.
+pub(crate) fn normal() -> Urgent {
+    Urgent { before: change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0))) }
+}
+
+/// Put this thread into the class and at the priority that `to` gives for its present priority, if it gives one; what it was
+/// before, if it was changed.
+fn change(
+    to: impl FnOnce(libc::c_int) -> Option<(libc::c_int, libc::c_int)>,
+) -> Option<(libc::c_int, libc::sched_param)> {
+    // SAFETY: 0 names the calling thread; no memory is involved.
+    let class = unsafe { libc::sched_getscheduler(0) };
+    let mut before = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `before` is ours.
+    let known = class >= 0 && unsafe { libc::sched_getparam(0, &mut before) } == 0;
+    let (class_to, priority) = known.then(|| to(before.sched_priority)).flatten()?;
+    if set(class_to, &libc::sched_param { sched_priority: priority }) {
+        return Some((class, before));
+    }
+    debug!("this goes on in the class that it is in: {}", std::io::Error::last_os_error());
+    None
+}
+
+impl Drop for Urgent {
+    fn drop(&mut self) {
+        if let Some((class, param)) = &self.before {
+            set(*class, param);
+        }
+    }
+}
+
+fn set(class: libc::c_int, param: &libc::sched_param) -> bool {
+    // SAFETY: 0 names the calling thread, and `param` is readable.
+    unsafe { libc::sched_setscheduler(0, class, param) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class() -> libc::c_int {
+        // SAFETY: 0 names the calling thread; no memory is involved.
+        unsafe { libc::sched_getscheduler(0) & !libc::SCHED_RESET_ON_FORK }
+    }
+
+    #[test]
+    fn it_ends_as_it_began() {
+        let before = class();
+        let urgent = Urgent::begin(Children::No);
+        // Who may not runs on as before; both are right.
+        assert!([before, libc::SCHED_FIFO].contains(&class()));
+        let begun = class();
+        drop(normal());
+        assert_eq!(class(), begun);
+        drop(urgent);
+        assert_eq!(class(), before);
+    }
+}
