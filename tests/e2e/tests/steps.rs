@@ -23,8 +23,9 @@ use e2e::trace::Traced;
 use e2e::wait_until;
 use guest::load::Load;
 
-/// Each has columns that the other lacks, so there is something to sweep.
-const POLICIES: [&str; 2] = ["/bin/ledger_a", "/bin/ledger_b"];
+/// The second makes other columns of the first's, and the way back makes those again: there is something to sweep.
+const FIRST: &str = "/bin/sweep_1";
+const SECOND: &str = "/bin/sweep_2";
 /// In the order in which they come, as the program calls them.
 const SWAP: [&str; 9] =
     ["open", "plan", "load", "prepare", "commit", "settle", "sweep", "hand over", "close"];
@@ -38,8 +39,8 @@ fn kills() -> usize {
 }
 
 /// Swap by the policy's own process: the command would only see it die.
-fn swap(to: &str, place: Option<Place<'_>>) -> Traced {
-    run(Command::new(to), place)
+fn swap(place: Option<Place<'_>>) -> Traced {
+    run(Command::new(SECOND), place)
 }
 
 fn roll_back(place: Option<Place<'_>>) -> Traced {
@@ -69,7 +70,7 @@ fn check(load: &Load, before: u32, what: &str, n: usize) -> bool {
     let next = match n % 3 {
         0 => cli(&["rollback"]),
         1 => cli(&["recover"]),
-        _ => cli(&["swap", POLICIES[n % 2]]),
+        _ => cli(&["swap", SECOND]),
     };
     assert_eq!(next.code, 0, "{what}: {}{}", next.out, next.err);
     assert_eq!(status().pending, None, "{what}");
@@ -77,9 +78,10 @@ fn check(load: &Load, before: u32, what: &str, n: usize) -> bool {
     committed == 1
 }
 
-/// Kill in each step, and say what was found.
+/// Kill in each step, each time while `from` runs, and say what was found.
 fn kill_in_each(
     load: &Load,
+    from: &str,
     steps: &[&str],
     calls: &BTreeMap<String, usize>,
     mut start: impl FnMut(Option<Place<'_>>) -> Traced,
@@ -88,6 +90,7 @@ fn kill_in_each(
     for step in steps {
         let (mut killed, mut committed) = (0, 0);
         for call in spread(calls[*step], kills()) {
+            bring(from);
             let before = status().generation;
             // The last calls of a step are not always made: some wait for something.
             killed += usize::from(start(Some(Place { step, call })).killed);
@@ -112,12 +115,35 @@ fn kill_in_each(
     }
 }
 
-/// Bring every slot to what it holds when the two are swapped to and fro, the last one the second; what the kernel holds then.
-fn fill_slots() -> Objects {
-    for n in 0..6 {
-        report(&["swap", POLICIES[n % 2]]);
+fn runs() -> String {
+    let status = status();
+    let running = status.slots.iter().find(|slot| slot.active).unwrap();
+    format!("/bin/{}", running.policy)
+}
+
+/// Make one of the two run again, by going back to it: there is no other way from the second to the first.
+fn bring(policy: &str) {
+    if runs() != policy {
+        report(&["rollback"]);
     }
-    wait_until("superseded processes end", || pids("ledger_a").len() + pids("ledger_b").len() <= 1);
+    if runs() != policy {
+        // Back was to another load of the second.
+        assert_eq!(policy, FIRST);
+        let status = status();
+        let first = status.generations.iter().rfind(|g| FIRST.ends_with(&g.policy)).unwrap();
+        report(&["rollback", "--to", &first.number.to_string()]);
+    }
+    assert_eq!(runs(), policy);
+}
+
+/// Bring every slot to what it holds when the second was swapped in often, and let the first run; what the kernel holds then.
+fn fill_slots() -> Objects {
+    bring(FIRST);
+    for _ in 0..3 {
+        report(&["swap", SECOND]);
+    }
+    bring(FIRST);
+    wait_until("superseded processes end", || pids("sweep_2").is_empty());
     let mut held = objects();
     wait_until("the kernel has freed what it can", || {
         let before = std::mem::replace(&mut held, objects());
@@ -126,26 +152,19 @@ fn fill_slots() -> Objects {
     held
 }
 
-/// The one of the two that does not run.
-fn other() -> &'static str {
-    let status = status();
-    let running = status.slots.iter().find(|slot| slot.active).unwrap();
-    POLICIES[usize::from(running.policy == "ledger_a")]
-}
-
 #[test]
 fn a_swap_can_be_killed_at_each_step() {
     fresh();
     let load = load(100);
-    report(&["run", POLICIES[0]]);
+    report(&["run", FIRST]);
     let held = fill_slots();
     let watch = EnabledWatch::start();
     // How many calls each step has. The process goes on until another takes over.
     let dry = std::thread::scope(|scope| {
         let generation = status().generation;
-        let dry = scope.spawn(|| swap(POLICIES[0], None));
+        let dry = scope.spawn(|| swap(None));
         wait_until("it takes over", || status().generation > generation && status().pending.is_none());
-        report(&["swap", POLICIES[1]]);
+        report(&["rollback"]);
         dry.join().unwrap()
     });
     assert_eq!(dry.code, Some(0), "{dry:?}");
@@ -153,7 +172,7 @@ fn a_swap_can_be_killed_at_each_step() {
     let mut calls = dry.calls;
     // Behind the books it stands by.
     calls.insert("close".to_owned(), 2);
-    kill_in_each(&load, &SWAP, &calls, |place| swap(other(), place));
+    kill_in_each(&load, FIRST, &SWAP, &calls, swap);
     watch.finish();
     let left = fill_slots();
     assert!(left <= held && left.pins == held.pins, "{left:?}, before {held:?}");
@@ -165,13 +184,14 @@ fn a_swap_can_be_killed_at_each_step() {
 fn a_rollback_can_be_killed_at_each_step() {
     fresh();
     let load = load(100);
-    report(&["run", POLICIES[0]]);
+    report(&["run", FIRST]);
     let held = fill_slots();
+    bring(SECOND);
     let watch = EnabledWatch::start();
     let dry = roll_back(None);
     assert_eq!(dry.code, Some(0), "{dry:?}");
     assert!(ROLLBACK.iter().all(|step| dry.calls.contains_key(*step)), "{:?}", dry.calls);
-    kill_in_each(&load, &ROLLBACK, &dry.calls, roll_back);
+    kill_in_each(&load, SECOND, &ROLLBACK, &dry.calls, roll_back);
     watch.finish();
     let left = fill_slots();
     assert!(left <= held && left.pins == held.pins, "{left:?}, before {held:?}");
