@@ -247,7 +247,6 @@ fn arm(host: &Host, active: Active) {
     host.wait_for_families();
     // The kernel destroyed all queues, and ejects a scheduler that asks for one that is not there.
     host.data.set_orphans(&[]);
-    host.data.clear_exit();
     host.data.restore_vtime(true);
     host.data.commit(active);
 }
@@ -258,6 +257,8 @@ pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
         .maps_mut()
         .find(|m| m.map_type() == MapType::StructOps)
         .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string()))?;
+    // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
+    host.data.clear_exit();
     let mut link = ops.attach_struct_ops().trying("cannot attach the host")?;
     // At once, so that the scheduler outlives this process from here on.
     link.pin(host.pins.link()).trying("cannot pin the host's link")?;
@@ -287,7 +288,7 @@ fn not_enabled(reason: String) -> Error {
 fn put_back(host: &mut Host, old: Option<Attached>, before: Active, error: Error) -> Error {
     arm(host, before);
     let again = match &old {
-        Some(old) => wait_until_off().and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host)),
+        Some(old) => wait_until_off().and_then(|()| old.attach(host)).and_then(|()| enabled(host)),
         None => Ok(()),
     };
     // The books first: whatever comes of it, the next command is to find no half of a reattach.
@@ -328,8 +329,9 @@ impl Attached {
     }
 
     /// Attach it again.
-    fn attach(&self, pins: &Pins) -> Result<()> {
-        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &pins.link())
+    fn attach(&self, host: &Host) -> Result<()> {
+        host.data.clear_exit();
+        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &host.pins.link())
     }
 }
 
