@@ -288,7 +288,11 @@ fn not_enabled(reason: String) -> Error {
 fn put_back(host: &mut Host, old: Option<Attached>, before: Active, error: Error) -> Error {
     arm(host, before);
     let again = match &old {
-        Some(old) => wait_until_off().and_then(|()| old.attach(host)).and_then(|()| enabled(host)),
+        Some(old) => {
+            let off = wait_until_off();
+            host.data.clear_exit();
+            off.and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host))
+        }
         None => Ok(()),
     };
     // The books first: whatever comes of it, the next command is to find no half of a reattach.
@@ -329,9 +333,8 @@ impl Attached {
     }
 
     /// Attach it again.
-    fn attach(&self, host: &Host) -> Result<()> {
-        host.data.clear_exit();
-        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &host.pins.link())
+    fn attach(&self, pins: &Pins) -> Result<()> {
+        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &pins.link())
     }
 }
 
