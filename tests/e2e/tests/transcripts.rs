@@ -63,7 +63,9 @@ fn check(transcripts: &[(&str, &str)]) {
         });
         let now = replay(committed);
         assert!(!now.is_empty(), "the transcript {name} has no commands");
-        if let Some((load, _)) = load {
+        if let Some((load, hogs)) = load {
+            // First: they have the load's pipes open, too.
+            drop(hogs);
             load.stop().unwrap();
         }
         match std::env::var_os(WRITE) {
