@@ -13,8 +13,6 @@ use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 
-use e2e::Busy;
-use e2e::Cgroup;
 use e2e::fresh;
 use e2e::load;
 
@@ -57,15 +55,10 @@ fn check(transcripts: &[(&str, &str)]) {
     let few = if quarter { FEW } else { transcripts.len() };
     let mut wrong = Vec::new();
     for (name, committed) in transcripts.iter().take(few) {
-        let load = (*name == UNDER_LOAD).then(|| {
-            let root = Cgroup::root();
-            (load(50), [Busy::start(&root), Busy::start(&root)])
-        });
+        let load = (*name == UNDER_LOAD).then(|| load(24));
         let now = replay(committed);
         assert!(!now.is_empty(), "the transcript {name} has no commands");
-        if let Some((load, hogs)) = load {
-            // First: they have the load's pipes open, too.
-            drop(hogs);
+        if let Some(load) = load {
             load.stop().unwrap();
         }
         match std::env::var_os(WRITE) {
