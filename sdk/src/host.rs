@@ -68,7 +68,7 @@ pub(crate) const MANY: u64 = 4_000;
 /// The most CPUs that share a sweep: each walks the whole list, so more gain little.
 const MAX_SHARES: u32 = 8;
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
-const SLOW: u64 = 500_000;
+pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Is there a host's state, attached or not?

@@ -54,6 +54,7 @@ use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
 use crate::take_over::Wish;
+use crate::urgent;
 use crate::urgent::Children;
 use crate::urgent::Urgent;
 
@@ -496,6 +497,8 @@ pub(crate) fn finish(
     report.timings.settle_ns += clock.lap();
     begin("sweep");
     if !scopes.is_empty() {
+        // Some milliseconds may be urgent; so many that a person could watch them pass may not.
+        let _class = (kernel::tasks() >= host::SLOW).then(urgent::normal);
         report.swept = scopes.iter().map(|s| host.sweep(s, sweeper)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
