@@ -132,7 +132,11 @@ impl Watch<'_> {
             Err(Error::Detached { .. } | Error::HalfReplaced) => self.recover(Aim::Same, None)?,
             Err(Error::Ejected { .. }) if self.left_alone == Some(kernel::enable_seq()) => {}
             Err(Error::Ejected { .. }) => self.ejected()?,
-            Err(Error::NothingRunning) => self.running = None,
+            Err(Error::NothingRunning) => {
+                // Both hold what was stopped in memory.
+                self.running = None;
+                self.ready = None;
+            }
             // It is being attached, and has no pin yet.
             Err(Error::OtherScheduler { ops, .. }) if ops.starts_with(host::NAME) => {}
             Err(other) => {
