@@ -78,7 +78,7 @@ fn guard_lets_a_swap_be_that_changes_nothing() {
     report(&["run", POLICY]);
     let noise = Noise::start();
     let watch = EnabledWatch::start();
-    for swap in 0..swaps(8) {
+    for swap in 0..swaps(4) {
         assert_eq!(on_probation("4s", &[POLICY]), (0, Verdict::Good), "swap {swap}");
     }
     watch.finish();
@@ -95,7 +95,7 @@ fn guard_finds_one_that_makes_tasks_wait() {
     let hogs: Vec<_> = (0..4).map(|_| Busy::start(&group)).collect();
     report(&["run", POLICY, "--", "--slice-us", "2000"]);
     let watch = EnabledWatch::start();
-    for swap in 0..swaps(4) {
+    for swap in 0..swaps(2) {
         // With slices of 100 ms each task waits for as long behind whoever computes.
         let generation = status().generation;
         match on_probation("20s", &[POLICY, "--", "--slice-us", "100000"]) {
