@@ -90,14 +90,15 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
     fresh();
     let load = load(100);
     let started = report(&["run", GOOD]);
-    // What ran for long would be brought back itself.
-    let supervisor = Supervisor::start(&["--good-after", "1h", "--at-most", "100"]);
-    supervisor.next("watching");
     for (how, kind, says) in [
         ("error", "own_error", "misbehave has had enough"),
         ("no-cpu", "error", "4095"),
         ("wrong-kind", "error", "FIFO"),
     ] {
+        // A new one each time: it waits longer after each ejection that it remembers. What ran for long would be brought back
+        // itself.
+        let supervisor = Supervisor::start(&["--good-after", "1h"]);
+        supervisor.next("watching");
         let generation = report(&["swap", BAD, "--", "--how", how, "--after-ms", "300"]).generation;
         let ejected = supervisor.next("ejected")["ejection"].clone();
         assert_eq!(
@@ -120,13 +121,13 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
         assert!(u128::from(after_ms) * 1_000_000 < u128::from(started.timings.total_ns), "{after_ms} ms");
         let before = load.progress();
         wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+        assert_eq!(supervisor.stop(), 0);
+        assert_eq!(kernel::state(), "enabled", "the scheduler does not depend on who watches it");
     }
     let dump = Folder::of_this_machine().read(c"ejection.dump", 1 << 20).unwrap().unwrap();
     assert!(String::from_utf8_lossy(&dump).contains("CPU states"), "{}", String::from_utf8_lossy(&dump));
     let history = cli(&["history"]).out;
     assert!(history.contains("eject") && history.contains("recover"), "{history}");
-    assert_eq!(supervisor.stop(), 0);
-    assert_eq!(kernel::state(), "enabled", "the scheduler does not depend on who watches it");
     load.stop().unwrap();
     fresh();
 }
