@@ -33,6 +33,7 @@ use crate::rescue;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::topology::Topology;
+use crate::urgent::Urgent;
 
 /// Name that the kernel knows the host by.
 pub const NAME: &str = "scx_upgrade";
@@ -87,6 +88,8 @@ pub struct Host {
     pub registry: Registry,
     /// What an earlier command left and this process finished or undid, in words.
     pub(crate) found: Option<String>,
+    /// Set from a swap's commit on, until the swap has been reported.
+    pub(crate) urgent: Option<Urgent>,
     /// Does the kernel run it? If not, what is pinned is all there is of it, and there are no queues.
     pub(crate) attached: bool,
     registry_map: MapHandle,
@@ -166,6 +169,7 @@ impl Host {
             arrays: arrays(pins)?,
             attached: false,
             found: None,
+            urgent: None,
             pins: pins.clone(),
         })
     }

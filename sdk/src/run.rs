@@ -240,11 +240,14 @@ impl Policy {
             no_carry: args.no_carry,
             only: args.only,
         };
-        let taken = kernel::check()
+        let mut taken = kernel::check()
             .and_then(|()| Pins::open())
             .map(|pins| pins.patient(Duration::from_secs(args.lock_timeout)))
             .and_then(|pins| take_over::take_over(&pins, &policy, wish));
         tell_parent(taken.as_ref().map(|(_, _, report)| report));
+        if let Ok((host, ..)) = &mut taken {
+            host.urgent = None;
+        }
         let (host, loaded, report) = taken?;
         println!("{}: generation {} is running", report.to, report.generation);
         report.warnings.iter().for_each(|warning| println!("warning: {warning}"));

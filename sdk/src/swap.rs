@@ -115,7 +115,8 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
 
     begin("commit");
     // From here on the new policy decides when this thread runs, if it is a task like any.
-    let _urgent = Urgent::begin(Children::Too);
+    // It stays so until whoever waits for this process has its report.
+    host.urgent = Some(Urgent::begin(Children::Too));
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
