@@ -262,6 +262,7 @@ const OLDER: &[&str] = &[
     "an_ejected_policy_makes_way_for_the_good_one_with_its_state",
     "guard_finds_one_that_makes_tasks_wait",
     "records_are_converted_and_brought_back_as_the_oracle_says",
+    "schedulers_from_the_template_run_and_swap",
     "scx_quota_gives_what_cpu_max_says",
 ];
 
@@ -275,7 +276,6 @@ const OLDEST: &[&str] = &[
     "no_write_of_any_task_is_lost_or_repeated_over_many_swaps",
     "queues_of_a_policy_attached_directly",
     "schedulers_attach_directly",
-    "schedulers_from_the_template_run_and_swap",
     "tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over",
 ];
 
