@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The sweep with a plan in instructions: sdk/src/compiled.rs writes what state-migrate/src/compile.rs made of the plan
- * over the body of scx_plan_task() and scx_plan_cgroup(), and loads this for one sweep. The interpreter stays for
- * whatever is not exactly one plan behind, and for all first touches.
+ * over the body of scx_plan_task() and scx_plan_cgroup(), and loads this for one sweep. What is not exactly one plan behind
+ * it leaves, and says how many there were. First touches are the interpreter's, which is not in here: to verify it takes
+ * longer than all the rest.
  */
 #include <scx_upgrade/records.bpf.h>
 
@@ -26,7 +27,7 @@ static __noinline int scx_plan_##scope(struct scx_##scope##_record *rec)		\
 	return 0;									\
 }											\
 											\
-static __always_inline void scx_bring_up_by_plan_##scope(struct scx_##scope##_record *rec) \
+static __always_inline bool scx_bring_up_by_plan_##scope(struct scx_##scope##_record *rec) \
 {											\
 	bool done = false;								\
 	u32 epoch;									\
@@ -39,16 +40,15 @@ static __always_inline void scx_bring_up_by_plan_##scope(struct scx_##scope##_re
 		done = true;								\
 	}										\
 	bpf_spin_unlock(&rec->lock);							\
-	if (!done)									\
-		scx_bring_up_##scope(rec);						\
+	return done || !scx_is_stale(rec);						\
 }
 
 SCX_DEFINE_BY_PLAN(task)
 SCX_DEFINE_BY_PLAN(cgroup)
 
 /* Too few to be worth it; their programs are left out here. */
-#define scx_bring_up_by_plan_cpu	scx_bring_up_cpu
-#define scx_bring_up_by_plan_global	scx_bring_up_global
+#define scx_bring_up_by_plan_cpu(rec)		false
+#define scx_bring_up_by_plan_global(rec)	false
 
 #include <scx_upgrade/sweep.bpf.h>
 

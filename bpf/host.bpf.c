@@ -197,7 +197,11 @@ HOST_OP_VOID(update_idle)
 
 /* Without these two the kernel would take the scheduler off at every hotplug: handle_hotplug(). */
 HOST_OP_VOID(cpu_online)
-HOST_OP_VOID(cpu_offline)
+HOST_OP(void, cpu_offline)
+{
+	give_back_queues(ctx[0]);
+	CALL_POLICY(cpu_offline);
+}
 
 /*
  * Every task has its record before the policy hears of it. Failing here fails the fork or the attach. Current is the

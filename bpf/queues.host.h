@@ -112,6 +112,45 @@ static __noinline u64 hand_over_queue(u64 id)
 	return queued;
 }
 
+/* Put the tasks of @cpu's run queue that wait on a DSQ on its local one. */
+static __noinline int give_back_queue(u64 id, s32 cpu)
+{
+	struct task_struct *p;
+
+	if (scx_bpf_dsq_nr_queued(id) <= 0)
+		return 0;
+	bpf_rcu_read_lock();
+	bpf_for_each(scx_dsq, p, id, 0) {
+		if (scx_bpf_task_cpu(p) == cpu)
+			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL_ON | cpu, 0);
+	}
+	bpf_rcu_read_unlock();
+	return 0;
+}
+
+/*
+ * A CPU goes, and it has been inactive for a grace period. Its run queue has to become empty first, but the kernel does not
+ * ask an inactive CPU's ops.dispatch any more (balance_one(), Linux v7.3 kernel/sched/ext/ext.c): what waits on a DSQ and may
+ * run nowhere else, such as its own kernel threads, would wait for ever, and so would who takes the CPU away. What is enqueued
+ * from now on goes to its local DSQ by itself. A scheduler without this op the kernel would take off instead.
+ */
+static __noinline int give_back_queues(s32 cpu)
+{
+	u32 i, k;
+
+	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
+		volatile struct scx_family *family = &scx_host.queues[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u32 members = family->per_cgroup ? scx_host.cgroup_members : family->members;
+		u64 base = family->base;
+
+		if (!base)
+			continue;
+		bpf_for(k, 0, members)
+			give_back_queue(base | k, cpu);
+	}
+	return 0;
+}
+
 /* Hand over the tasks on a number's member of every family; were there any? */
 static __noinline bool hand_over_number(u32 number)
 {

@@ -60,7 +60,7 @@ do {											\
 	stores = bpf_map_lookup_elem(&snapshot_stores, &zero);				\
 	if (stores) {									\
 		bpf_spin_lock(&(rec)->lock);						\
-		scx_apply_plan((u8 *)(rec)->data, bytes, stores, scx_host.zero);			\
+		scx_apply_plan((u8 *)(rec)->data, bytes, stores, &scx_host.zero);			\
 		bpf_spin_unlock(&(rec)->lock);						\
 	}										\
 } while (0)

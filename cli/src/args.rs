@@ -196,6 +196,10 @@ pub struct RecoverArgs {
     #[arg(long, value_name = "N", default_value_t = Limits::default().at_most, requires = "watch")]
     pub at_most: usize,
 
+    /// Start the policy's own process again where it ends; the policy runs on without it meanwhile
+    #[arg(long, requires = "watch")]
+    pub attend: bool,
+
     /// How often to save what the policy knows, for after a boot; 0s: never
     #[arg(long, value_name = "TIME", default_value = "10m", requires = "watch", value_parser = humantime::parse_duration)]
     pub save_every: Duration,
@@ -276,6 +280,10 @@ pub struct PolicyArgs {
     /// Carry nothing over from what runs or ran: the policy's state starts anew
     #[arg(long)]
     pub no_carry: bool,
+
+    /// Where systemd runs, start the policy's process by itself all the same, and not as a unit
+    #[arg(long)]
+    pub no_unit: bool,
 
     /// The policy's binary
     pub binary: PathBuf,

@@ -21,6 +21,7 @@ use std::process::Stdio;
 
 use anyhow::Context;
 use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::clock::monotonic_ns;
 use scx_upgrade_sdk::folder::Folder;
 use scx_upgrade_sdk::logger;
 use scx_upgrade_sdk::report::Report;
@@ -32,6 +33,7 @@ use scx_upgrade_sdk::run::REPORT_FD;
 
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
+use crate::unit;
 
 /// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
 const LOGS: &str = "/run/scx-upgrade";
@@ -46,14 +48,36 @@ const SHOWN: u64 = 16 * 1024;
 pub struct Purpose<'a> {
     /// Options of the SDK that go before the policy's.
     pub own: &'a [&'a str],
-    /// `run` or `swap`: it is not to come to the other.
+    /// `run` or `swap`: it is not to come to the other. Or `attend`.
     pub only: &'a str,
     /// How long to wait for another command, seconds.
     pub timeout: u64,
+    /// As a unit of its own, where systemd runs: see [`crate::unit`].
+    pub unit: bool,
 }
 
 /// Start it; its report when it took over. It goes on in the background.
 pub fn launch(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> Result<Report, Failure> {
+    match start(binary, args, purpose)? {
+        Outcome::Done(report) => Ok(*report),
+        other => Err(senseless(&other)),
+    }
+}
+
+/// Start it to be the process of the policy that runs; its id.
+pub fn attend(binary: &PolicyBinary, args: &[String], timeout: u64) -> Result<u32, Failure> {
+    match start(binary, args, Purpose { own: &[], only: "attend", timeout, unit: true })? {
+        Outcome::Attending { pid } => Ok(pid),
+        other => Err(senseless(&other)),
+    }
+}
+
+fn senseless(outcome: &Outcome) -> Failure {
+    Failure::new(1, format!("the policy's process did what it was not asked for: {outcome:?}"))
+}
+
+/// Its word, if that is not that it failed.
+fn start(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> Result<Outcome, Failure> {
     // Before anything is started: is this a policy, and one for this host?
     binary.policy()?.schema()?;
 
@@ -69,11 +93,15 @@ pub fn launch(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> R
         return Err(died(&mut child, path, &mut log));
     }
     match serde_json::from_str(&line).context("the policy's report makes no sense")? {
-        Outcome::Done(report) => Ok(*report),
         Outcome::Failed { exit_code, message } => {
             // It is on its way out; do not leave a zombie to a caller that lives on.
             let _ = child.wait();
             Err(Failure { exit_code, message })
+        }
+        outcome => {
+            // Nor when it ends later.
+            std::thread::spawn(move || child.wait());
+            Ok(outcome)
         }
     }
 }
@@ -102,9 +130,8 @@ fn spawn(
     let errors = log.try_clone().context("cannot duplicate a descriptor")?;
     let fd = report.as_raw_fd();
     let path = &binary.identity().path;
-    let mut command = Command::new(binary.program());
+    let mut command = command(binary, purpose);
     command
-        .arg0(path)
         .env(BINARY, path)
         .args(purpose.own)
         .args(args)
@@ -126,6 +153,23 @@ fn spawn(
         });
     }
     Ok(command.spawn().with_context(|| format!("cannot start {}", path.display()))?)
+}
+
+/// The program, by itself or by way of systemd.
+fn command(binary: &PolicyBinary, purpose: Purpose<'_>) -> Command {
+    let path = &binary.identity().path;
+    match unit::systemd_run().filter(|_| purpose.unit) {
+        Some(systemd_run) => {
+            let mut command = Command::new(systemd_run);
+            command.args(unit::arguments(path, monotonic_ns())).arg(binary.program());
+            command
+        }
+        None => {
+            let mut command = Command::new(binary.program());
+            command.arg0(path);
+            command
+        }
+    }
 }
 
 fn inherit(fd: RawFd) -> io::Result<()> {

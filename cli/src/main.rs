@@ -1,6 +1,7 @@
 //! scx-upgrade: replace the running sched_ext scheduler in place, and take it back.
 
 mod args;
+mod attend;
 mod binary;
 mod clock;
 mod failure;
@@ -11,6 +12,7 @@ mod picture;
 mod probation;
 mod supervise;
 mod trust;
+mod unit;
 mod verbs;
 mod watch;
 

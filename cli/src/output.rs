@@ -33,6 +33,15 @@ impl Output {
         }
     }
 
+    /// Show one thing of many: as one line of JSON, so that a reader can tell one from the next, or as text.
+    pub fn line(self, value: &impl Serialize, text: impl FnOnce() -> String) {
+        match (self.quiet, self.json) {
+            (true, _) => {}
+            (false, true) => json_line(value),
+            (false, false) => print(&text()),
+        }
+    }
+
     /// Say what went wrong beside what was to be done. JSON has it in the document.
     pub fn warn(self, warnings: &[String]) {
         if !self.quiet && !self.json {
@@ -55,8 +64,8 @@ pub fn json(value: &impl Serialize) {
     }
 }
 
-/// One document in one line, so that a reader can tell one from the next.
-pub fn json_line(value: &impl Serialize) {
+/// One document in one line.
+fn json_line(value: &impl Serialize) {
     match serde_json::to_string(value) {
         Ok(text) => print(&format!("{text}\n")),
         Err(e) => eprintln!("error: cannot write JSON: {e}"),

@@ -14,12 +14,15 @@ use scx_upgrade_sdk::take_over;
 use scx_upgrade_sdk::urgent::Children;
 use scx_upgrade_sdk::urgent::Urgent;
 
+use crate::attend;
 use crate::failure::Failure;
 use crate::output;
 use crate::output::Output;
 
 /// The new policy was bad and the one before runs again.
 const TAKEN_BACK: u8 = 7;
+/// How long a process that is started again waits for another command, seconds.
+const PATIENCE: u64 = 10;
 
 /// What an operator asks for.
 #[derive(Debug, clap::Args)]
@@ -124,6 +127,8 @@ impl Probation {
         if out.json {
             output::json(&document(done, &verdict));
         }
+        // It stood by; unless it had ended before.
+        attend::after(pins, back.generation, PATIENCE);
         let runs = format!("{} is running as generation {}", back.to, back.generation);
         Err(Failure::new(TAKEN_BACK, format!("{} was bad and is rolled back; {runs}\n  {why}", done.to)))
     }

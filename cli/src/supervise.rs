@@ -24,6 +24,7 @@ use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::last_good;
 use scx_upgrade_sdk::last_good::LastGood;
 use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::registry::SlotInfo;
 use scx_upgrade_sdk::run::RESTORE;
 use scx_upgrade_sdk::snapshot;
 use scx_upgrade_sdk::swap::Aim;
@@ -32,17 +33,20 @@ use scx_upgrade_sdk::take_over;
 
 use self::event::Event;
 use crate::args::RecoverArgs;
+use crate::attend;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
 use crate::launch::Purpose;
-use crate::output;
 use crate::output::Output;
 
 /// How often to look: a file of sysfs and a word of shared memory.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the kernel may take from `disabling` to its last word on why.
 const LAST_WORD: Duration = Duration::from_secs(30);
+/// How often to look whether the policy's process is alive, and how long one that ends again is left alone.
+const LOOK_AT_PROCESS: Duration = Duration::from_secs(1);
+const ATTEND_AGAIN: Duration = Duration::from_secs(60);
 /// The default scheduler is left in charge: as [`Error::Ejected`].
 const GAVE_UP: u8 = 5;
 
@@ -62,6 +66,7 @@ pub fn supervise(pins: &Pins, args: &RecoverArgs, out: Output) -> Result<(), Fai
         running: None,
         ready: None,
         left_alone: None,
+        process: Process { looked: Instant::now(), ended: None, started: None },
         complaint: String::new(),
     };
     if args.boot {
@@ -87,6 +92,15 @@ struct Running {
     saved: Instant,
 }
 
+/// What is known of the policy's own process.
+struct Process {
+    looked: Instant,
+    /// The id of the last that had ended, so as to say it once.
+    ended: Option<u32>,
+    /// When one was started in the place of another.
+    started: Option<Instant>,
+}
+
 struct Watch<'a> {
     pins: &'a Pins,
     args: &'a RecoverArgs,
@@ -100,6 +114,7 @@ struct Watch<'a> {
     ready: Option<Ready>,
     /// After an ejection that a person wanted: the count of attachments then.
     left_alone: Option<u64>,
+    process: Process,
     /// What was complained of last, so as to say it once.
     complaint: String,
 }
@@ -110,11 +125,7 @@ impl Watch<'_> {
     }
 
     fn say(&self, event: &Event) {
-        match (self.out.quiet, self.out.json) {
-            (true, _) => {}
-            (_, true) => output::json_line(event),
-            (_, false) => output::print(&format!("{event}\n")),
-        }
+        self.out.line(event, || format!("{event}\n"));
     }
 
     /// One look, and what follows from it.
@@ -124,6 +135,7 @@ impl Watch<'_> {
         });
         if same {
             self.goes_on();
+            self.attend();
             return Ok(());
         }
         match Host::running(self.pins) {
@@ -213,6 +225,37 @@ impl Watch<'_> {
         }
     }
 
+    /// See that the policy has its process.
+    fn attend(&mut self) {
+        let Some(running) = self.running.as_mut() else { return };
+        if self.process.looked.elapsed() < LOOK_AT_PROCESS {
+            return;
+        }
+        self.process.looked = Instant::now();
+        if process(&running.host).is_none_or(|(_, _, alive)| alive) {
+            return;
+        }
+        // By what the books say now: another command may have started one.
+        let Ok(host) = Host::running(self.pins) else { return };
+        running.host = host;
+        let Some((policy, pid, false)) = process(&running.host) else { return };
+        if self.process.ended != Some(pid) {
+            self.process.ended = Some(pid);
+            self.say(&Event::ProcessEnded { policy: policy.clone(), pid });
+        }
+        if !self.args.attend || self.process.started.is_some_and(|then| then.elapsed() < ATTEND_AGAIN) {
+            return;
+        }
+        self.process.started = Some(Instant::now());
+        match attend::where_it_ended(self.pins, self.args.timeout) {
+            Ok(Some(pid)) => self.say(&Event::ProcessStarted { policy, pid }),
+            Ok(None) => {}
+            Err(failure) => {
+                self.complain(&format!("no process was started in its place: {}", failure.message))
+            }
+        }
+    }
+
     fn get_ready(&mut self, host: &Host) {
         let flags = host.registry.flags;
         if self.ready.as_ref().is_some_and(|ready| ready.is_for(host, flags)) {
@@ -231,7 +274,9 @@ impl Watch<'_> {
     fn ejected(&mut self) -> Result<(), Failure> {
         let noticed = Instant::now();
         let Some((ejection, dump)) = self.last_word()? else { return Ok(()) };
-        let ran = self.running.take().map_or(Duration::ZERO, |running| running.since.elapsed());
+        // One that was committed since the last look has hardly run, however long the one before did.
+        let seen = self.running.take().filter(|running| running.generation == ejection.generation);
+        let ran = seen.map_or(Duration::ZERO, |running| running.since.elapsed());
         ejection.record(&dump, &self.folder).iter().for_each(|warning| log::warn!("{warning}"));
         self.say(&Event::Ejected { ejection: ejection.clone() });
         if ejection.kind.is_wanted() && !self.args.always {
@@ -298,7 +343,9 @@ impl Watch<'_> {
         match take_over::recover(self.pins, aim, self.ready.take()) {
             Ok(Some(report)) => {
                 let after_ms = noticed.map(|noticed| noticed.elapsed().as_millis() as u64);
+                let generation = report.generation;
                 self.say(&Event::Recovered { after_ms, report: Box::new(report) });
+                attend::after(self.pins, generation, self.args.timeout);
                 Ok(())
             }
             Ok(None) | Err(Error::NothingRunning) => Ok(()),
@@ -373,7 +420,7 @@ impl Watch<'_> {
     ) -> Result<Event, Failure> {
         let file = snapshot.as_ref().map(|file| file.to_string_lossy().into_owned());
         let own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
-        let purpose = Purpose { own: &own, only: "run", timeout: self.args.timeout };
+        let purpose = Purpose { own: &own, only: "run", timeout: self.args.timeout, unit: true };
         let report = launch::launch(binary, &good.args, purpose)?;
         Ok(Event::Started { report: Box::new(report) })
     }
@@ -386,7 +433,13 @@ impl Watch<'_> {
     }
 }
 
+/// Name and process of the policy that runs, and whether that is alive.
+fn process(host: &Host) -> Option<(String, u32, bool)> {
+    let slot = host.registry.slot(host.data.active().slot)?;
+    Some((slot.policy.clone(), slot.pid, scx_upgrade_sdk::attend::is_alive(slot)))
+}
+
 fn name(host: &Host) -> String {
     let slot = host.registry.slot(host.data.active().slot);
-    slot.map(|s| format!("{} {}", s.policy, s.version)).unwrap_or_default()
+    slot.map(SlotInfo::title).unwrap_or_default()
 }

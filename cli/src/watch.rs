@@ -24,7 +24,6 @@ use self::look::Look;
 use self::view::View;
 use crate::args::StatusArgs;
 use crate::failure::Failure;
-use crate::output;
 use crate::output::Output;
 
 /// Watch until `q` is pressed, or for as many looks as are asked for. The last status that was seen.
@@ -46,11 +45,7 @@ fn blocks(pins: &Pins, interval: Duration, looks: u64, out: Output) -> Result<St
         // The first says what there is, and no rates: there is nothing to compare it with.
         let now = if n == 0 { last.clone() } else { Look::after(pins, interval)? };
         let view = View::of(&last, &now);
-        match (out.quiet, out.json) {
-            (true, _) => {}
-            (_, true) => output::json_line(&view),
-            (_, false) => output::print(&view.block()),
-        }
+        out.line(&view, || view.block());
         last = now;
     }
     Ok(last.status)

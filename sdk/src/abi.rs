@@ -4,10 +4,10 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 /// Version of the records' form, counted apart from [`ABI`]: a reattach keeps the records of a host of another ABI if
 /// this is the same. It changes with the header of a record, or with what a stamp means.
-pub const RECORDS: u32 = 1;
+pub const RECORDS: u32 = 2;
 /// Slots in each of the host's program arrays.
 pub const NR_SLOTS: usize = 4;
 /// Scopes of state.
@@ -15,7 +15,7 @@ pub const NR_SCOPES: usize = 4;
 /// Bytes of a task record behind its header.
 pub const TASK_DATA: usize = 256;
 /// Bytes of a task record behind its data, which are the host's own.
-pub const TASK_TAIL: usize = 8;
+pub const TASK_TAIL: usize = 16;
 /// Bytes of a cgroup record behind its header.
 pub const CGROUP_DATA: usize = 256;
 /// Bytes of a CPU record behind its header.
@@ -168,6 +168,8 @@ pub struct HostData {
     pub orphans: [Family; MAX_ORPHANS],
     /// DSQs that the host's init creates.
     pub boot_queues: [Family; MAX_QUEUES],
+    /// All DSQs that there are, or are about to be made.
+    pub queues: [Family; MAX_ORPHANS],
     /// The per-cgroup families that stand, by base; 0 is a hole. The host's own.
     pub cgroup_families: [u64; MAX_ORPHANS],
     /// How many members each per-cgroup family has. The host's own.
@@ -230,10 +232,22 @@ pub struct SweepArgs {
     pub applied: u64,
     /// Those for which no record could be made.
     pub missing: u64,
-    /// Which share of the tasks, from 0.
+    /// Those that are left to another sweep.
+    pub left: u64,
+    /// A number that no other sweep of tasks has.
+    pub sweep: u64,
+    /// Which share of a process that is shared, from 0.
     pub part: u32,
     /// Of how many, a power of two; 1 for all.
     pub parts: u32,
+    /// The most threads of a process that is not shared.
+    pub whole: u32,
+    /// After so many tasks it is enough for once.
+    pub budget: u32,
+    /// Nothing of this share has been swept yet.
+    pub first: u32,
+    /// There may be more to do.
+    pub more: u32,
 }
 
 /// Arguments of the host's programs on one family of DSQs.

@@ -33,7 +33,7 @@ pub fn of_running(host: &Host) -> BTreeMap<String, u64> {
 }
 
 /// Ids of the maps that a program uses.
-fn maps_of(program: u32) -> Vec<u32> {
+pub(crate) fn maps_of(program: u32) -> Vec<u32> {
     // SAFETY: the call takes a number.
     let fd = unsafe { libbpf_sys::bpf_prog_get_fd_by_id(program) };
     if fd < 0 {

@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::pins;
 use crate::pins::Pins;
+use crate::registry::SlotInfo;
 use crate::topology::Topology;
 
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -195,7 +196,7 @@ fn pinned() -> Finding {
             pending.generation.number
         )));
     }
-    let name = host.registry.slot(active.slot).map(|s| format!("{} {}", s.policy, s.version));
+    let name = host.registry.slot(active.slot).map(SlotInfo::title);
     let name = name.unwrap_or_else(|| "no policy, tasks are served as they come".to_string());
     Ok(Found::Ok(format!("whole: generation {} runs, {name}", active.generation)))
 }

@@ -16,6 +16,7 @@ use crate::history;
 use crate::history::Entry;
 use crate::host::Host;
 use crate::pins::Pins;
+use crate::registry::SlotInfo;
 use crate::swap::Aim;
 
 /// The kernel's dump of the latest ejection.
@@ -141,7 +142,7 @@ impl Ejection {
             kind: Kind::of(&exit),
             reason: host.data.exit_reason().unwrap_or_default(),
             has_other: host.registry.rollback_target(active.slot).is_some(),
-            policy: slot.map(|s| format!("{} {}", s.policy, s.version)).unwrap_or_default(),
+            policy: slot.map(SlotInfo::title).unwrap_or_default(),
             generation: active.generation,
             load: slot.map_or(0, |s| s.load),
         })

@@ -146,6 +146,12 @@ pub enum Error {
         /// What is missing.
         name: String,
     },
+    /// A process cannot be that of the policy that runs.
+    #[error("cannot be the process of the policy that runs: {why}")]
+    NotAttended {
+        /// Why not.
+        why: String,
+    },
     /// Policy and host were built for different ABIs.
     #[error(
         "the policy was built for host version {policy}, the host that runs is version {host}: rebuild the policy \

@@ -22,13 +22,13 @@ use crate::abi;
 use crate::abi::Active;
 use crate::error::Result;
 use crate::host::Host;
-use crate::host::Sweeper;
 use crate::registry::Pending;
 use crate::registry::Registry;
 use crate::report::Swept;
 use crate::report::Timings;
 use crate::scopes::ScopeParts;
 use crate::swap;
+use crate::sweep::Sweeper;
 
 /// A rollback, planned.
 #[derive(Debug)]

@@ -2,9 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
-use std::panic::resume_unwind;
-use std::time::Duration;
-use std::time::Instant;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
@@ -14,9 +11,7 @@ use libbpf_rs::Object;
 use state_migrate::Scope;
 
 use crate::abi;
-use crate::abi::SweepArgs;
 use crate::bpf;
-use crate::compiled::Compiled;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -28,10 +23,8 @@ use crate::pins::Pins;
 use crate::queues;
 use crate::reattach;
 use crate::registry::Registry;
-use crate::report::Swept;
 use crate::rescue;
 use crate::scopes::SCOPES;
-use crate::scopes::ScopeParts;
 use crate::topology::Topology;
 use crate::urgent::Urgent;
 
@@ -54,23 +47,6 @@ const DUMP: &str = "scx_dump";
 pub(crate) const FORGOTTEN: &str = "scx_forgotten";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scx_numbers";
-
-/// Whose program sweeps, if not the host's own.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Sweeper<'a> {
-    /// Made for the plan, for the scopes that it has.
-    pub compiled: Option<&'a Compiled>,
-    /// That of the policy in this slot: the plan calls its conversions.
-    pub slot: Option<u8>,
-}
-
-/// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
-pub(crate) const MANY: u64 = 4_000;
-/// The most CPUs that share a sweep: each walks the whole list, so more gain little.
-const MAX_SHARES: u32 = 8;
-/// From so many tasks on a sweep may take long enough to say how far it is; how often.
-pub(crate) const SLOW: u64 = 500_000;
-const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Is there a host's state, attached or not?
 pub(crate) fn has_state(pins: &Pins) -> bool {
@@ -223,9 +199,9 @@ impl Host {
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
-    /// The kernel's id of its shared memory, which no other host has had since boot.
-    pub fn identity(&self) -> u32 {
-        self.host_map.info().map_or(0, |map| map.info.id)
+    /// The kernel's id of its shared memory, which no other host has had since boot; `None` if it cannot be read.
+    pub fn identity(&self) -> Option<u32> {
+        self.host_map.info().ok().map(|map| map.info.id)
     }
 
     /// The maps that a policy shares with the host.
@@ -247,6 +223,8 @@ impl Host {
 
     /// Write the books.
     pub(crate) fn save(&self) -> Result<()> {
+        // Before any of them is made.
+        self.data.set_queues(&self.registry.queues.iter().map(|q| self.family(q)).collect::<Vec<_>>());
         self.registry.save(&self.registry_map)
     }
 
@@ -309,57 +287,6 @@ impl Host {
             .trying("cannot wait for a grace period")
     }
 
-    /// Bring every record of a scope up to date. Where there are many tasks all CPUs take part.
-    pub(crate) fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<Swept> {
-        let begin = Instant::now();
-        let pinned = self.sweeper(scope, sweeper.slot)?;
-        let program = sweeper.compiled.and_then(|c| c.program(scope)).unwrap_or(pinned.as_fd());
-        let tasks = kernel::tasks();
-        let parts = if scope.scope == Scope::Task { shares(tasks) } else { 1 };
-        self.data.set_swept(0);
-        let run = |part: u32| -> Result<SweepArgs> {
-            let mut args = SweepArgs { part, parts, ..Default::default() };
-            let ret = bpf::run(&program, scope.sweep, &mut args)?;
-            if ret < 0 {
-                return Err(std::io::Error::from_raw_os_error(-ret))
-                    .trying(format!("cannot sweep: {}", scope.sweep));
-            }
-            Ok(args)
-        };
-        let shares = std::thread::scope(|threads| {
-            let others: Vec<_> = (1..parts).map(|part| threads.spawn(move || run(part))).collect();
-            let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks)));
-            let first = run(0);
-            let joined = others.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            let all: Result<Vec<_>> = std::iter::once(first).chain(joined).collect();
-            // Ends the watch.
-            self.data.set_swept(u32::MAX);
-            if let Some(watch) = watch {
-                watch.thread().unpark();
-            }
-            all
-        })?;
-        let sum = |of: fn(&SweepArgs) -> u64| shares.iter().map(of).sum();
-        Ok(Swept {
-            scope: scope.scope.to_string(),
-            visited: sum(|s| s.visited),
-            applied: sum(|s| s.applied),
-            missing: sum(|s| s.missing),
-            took_ns: begin.elapsed().as_nanos() as u64,
-        })
-    }
-
-    /// Say how far a sweep that takes long is, until it is over.
-    fn report_progress(&self, tasks: u64) {
-        loop {
-            std::thread::park_timeout(PROGRESS);
-            match self.data.swept() {
-                u32::MAX => return,
-                swept => log::info!("sweep: {swept} of about {tasks} tasks"),
-            }
-        }
-    }
-
     /// The kernel's ids of the programs in a slot.
     pub(crate) fn program_ids(&self, slot: u8) -> impl Iterator<Item = u32> {
         let key = u32::from(slot).to_ne_bytes();
@@ -368,25 +295,9 @@ impl Host {
         looked_up.filter_map(|id| id.try_into().ok().map(u32::from_ne_bytes))
     }
 
-    fn sweeper(&self, scope: &ScopeParts, slot: Option<u8>) -> Result<OwnedFd> {
-        match slot {
-            Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, scope.sweep)),
-            None => self.program(scope.sweep),
-        }
-    }
-
-    fn program(&self, name: &str) -> Result<OwnedFd> {
+    pub(crate) fn program(&self, name: &str) -> Result<OwnedFd> {
         self.pins.program(name)
     }
-}
-
-/// How many CPUs share the sweep of so many tasks: a power of two.
-fn shares(tasks: u64) -> u32 {
-    if tasks < MANY {
-        return 1;
-    }
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    1 << cpus.min(MAX_SHARES).ilog2()
 }
 
 /// The program arrays, one per op that this kernel knows.

@@ -171,6 +171,17 @@ impl Mapped {
         unsafe { self.at::<[Family; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
     }
 
+    /// All DSQs that there are, or are about to be made.
+    pub(crate) fn set_queues(&self, families: &[Family]) {
+        debug_assert!(families.len() <= MAX_ORPHANS, "each slot's policy has at most MAX_QUEUES");
+        let mut queues = [Family::default(); MAX_ORPHANS];
+        for (to, from) in queues.iter_mut().zip(families) {
+            *to = *from;
+        }
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<[Family; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
+    }
+
     /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
     /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list.
     pub(crate) fn set_orphans(&self, families: &[Family]) {

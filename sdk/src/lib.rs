@@ -29,6 +29,7 @@
 //! Reading order for the curious: [`take_over`] is where a command comes in, [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
 
 pub mod abi;
+pub mod attend;
 mod bpf;
 pub mod clock;
 mod compiled;
@@ -73,6 +74,7 @@ mod steps;
 pub mod stop;
 mod stranger;
 pub mod swap;
+mod sweep;
 pub mod take_over;
 pub mod topology;
 pub mod typed;

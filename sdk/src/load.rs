@@ -78,7 +78,7 @@ pub struct Loaded {
     /// Where its global variables are.
     pub(crate) variables: Variables,
     /// Where its columns stand in the records of each scope, in bytes.
-    pub(crate) places: BTreeMap<Scope, BTreeMap<String, Range<usize>>>,
+    pub(crate) places: Places,
 }
 
 /// What the host's ops flags are, beyond those that it always sets, when a policy is loaded for it.
@@ -159,6 +159,9 @@ fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
     }
     Ok(())
 }
+
+/// Where columns stand in the records of each scope, by name.
+pub(crate) type Places = BTreeMap<Scope, BTreeMap<String, Range<usize>>>;
 
 /// Where a policy is loaded to.
 #[derive(Debug)]
@@ -273,7 +276,7 @@ pub(crate) fn load_direct(
 }
 
 /// Where the columns of the policy in `slot` stand.
-fn places(layout: &Layout, slot: u8) -> BTreeMap<Scope, BTreeMap<String, Range<usize>>> {
+pub(crate) fn places(layout: &Layout, slot: u8) -> Places {
     let of = |scope: &ScopeLayout| {
         let own = scope.columns.iter().filter(|c| c.slots.contains(&u32::from(slot)));
         own.map(|c| (c.name.clone(), c.offset as usize..(c.offset + c.ty.size()) as usize)).collect()

@@ -79,7 +79,9 @@ impl Probation {
             other => other.trying(what())?,
         }
         let file = File::open(dir).trying(what())?;
-        if flock(&file, libc::LOCK_SH) {
+        // Waiting: who looks whether one lasts has it for a moment.
+        // SAFETY: the descriptor is open for the whole call.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH) } == 0 {
             return Ok(Probation { _file: file, dir: dir.to_path_buf() });
         }
         Err(io::Error::last_os_error()).trying(what())
@@ -98,6 +100,7 @@ impl Drop for Probation {
     }
 }
 
+/// Without waiting.
 fn flock(file: &File, how: libc::c_int) -> bool {
     // SAFETY: the descriptor is open for the whole call.
     unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) == 0 }

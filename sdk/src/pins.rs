@@ -136,9 +136,18 @@ impl Pins {
     /// # Errors
     /// A pin that cannot be removed.
     pub fn remove_all(&self) -> Result<()> {
+        self.remove_host()?;
+        self.unpin(&self.put_back())
+    }
+
+    /// The same, but for the pin of a scheduler that was put back: it may be all that holds that.
+    pub(crate) fn remove_host(&self) -> Result<()> {
         self.retire_link()?;
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
+            if path == self.put_back() {
+                continue;
+            }
             if path.is_dir() {
                 Pins { dir: path, patience: self.patience }.remove()?;
                 continue;
@@ -166,6 +175,11 @@ impl Pins {
     pub(crate) fn remove(&self) -> Result<()> {
         self.remove_all()?;
         fs::remove_dir(&self.dir).trying(format!("cannot remove {}", self.dir.display()))
+    }
+
+    /// Path of the pin of a scheduler of someone else's that was put back: see `stranger.rs`.
+    pub(crate) fn put_back(&self) -> PathBuf {
+        self.dir.join("put-back")
     }
 
     /// Is anything pinned?

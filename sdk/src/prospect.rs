@@ -14,6 +14,7 @@ use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
 use crate::pins::Pins;
+use crate::registry::SlotInfo;
 use crate::swap;
 use crate::swap::Aim;
 
@@ -64,8 +65,8 @@ pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
     let Back { plan, hold } =
         hold::plan_back(&mut books, active.slot, target.slot, reattach.is_none() && host.attached)?;
     Ok(BackProspect {
-        from: host.registry.slot(active.slot).map(|s| format!("{} {}", s.policy, s.version)),
-        to: format!("{} {}", target.policy, target.version),
+        from: host.registry.slot(active.slot).map(SlotInfo::title),
+        to: target.title(),
         back_to: target.number,
         generation: active.generation + 1,
         columns: plan.rows(),

@@ -54,6 +54,7 @@ use crate::policy::Policy;
 use crate::recover;
 use crate::registry::Reattach;
 use crate::registry::Registry;
+use crate::registry::SlotInfo;
 use crate::report::Swept;
 use crate::scopes::ScopeParts;
 
@@ -127,7 +128,7 @@ pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
     let active = host.data.active();
     let running = active.slot;
     let slot = host.registry.choose_slot(running);
-    let named = |slot| host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version));
+    let named = |slot| host.registry.slot(slot).map(SlotInfo::title);
     let (from, evicts) = (named(running), named(slot));
     let mut books = host.registry.clone();
     books.evict(slot);

@@ -4,10 +4,10 @@
 use crate::error::Result;
 use crate::hold;
 use crate::host::Host;
-use crate::host::Sweeper;
 use crate::registry::Kind;
 use crate::scopes::SCOPES;
 use crate::swap;
+use crate::sweep::Sweeper;
 
 /// Bring a host whose last command was killed back to one without a pending swap. Idempotent. The host need not be
 /// attached: then it has no queues, and only its books and records are brought in order.

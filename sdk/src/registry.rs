@@ -59,6 +59,11 @@ pub struct SlotInfo {
 }
 
 impl SlotInfo {
+    /// Name and version of the policy, as messages have them.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.policy, self.version)
+    }
+
     /// The arguments of the policy's process without the SDK's, which say how it was to take over, not how it is to run.
     pub fn own_args(&self) -> Vec<String> {
         let (mut own, mut rest) = (Vec::new(), self.args.iter().skip(1));
@@ -104,6 +109,13 @@ pub struct Generation {
     pub version: String,
     /// Seconds since 1970.
     pub unix_time: u64,
+}
+
+impl Generation {
+    /// Name and version of the policy, as messages have them.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.policy, self.version)
+    }
 }
 
 /// A swap that has begun to change the host. It is written before the first change and removed after the last, so
@@ -290,10 +302,7 @@ impl Registry {
             Some(g) if g.slot != active => return Ok(g),
             Some(g) => {
                 let latest = self.latest_in(active).map_or(0, |g| g.number);
-                return Err(Error::AlreadyRunning {
-                    policy: format!("{} {}", g.policy, g.version),
-                    generation: latest,
-                });
+                return Err(Error::AlreadyRunning { policy: g.title(), generation: latest });
             }
             None => {}
         }

@@ -137,7 +137,7 @@ impl Report {
             generation: generation.number,
             slot: generation.slot,
             from,
-            to: format!("{} {}", generation.policy, generation.version),
+            to: generation.title(),
             reattached: false,
             restored: None,
             columns: Vec::new(),

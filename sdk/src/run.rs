@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
+use libbpf_rs::MapHandle;
 use state_migrate::Scope;
 
+use crate::attend;
 use crate::direct::Direct;
 use crate::error::Error;
 use crate::error::Result;
@@ -26,6 +28,7 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::kernel;
 use crate::load::Loaded;
+use crate::load::Places;
 use crate::logger;
 use crate::pins::Pins;
 use crate::policy::Policy;
@@ -39,6 +42,7 @@ use crate::typed::State;
 use crate::typed::Statistics;
 use crate::typed::Value;
 use crate::variables;
+use crate::variables::Variables;
 
 /// Environment variable by which `scx-upgrade` tells a policy's process the descriptor to report on: one line of
 /// JSON, an [`Outcome`], when it took over or could not.
@@ -99,12 +103,25 @@ pub struct RunArgs {
     pub stats: u64,
 }
 
+impl RunArgs {
+    /// The pins, waited for as long as it says, where this machine can have any.
+    fn pins(&self) -> Result<Pins> {
+        kernel::check()?;
+        Ok(Pins::open()?.patient(Duration::from_secs(self.lock_timeout)))
+    }
+}
+
 /// What a policy's process tells who started it.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It took over.
     Done(Box<Report>),
+    /// It is the process of the policy that runs: see [`crate::attend`].
+    Attending {
+        /// Its id.
+        pid: u32,
+    },
     /// It did not; what ran before still runs unless `exit_code` is 5.
     Failed {
         /// [`Error::exit_code`]
@@ -116,11 +133,21 @@ pub enum Outcome {
 
 /// A policy that runs, seen from its user-space half.
 #[derive(Debug)]
-pub struct Running<'a> {
-    loaded: &'a Loaded,
+pub struct Running {
+    /// Those of its globals and of its records, by name; the kernel's names are cut off.
+    pub(crate) maps: Vec<(String, MapHandle)>,
+    pub(crate) variables: Variables,
+    pub(crate) places: Places,
 }
 
-impl Running<'_> {
+impl Running {
+    fn of(loaded: &Loaded) -> Running {
+        let maps = loaded.object.maps().filter_map(|map| {
+            Some((map.name().to_string_lossy().into_owned(), MapHandle::try_from(&map).ok()?))
+        });
+        Running { maps: maps.collect(), variables: loaded.variables.clone(), places: loaded.places.clone() }
+    }
+
     /// The value of a global variable of the BPF half.
     ///
     /// # Errors
@@ -187,7 +214,7 @@ impl Running<'_> {
         }
         let map = SCOPES.iter().find(|s| s.scope == scope).map(|s| s.map).ok_or_else(missing)?;
         let record = self.look_up(|name| name == map, key).ok_or_else(missing)?;
-        let places = self.loaded.places.get(&scope).ok_or_else(missing)?;
+        let places = self.places.get(&scope).ok_or_else(missing)?;
         S::read(&mut |name| {
             let range = places.get(name)?;
             Some(record.get(range.clone())?.to_vec())
@@ -196,14 +223,13 @@ impl Running<'_> {
     }
 
     fn global(&self, name: &str) -> Option<Vec<u8>> {
-        let place = self.loaded.variables.get(name)?;
+        let place = self.variables.get(name)?;
         let value = self.look_up(|map| variables::is_section(map, &place.section), &0u32.to_ne_bytes())?;
         Some(value.get(place.offset..place.offset + place.size)?.to_vec())
     }
 
     fn look_up(&self, is_it: impl Fn(&str) -> bool, key: &[u8]) -> Option<Vec<u8>> {
-        let mut maps = self.loaded.object.maps();
-        let map = maps.find(|m| is_it(&m.name().to_string_lossy()))?;
+        let (_, map) = self.maps.iter().find(|(name, _)| is_it(name))?;
         map.lookup(key, MapFlags::ANY).ok()?
     }
 }
@@ -217,7 +243,7 @@ impl Policy {
     /// `--stats` seconds.
     ///
     /// The exit code is 0 unless taking over failed; then what ran before still runs (see [`Error::exit_code`]).
-    pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> ExitCode {
+    pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running)) -> ExitCode {
         logger::start_as_told();
         let result =
             if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
@@ -230,9 +256,12 @@ impl Policy {
         }
     }
 
-    fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
+    fn run_hosted(&self, args: &RunArgs, statistics: impl FnMut(&Running)) -> Result<()> {
         take_name();
         let policy = self.clone().of_this_process();
+        if args.only == Some(Only::Attend) {
+            return Self::run_attending(&policy, args, statistics);
+        }
         let wish = Wish {
             may_reattach: args.allow_reattach,
             restore: args.restore.as_deref(),
@@ -240,11 +269,8 @@ impl Policy {
             no_carry: args.no_carry,
             only: args.only,
         };
-        let mut taken = kernel::check()
-            .and_then(|()| Pins::open())
-            .map(|pins| pins.patient(Duration::from_secs(args.lock_timeout)))
-            .and_then(|pins| take_over::take_over(&pins, &policy, wish));
-        tell_parent(taken.as_ref().map(|(_, _, report)| report));
+        let mut taken = args.pins().and_then(|pins| take_over::take_over(&pins, &policy, wish));
+        tell_parent(taken.as_ref().map(|(_, _, report)| Outcome::Done(Box::new(report.clone()))));
         if let Ok((host, ..)) = &mut taken {
             host.urgent = None;
         }
@@ -259,7 +285,17 @@ impl Policy {
         }
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
-        Self::stand_by(args, &loaded, statistics, superseded)
+        Self::stand_by(args, &Running::of(&loaded), statistics, superseded)
+    }
+
+    /// In the place of a process that has ended.
+    fn run_attending(policy: &Policy, args: &RunArgs, statistics: impl FnMut(&Running)) -> Result<()> {
+        let attended = args.pins().and_then(|pins| attend::attend(&pins, policy));
+        tell_parent(attended.as_ref().map(|_| Outcome::Attending { pid: std::process::id() }));
+        let (host, running) = attended?;
+        println!("in the place of a process that ended: the policy ran on without it");
+        let mine = host.registry.slot(host.data.active().slot).map(|s| s.load);
+        Self::stand_by(args, &running, statistics, || Self::superseded(&host, mine))
     }
 
     /// Say what runs instead, once it does.
@@ -279,12 +315,12 @@ impl Policy {
         })
     }
 
-    fn run_direct(&self, args: &RunArgs, statistics: impl FnMut(&Running<'_>)) -> Result<()> {
+    fn run_direct(&self, args: &RunArgs, statistics: impl FnMut(&Running)) -> Result<()> {
         kernel::check()?;
         let mut direct = Direct::load(self)?;
         direct.attach()?;
         println!("{}: attached directly", direct.loaded().ops.name);
-        Self::stand_by(args, direct.loaded(), statistics, || direct.exit_reason())?;
+        Self::stand_by(args, &Running::of(direct.loaded()), statistics, || direct.exit_reason())?;
         direct.detach()?;
         match direct.exit_reason() {
             // SCX_EXIT_UNREG and friends have no message; an error has.
@@ -295,8 +331,8 @@ impl Policy {
 
     fn stand_by(
         args: &RunArgs,
-        loaded: &Loaded,
-        mut statistics: impl FnMut(&Running<'_>),
+        running: &Running,
+        mut statistics: impl FnMut(&Running),
         ended: impl Fn() -> Option<String>,
     ) -> Result<()> {
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -304,7 +340,6 @@ impl Policy {
         if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
             log::warn!("cannot handle Ctrl-C: {e}");
         }
-        let running = Running { loaded };
         let tick = Duration::from_millis(100);
         for ticks in 1u64.. {
             std::thread::sleep(tick);
@@ -318,11 +353,21 @@ impl Policy {
                 break;
             }
             if args.stats > 0 && ticks % (args.stats * 10) == 0 {
-                statistics(&running);
+                statistics(running);
             }
         }
         Ok(())
     }
+}
+
+/// The arguments of this process, with its binary's path before them: it may have been started from a descriptor.
+pub(crate) fn arguments() -> Vec<String> {
+    let told = std::env::var_os(BINARY).map(|path| path.to_string_lossy().into_owned());
+    let mut args: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let (Some(first), Some(path)) = (args.first_mut(), told) {
+        *first = path;
+    }
+    args
 }
 
 /// Go by the binary's name in `ps` and `top`: a program that is started from a descriptor is called by its number.
@@ -336,12 +381,10 @@ fn take_name() {
 }
 
 /// Write the outcome to the descriptor that the parent named, if it did.
-fn tell_parent(taken: std::result::Result<&Report, &Error>) {
+fn tell_parent(done: std::result::Result<Outcome, &Error>) {
     let Some(fd) = std::env::var(REPORT_FD).ok().and_then(|v| v.parse().ok()) else { return };
-    let outcome = match taken {
-        Ok(report) => Outcome::Done(Box::new(report.clone())),
-        Err(e) => Outcome::Failed { exit_code: e.exit_code(), message: e.to_string() },
-    };
+    let outcome =
+        done.unwrap_or_else(|e| Outcome::Failed { exit_code: e.exit_code(), message: e.to_string() });
     // SAFETY: the parent opened this descriptor for us alone, and it is closed here, once.
     let mut pipe = unsafe { File::from_raw_fd(fd) };
     // A parent that is gone does not want to know.

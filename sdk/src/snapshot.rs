@@ -30,10 +30,10 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::Host;
-use crate::host::Sweeper;
 use crate::pins::Pins;
 use crate::recover;
 use crate::scopes::SCOPES;
+use crate::sweep::Sweeper;
 
 /// What was saved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ pub fn save(pins: &Pins, path: &Path, with_tasks: bool) -> Result<Saved> {
         records,
     };
     Ok(Saved {
-        policy: format!("{} {}", info.policy, info.version),
+        policy: info.title(),
         scopes: vec![
             scope(Scope::Task, snapshot.tasks.columns().len(), snapshot.tasks.keys().len()),
             scope(Scope::Cgroup, snapshot.cgroups.columns().len(), snapshot.cgroups.keys().len()),

@@ -37,7 +37,10 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     };
     kernel::check_for_host()?;
     // What a killed start or an ejected host left.
-    pins.remove_all()?;
+    match &stranger {
+        Some(_) => pins.remove_host()?,
+        None => pins.remove_all()?,
+    }
 
     let kernel = KernelBtf::read()?;
     let inspected = policy.inspect()?;
@@ -91,7 +94,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     }
     let gap = Instant::now();
     if let Some(stranger) = &stranger {
-        stranger.detach().inspect_err(|_| undo(pins))?;
+        stranger.detach(pins).inspect_err(|_| undo(pins))?;
         report.timings.detach_ns = clock.lap();
     }
     let attached = reattach::attach(&mut host, &mut object);
@@ -131,7 +134,7 @@ fn put_back(pins: &Pins, stranger: &Stranger, error: Error) -> Error {
 
 /// A start failed: leave nothing behind.
 fn undo(pins: &Pins) {
-    if let Err(e) = pins.remove_all() {
+    if let Err(e) = pins.remove_host() {
         log::warn!("{e}");
     }
 }

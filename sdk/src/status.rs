@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use state_migrate::Scope;
 
+use crate::attend;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
@@ -156,7 +157,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
             active: slot == active.slot,
             rollback: Some(slot) == back,
             pid: info.pid,
-            alive: std::path::Path::new(&format!("/proc/{}", info.pid)).exists(),
+            alive: attend::is_alive(info),
             columns: columns.collect(),
         });
     }

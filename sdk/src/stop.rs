@@ -12,6 +12,7 @@ use crate::host;
 use crate::host::Host;
 use crate::kernel;
 use crate::pins::Pins;
+use crate::registry::SlotInfo;
 use crate::urgent::Children;
 use crate::urgent::Urgent;
 
@@ -60,7 +61,7 @@ fn locked_stop(pins: &Pins) -> Result<Stopped> {
     let host = Host::running(pins).ok();
     let policy = host.as_ref().and_then(|host| {
         let slot = host.data.active().slot;
-        host.registry.slot(slot).map(|s| format!("{} {}", s.policy, s.version))
+        host.registry.slot(slot).map(SlotInfo::title)
     });
     // Also one of another version, or in the middle of a reattach.
     let ours = kernel::state() != "disabled" && kernel::ops().starts_with(host::NAME);

@@ -7,7 +7,6 @@
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use libbpf_rs::MapCore;
@@ -72,8 +71,8 @@ impl Stranger {
         Ok(Stranger { name, link, map })
     }
 
-    /// Take it off. An error means that it runs as before.
-    pub fn detach(&self) -> Result<()> {
+    /// Take it off, with the pin that holds it if it was put back before. An error means that it runs as before.
+    pub fn detach(&self, pins: &Pins) -> Result<()> {
         // SAFETY: the descriptor is open.
         let ret = unsafe { libbpf_sys::bpf_link_detach(self.link.as_raw_fd()) };
         if ret < 0 {
@@ -81,7 +80,7 @@ impl Stranger {
                 .trying("cannot take off the other scheduler");
         }
         if kernel::wait_for_state("disabled", DETACH_TIMEOUT) {
-            return Ok(());
+            return pins.unpin(&pins.put_back());
         }
         Err(Error::NotEnabled {
             what: "the default scheduler".to_string(),
@@ -93,10 +92,6 @@ impl Stranger {
     /// Attach it again; a pin holds it from here on.
     pub fn put_back(&self, pins: &Pins) -> Result<()> {
         let link = bpf::attach_struct_ops(&self.map, "cannot attach the other scheduler again")?;
-        bpf::pin(&link, &Stranger::place(pins))
-    }
-
-    fn place(pins: &Pins) -> PathBuf {
-        pins.dir().join("put-back")
+        bpf::pin(&link, &pins.put_back())
     }
 }

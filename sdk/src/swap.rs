@@ -8,7 +8,8 @@
 //! 6. **settle**: a grace period, after which no op of the old policy is in flight;
 //! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
 //!
-//! A start has nothing to settle or to sweep and is in `start.rs`. A rollback is 2, 4, 5, 6 and 7 without the load; one that needs a conversion of the newer policy's own is in `hold.rs`.
+//! A start has nothing to settle or to sweep and is in `start.rs`. A rollback is 2, 4, 5, 6 and 7 without the load; one that
+//! needs a conversion of the newer policy's own is in `hold.rs`.
 //!
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
 //! that it happened, and `pending` what to finish. See `recover.rs`.
@@ -27,9 +28,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::hold;
 use crate::hold::Back;
-use crate::host;
 use crate::host::Host;
-use crate::host::Sweeper;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
@@ -50,9 +49,12 @@ use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::Report;
 use crate::rescue;
+use crate::run;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
+use crate::sweep;
+use crate::sweep::Sweeper;
 use crate::take_over::Wish;
 use crate::urgent;
 use crate::urgent::Children;
@@ -65,7 +67,7 @@ use crate::urgent::Urgent;
 pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded, Report)> {
     let mut clock = Clock::start();
     let before = host.data.active();
-    let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
+    let from = host.registry.slot(before.slot).map(SlotInfo::title);
 
     begin("open");
     let (kernel, inspected) = politely(|| Ok((KernelBtf::read()?, policy.inspect()?)))?;
@@ -184,7 +186,7 @@ fn go_back(
     begin("plan");
     let before = host.data.active();
     let target = target(&host.registry, before.slot, aim)?.clone();
-    let from = host.registry.slot(before.slot).map(|s| format!("{} {}", s.policy, s.version));
+    let from = host.registry.slot(before.slot).map(SlotInfo::title);
     let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
     let queue_rows = host.registry.queue_rows(before.slot, queues);
     let flags = host.registry.slot(target.slot).map_or(0, |s| s.flags);
@@ -235,7 +237,11 @@ fn go_back(
     finish(host, &mut report, scopes, sweeper, &mut clock)?;
     if in_place {
         // Whoever takes a policy back may do so because it forgets tasks.
-        report.tasks_rescued = rescue::rescue(host)?;
+        match rescue::rescue(host) {
+            Ok(rescued) => report.tasks_rescued = rescued,
+            // The rollback is done all the same.
+            Err(e) => report.warnings.push(e.to_string()),
+        }
     }
     report.tell(&plan);
     report.queues = queue_rows;
@@ -283,7 +289,7 @@ pub(crate) fn settle_books(
         lacks: loaded.lacks,
         flags: loaded.flags,
         pid: std::process::id(),
-        args: std::env::args().collect(),
+        args: run::arguments(),
         binary: policy.binary().cloned(),
     });
     Generation {
@@ -302,7 +308,7 @@ pub(crate) fn settle_books(
 pub struct Ready {
     object: Box<Object>,
     flags: u64,
-    maps: u32,
+    maps: Option<u32>,
 }
 
 impl Ready {
@@ -322,7 +328,7 @@ impl Ready {
     /// Can it be attached in the place of this host, with these flags? Not where that was stopped and another started
     /// meanwhile, which has other maps.
     pub fn is_for(&self, host: &Host, flags: u64) -> bool {
-        self.flags == flags && self.maps == host.identity()
+        self.flags == flags && self.maps.is_some() && self.maps == host.identity()
     }
 
     fn into_way(self) -> Way {
@@ -450,7 +456,7 @@ pub(crate) fn scopes_to_sweep(plan: &Plan) -> Vec<&'static ScopeParts> {
 
 /// The plan in instructions, for the sweep of many tasks. A kernel that does not take it costs time, nothing else.
 fn compile(host: &Host, plan: &Plan) -> Option<Compiled> {
-    if kernel::tasks() < host::MANY {
+    if kernel::tasks() < sweep::MANY {
         return None;
     }
     politely(|| Compiled::load(plan, &host.shared())).unwrap_or_else(|e| {
@@ -499,7 +505,7 @@ pub(crate) fn finish(
     begin("sweep");
     if !scopes.is_empty() {
         // Some milliseconds may be urgent; so many that a person could watch them pass may not.
-        let _class = (kernel::tasks() >= host::SLOW).then(urgent::normal);
+        let _class = (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
         report.swept = scopes.iter().map(|s| host.sweep(s, sweeper)).collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }

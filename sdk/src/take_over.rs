@@ -47,6 +47,8 @@ pub enum Only {
     Run,
     /// A swap, or attaching again where the kernel took the host off.
     Swap,
+    /// Nothing of it: to be the process of the policy that runs, see [`crate::attend`].
+    Attend,
 }
 
 /// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
@@ -65,7 +67,7 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, 
             let verb = match wish.only {
                 Some(Only::Run) => Verb::Run,
                 Some(Only::Swap) => Verb::Swap,
-                None => Verb::TakeOver,
+                Some(Only::Attend) | None => Verb::TakeOver,
             };
             let policy = policy.binary();
             // Who started this process hears of the error, which matters more than the entry.

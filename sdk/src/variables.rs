@@ -68,7 +68,12 @@ pub(crate) fn write(object: &mut OpenObject, place: &Variable, value: &[u8]) -> 
     Some(())
 }
 
+/// So much of a map's name the kernel keeps (`BPF_OBJ_NAME_LEN`, Linux v7.3 include/uapi/linux/bpf.h, less the zero).
+const KEPT: usize = 15;
+
 /// libbpf names the map of a plain `.rodata` or `.bss` after the object, and any other after its section.
 pub(crate) fn is_section(map: &str, section: &str) -> bool {
-    map == section || (map.ends_with(section) && !section[1..].contains('.') && !map.starts_with('.'))
+    map == section
+        || (map.ends_with(section) && !section[1..].contains('.') && !map.starts_with('.'))
+        || (map.len() == KEPT && map.starts_with('.') && section.starts_with(map))
 }

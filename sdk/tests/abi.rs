@@ -74,6 +74,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         reserved,
         orphans,
         boot_queues,
+        queues,
         cgroup_families,
         cgroup_members,
         cgroup_lock,
@@ -93,7 +94,22 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         plans,
         exit
     );
-    same!(&btf, "scx_sweep_args", abi::SweepArgs, visited, applied, missing, part, parts);
+    same!(
+        &btf,
+        "scx_sweep_args",
+        abi::SweepArgs,
+        visited,
+        applied,
+        missing,
+        left,
+        sweep,
+        part,
+        parts,
+        whole,
+        budget,
+        first,
+        more
+    );
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
     same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);

@@ -7,7 +7,7 @@
 #ifndef __SCX_UPGRADE_ABI_H
 #define __SCX_UPGRADE_ABI_H
 
-#define SCX_UPGRADE_ABI		4
+#define SCX_UPGRADE_ABI		5
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
@@ -155,6 +155,7 @@ struct scx_host {
 	u32	reserved[5];
 	struct scx_family orphans[SCX_UPGRADE_MAX_ORPHANS];
 	struct scx_family boot_queues[SCX_UPGRADE_MAX_QUEUES];
+	struct scx_family queues[SCX_UPGRADE_MAX_ORPHANS];	/* all that there are, or are about to be made */
 	/* The per-cgroup families that stand; 0 is a hole. Only who holds the lock changes these three. */
 	u64	cgroup_families[SCX_UPGRADE_MAX_ORPHANS];
 	u32	cgroup_members;		/* each of them has; numbers of cgroups are below it */
@@ -188,8 +189,14 @@ struct scx_sweep_args {
 	u64	visited;		/* out: tasks, cgroups or CPUs seen */
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
-	u32	part;			/* in: which share of the tasks, from 0 */
+	u64	left;			/* out: those that are left to another sweep */
+	u64	sweep;			/* in: a number that no other sweep of tasks has */
+	u32	part;			/* in: which share of a process that is shared, from 0 */
 	u32	parts;			/* in: of how many, a power of two; 1 for all */
+	u32	whole;			/* in: the most threads of a process that is not shared */
+	u32	budget;			/* in: after so many tasks it is enough for once */
+	u32	first;			/* in: nothing of this share has been swept yet */
+	u32	more;			/* out: there may be more to do */
 };
 
 struct scx_queue_args {

@@ -76,10 +76,10 @@ static __always_inline void scx_apply_calls(u8 *data, const u32 bytes, volatile 
 			u32 from = s->from + n * s->from_stride, to = s->to + n * s->to_stride;
 
 			if (s->kind == SCX_STEP_ARG)
-				scx_store((u8 *)args, sizeof(*args), to, s->to_size,
+				scx_store((u8 *)args, to & (sizeof(*args) - 1), s->to_size,
 					  scx_load(data, bytes, from, s->from_size));
 			else
-				scx_store(data, bytes, to, s->to_size,
+				scx_store(data, to & (bytes - 1), s->to_size,
 					  scx_load((u8 *)args, sizeof(*args), from, s->from_size));
 		}
 	}

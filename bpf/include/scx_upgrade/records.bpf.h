@@ -26,8 +26,11 @@ volatile struct scx_host scx_host SEC(".data.scx_host");
 		__VA_ARGS__								\
 	}
 
-/* dsq_vtime: what the task had when it last left the host, see host_disable(). */
-SCX_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime;);
+/*
+ * dsq_vtime: what the task had when it last left the host, see host_disable(). sweep: of a process's first thread, the last
+ * sweep in which someone took on the process, see sweep.bpf.h.
+ */
+SCX_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime; u64 sweep;);
 SCX_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
 SCX_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
 SCX_RECORD(global, SCX_UPGRADE_GLOBAL_DATA);
@@ -91,7 +94,7 @@ static __noinline int scx_bring_up_##scope(struct scx_##scope##_record *rec)		\
 				epoch = k - 1;						\
 				break;							\
 			}								\
-			scx_apply_plan((u8 *)rec->data, bytes, plan, scx_host.zero);	\
+			scx_apply_plan((u8 *)rec->data, bytes, plan, &scx_host.zero);	\
 			scx_apply_calls((u8 *)rec->data, bytes, plan, args);		\
 		}									\
 	}										\

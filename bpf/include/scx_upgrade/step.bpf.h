@@ -10,51 +10,89 @@
 
 /*
  * Loads and stores. The masks keep each access inside the record and naturally aligned, which is what the verifier has
- * to see and what a damaged plan cannot get around. Exact sizes: the neighbours may be written by an op at the same
- * time.
+ * to see and what a damaged plan cannot get around.
+ *
+ * A load takes the whole word and what it wants of it: without a branch there is one way through for the verifier to
+ * follow and not five.
  */
 static __always_inline u64 scx_load(u8 *data, const u32 bytes, u32 offset, u32 size)
 {
+	u64 word = *(volatile u64 *)(data + (offset & (bytes - 8)));
+	u32 at = offset & 7;
+
+	if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+		at = (8 - size - at) & 7;
+	return word >> at * 8 & ~0ULL >> ((64 - size * 8) & 63);
+}
+
+/*
+ * Exactly the size: the neighbours may be written by an op at the same time. @offset is within the record. A function of
+ * its own: what the verifier knows about @size in each of the cases it forgets when this one returns, and goes on with
+ * one case. Up to 6.16 it would not, and follow every combination in each round of a loop.
+ */
+static __noinline int scx_store(u8 *data, u32 offset, u32 size, u64 value)
+{
 	switch (size) {
 	case 1:
-		return *(volatile u8 *)(data + (offset & (bytes - 1)));
+		*(volatile u8 *)(data + offset) = value;
+		break;
 	case 2:
-		return *(volatile u16 *)(data + (offset & (bytes - 2)));
+		*(volatile u16 *)(data + (offset & ~1)) = value;
+		break;
 	case 4:
-		return *(volatile u32 *)(data + (offset & (bytes - 4)));
+		*(volatile u32 *)(data + (offset & ~3)) = value;
+		break;
 	case 8:
-		return *(volatile u64 *)(data + (offset & (bytes - 8)));
+		*(volatile u64 *)(data + (offset & ~7)) = value;
+		break;
 	}
 	return 0;
 }
 
-static __always_inline void scx_store(u8 *data, const u32 bytes, u32 offset, u32 size, u64 value)
-{
-	switch (size) {
-	case 1:
-		*(volatile u8 *)(data + (offset & (bytes - 1))) = value;
-		break;
-	case 2:
-		*(volatile u16 *)(data + (offset & (bytes - 2))) = value;
-		break;
-	case 4:
-		*(volatile u32 *)(data + (offset & (bytes - 4))) = value;
-		break;
-	case 8:
-		*(volatile u64 *)(data + (offset & (bytes - 8))) = value;
-		break;
-	}
-}
-
-/* A number on its way: a sign and 64 bits, so that all of u64 and of s64 fits. Zero is not negative. */
+/*
+ * A number on its way: a sign and 64 bits, so that all of u64 and of s64 fits. Zero is not negative.
+ *
+ * What follows is written without branches where that can be, with bits in their place (0 or 1 in a u64): of each branch the
+ * verifier follows both sides, and then all that comes behind them, so that a dozen in a row cost it thousands of
+ * instructions in each program that touches a record.
+ */
 struct scx_value {
 	u64	magnitude;
-	bool	negative;
+	u64	negative;		/* 0 or 1 */
 };
+
+/* @value where @bit is 1, 0 where it is 0. */
+#define scx_if(bit, value)	((value) & -(bit))
+
+/* Negated where @bit is 1. */
+#define scx_negate_if(bit, value)	(((value) ^ -(bit)) + (bit))
+
+/* 1 if @a is not 0. Clang knows this trick, and would make a branch of it. */
+static __always_inline u64 scx_is_set(u64 a)
+{
+	u64 any = a | -a;
+
+	barrier_var(any);
+	return any >> 63;
+}
+
+/* The 65th bit of a + b = @sum. */
+static __always_inline u64 scx_carry(u64 a, u64 b, u64 sum)
+{
+	return ((a & b) | ((a | b) & ~sum)) >> 63;
+}
 
 static __always_inline u64 scx_add_saturated(u64 a, u64 b)
 {
-	return a + b < a ? ~0ULL : a + b;
+	return (a + b) | -scx_carry(a, b, a + b);
+}
+
+static __always_inline u64 scx_min(u64 a, u64 b)
+{
+	/* Of a - b = a + ~b + 1: no carry is a borrow. */
+	u64 a_is_less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
+
+	return b ^ scx_if(a_is_less, a ^ b);
 }
 
 /* @b is at most 2^31. In halves: clang turns a check by division into a 128-bit multiplication, which BPF lacks. */
@@ -62,42 +100,34 @@ static __always_inline u64 scx_mul_saturated(u64 a, u64 b)
 {
 	u64 high = (a >> 32) * b, low = (a & 0xffffffff) * b;
 
-	return high >> 32 ? ~0ULL : scx_add_saturated(high << 32, low);
+	return scx_add_saturated(high << 32, low) | -scx_is_set(high >> 32);
 }
 
-static __always_inline void scx_value_load(struct scx_value *v, u64 raw, u32 size, bool is_signed)
+static __always_inline void scx_value_load(struct scx_value *v, u64 raw, u32 size, u64 is_signed)
 {
 	u32 shift = (64 - size * 8) & 63;
-	s64 value;
+	u64 extended = (s64)(raw << shift) >> shift;
+	u64 value = raw ^ scx_if(is_signed, raw ^ extended);
 
-	if (!is_signed) {
-		v->negative = false;
-		v->magnitude = raw;
-		return;
-	}
-	value = (s64)(raw << shift) >> shift;
-	v->negative = value < 0;
-	v->magnitude = value < 0 ? -(u64)value : value;
+	v->negative = value >> 63 & is_signed;
+	v->magnitude = scx_negate_if(v->negative, value);
 }
 
+/* In 128 bits, two's complement, of which 66 are needed. */
 static __always_inline void scx_value_add(struct scx_value *v, s64 add)
 {
-	u64 magnitude = add < 0 ? -(u64)add : add;
-	bool negative = add < 0;
+	u64 low = scx_negate_if(v->negative, v->magnitude), sum = low + add;
+	u64 high = (add >> 63) - v->negative + scx_carry(low, add, sum);
 
-	if (v->negative == negative) {
-		v->magnitude = scx_add_saturated(v->magnitude, magnitude);
-	} else if (v->magnitude > magnitude) {
-		v->magnitude -= magnitude;
-	} else {
-		v->negative = negative && magnitude > v->magnitude;
-		v->magnitude = magnitude - v->magnitude;
-	}
+	v->negative = high >> 63;
+	/* The magnitude's upper half is 0, or 1 where it is too large. */
+	high = (high ^ -v->negative) + (v->negative & ~scx_is_set(sum));
+	v->magnitude = scx_negate_if(v->negative, sum) | -high;
 }
 
-static __always_inline void scx_value_scale(struct scx_value *v, s64 factor, s64 divisor, bool away)
+static __always_inline void scx_value_scale(struct scx_value *v, s64 factor, s64 divisor, u64 away)
 {
-	u64 mul = factor < 0 ? -(u64)factor : factor, div = divisor;
+	u64 is_negative = (u64)factor >> 63, mul = scx_negate_if(is_negative, (u64)factor), div = divisor;
 
 	/* A division takes longer than all the rest, and most rules have none. */
 	if (divisor <= 1) {
@@ -106,35 +136,44 @@ static __always_inline void scx_value_scale(struct scx_value *v, s64 factor, s64
 		u64 whole = v->magnitude / div;
 		u64 rest = scx_mul_saturated(v->magnitude - whole * div, mul);
 		u64 part = rest / div;
-		u64 up = away && part * div != rest;
+		u64 up = away & scx_is_set(part * div ^ rest);
 
 		v->magnitude = scx_add_saturated(scx_mul_saturated(whole, mul), part + up);
 	}
-	v->negative = v->magnitude && v->negative != (factor < 0);
+	v->negative = scx_is_set(v->magnitude) & (v->negative ^ is_negative);
 }
 
-static __always_inline u64 scx_value_bits(const struct scx_value *v, u32 size, bool is_signed, bool is_bool)
+static __always_inline u64 scx_value_bits(const struct scx_value *v, u32 size, u64 is_signed, u64 is_bool)
 {
-	u64 max = is_bool ? 1 : ~0ULL >> ((64 - size * 8 + is_signed) & 63);
-	u64 max_negative = is_signed ? max + 1 : 0;
+	u64 max = ~0ULL >> ((64 - size * 8 + is_signed) & 63), limit;
 
-	if (v->negative)
-		return -(v->magnitude < max_negative ? v->magnitude : max_negative);
-	return v->magnitude < max ? v->magnitude : max;
+	max ^= scx_if(is_bool, max ^ 1);
+	/* As far below zero as above and one further, where it can be below at all. */
+	limit = scx_if(is_signed | (v->negative ^ 1), max + v->negative);
+	return scx_negate_if(v->negative, scx_min(v->magnitude, limit));
 }
 
-static __always_inline u64 scx_convert(u64 raw, volatile struct scx_step *s)
+/* A flag of a step, 0 or 1. */
+static __always_inline u64 scx_flag(u64 flags, u64 flag)
+{
+	u64 bit = flags / flag & 1;
+
+	barrier_var(bit);
+	return bit;
+}
+
+static __noinline u64 scx_convert(u64 raw, volatile struct scx_step *s)
 {
 	struct scx_value v;
-	u8 flags = s->flags;
+	u64 flags = s->flags;
 
-	scx_value_load(&v, raw, s->from_size, flags & SCX_STEP_FROM_SIGNED);
+	scx_value_load(&v, raw, s->from_size, scx_flag(flags, SCX_STEP_FROM_SIGNED));
 	if (flags & SCX_STEP_RESCALE) {
 		scx_value_add(&v, s->pre);
-		scx_value_scale(&v, s->mul, s->div, flags & SCX_STEP_AWAY);
+		scx_value_scale(&v, s->mul, s->div, scx_flag(flags, SCX_STEP_AWAY));
 		scx_value_add(&v, s->add);
 	}
-	return scx_value_bits(&v, s->to_size, flags & SCX_STEP_TO_SIGNED, flags & SCX_STEP_TO_BOOL);
+	return scx_value_bits(&v, s->to_size, scx_flag(flags, SCX_STEP_TO_SIGNED), scx_flag(flags, SCX_STEP_TO_BOOL));
 }
 
 /*
@@ -142,11 +181,13 @@ static __always_inline u64 scx_convert(u64 raw, volatile struct scx_step *s)
  * `can_loop` lets the verifier see that it ends, for an instruction or two a round, where an iterator is three calls
  * into the kernel for each loop. (Its own limit, 250 ms or 2^23 rounds, is out of reach: 64 steps, done at most 4096
  * times.) So that the verifier does one round for all, the counters start from a @zero that it does not know, and are
- * masked: it would follow the sum of a number and a constant from round to round.
+ * masked: it would follow the sum of a number and a constant from round to round. And @zero is read anew for each: of two
+ * copies of one number the verifier remembers that they are the same, and goes once more round where they are not.
  */
-static __always_inline void scx_apply_plan(u8 *data, const u32 bytes, volatile struct scx_plan *plan, u32 zero)
+static __always_inline void scx_apply_plan(u8 *data, const u32 bytes, volatile struct scx_plan *plan,
+					   const volatile u32 *zero)
 {
-	u32 i = zero, n = zero;
+	u32 i = *zero & (2 * SCX_UPGRADE_MAX_STEPS - 1), n = *zero & 0xffff;
 
 	while (i < plan->nr_steps && can_loop) {
 		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
@@ -156,10 +197,10 @@ static __always_inline void scx_apply_plan(u8 *data, const u32 bytes, volatile s
 			value = scx_load(data, bytes, s->from + n * s->from_stride, s->from_size);
 		if (s->kind == SCX_STEP_CONVERT)
 			value = scx_convert(value, s);
-		scx_store(data, bytes, s->to + n * s->to_stride, s->to_size, value);
+		scx_store(data, (s->to + n * s->to_stride) & (bytes - 1), s->to_size, value);
 		n = (n + 1) & 0xffff;
 		if (n >= s->count) {
-			n = zero;
+			n = *zero & 0xffff;
 			i = (i + 1) & (2 * SCX_UPGRADE_MAX_STEPS - 1);
 		}
 	}

@@ -16,9 +16,9 @@ extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
-/* How a stale record is brought up to date. */
+/* How a stale record is brought up to date; false if that is left to another sweep. */
 #ifndef SCX_SWEEP_BRING_UP
-#define SCX_SWEEP_BRING_UP(scope, rec)	scx_bring_up_##scope(rec)
+#define SCX_SWEEP_BRING_UP(scope, rec)	(scx_bring_up_##scope(rec), true)
 #endif
 
 /* What one record adds to a sweep. */
@@ -28,34 +28,70 @@ do {										\
 	if (!(rec)) {								\
 		(args)->missing++;						\
 	} else if (scx_is_stale(rec)) {						\
-		SCX_SWEEP_BRING_UP(scope, rec);					\
-		(args)->applied++;						\
+		if (SCX_SWEEP_BRING_UP(scope, rec))				\
+			(args)->applied++;					\
+		else								\
+			(args)->left++;						\
 	}									\
 } while (0)
 
 /* One PID in so many speaks for all when it comes to how far the sweep is. The verifier would follow a counter. */
 #define SCX_SWEEP_WORD	1024
 
+/* Is the task part of our share of a process that is shared? */
+static __always_inline bool scx_sweep_shares(const struct scx_sweep_args *args, const struct task_struct *p)
+{
+	return (p->pid & (args->parts - 1)) == args->part;
+}
+
+/* Does the process fall to us? To whoever comes first. */
+static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *leader)
+{
+	u64 last = leader->sweep;
+
+	return last != args->sweep && __sync_val_compare_and_swap(&leader->sweep, last, args->sweep) == last;
+}
+
 /*
- * A share of all tasks: those whose PID is @part modulo @parts, which is a power of two. The walk itself cannot be
- * shared, the list has no middle to start from; what it costs is little beside finding and converting a record.
+ * Some of all tasks: several CPUs run this at once, and each again until there is no more. A process is for the first that
+ * comes to it, so the others need not walk its threads; one that has many is shared by all. It ends between two processes
+ * when it has had enough for once: user space then lets others run. Threads of a process that passes that mark meanwhile may
+ * be left: who touches them first brings them up to date, as ever.
  */
 static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 {
-	struct scx_sweep_args swept = { .part = args->part, .parts = args->parts };
-	u32 mask = swept.parts - 1, part = swept.part;
-	struct task_struct *p;
+	struct scx_sweep_args swept = *args;
+	struct task_struct *pos, *leader, *p;
 
+	swept.more = 0;
 	bpf_rcu_read_lock();
-	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
+	bpf_for_each(task, pos, NULL, BPF_TASK_ITER_ALL_PROCS) {
 		struct scx_task_record *rec;
+		bool shared = pos->signal->nr_threads > swept.whole;
 
-		if ((p->pid & mask) != part || p->flags & PF_IDLE)
+		if (pos->flags & PF_IDLE)
 			continue;
-		if (!(p->pid & (SCX_SWEEP_WORD - 1)))
-			__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
-		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		SCX_SWEEP(&swept, rec, task);
+		if (swept.visited >= swept.budget) {
+			swept.more = 1;
+			break;
+		}
+		rec = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		/* Without a record nobody can say that it is theirs. */
+		if ((!rec || shared) ? !swept.first : !scx_sweep_takes(&swept, rec))
+			continue;
+		/* The kernel wants a reference to where a walk begins. Who has none to give any more is gone. */
+		leader = bpf_task_acquire(pos);
+		if (!leader)
+			continue;
+		bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
+			if (shared && !scx_sweep_shares(&swept, p))
+				continue;
+			if (!(p->pid & (SCX_SWEEP_WORD - 1)))
+				__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
+			rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+			SCX_SWEEP(&swept, rec, task);
+		}
+		bpf_task_release(leader);
 	}
 	bpf_rcu_read_unlock();
 	*args = swept;

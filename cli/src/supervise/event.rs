@@ -19,6 +19,10 @@ pub enum Event {
     Ejected { ejection: Ejection },
     /// Somebody wanted that.
     LeftAlone { kind: Kind },
+    /// The policy's own process has ended. The policy runs on.
+    ProcessEnded { policy: String, pid: u32 },
+    /// Another one was started in its place.
+    ProcessStarted { policy: String, pid: u32 },
     /// It runs again.
     Recovered {
         /// From when it was noticed, ms.
@@ -41,6 +45,12 @@ impl fmt::Display for Event {
             }
             Event::LeftAlone { kind } => {
                 write!(f, "that was wanted ({kind}): left alone until someone attaches it again")
+            }
+            Event::ProcessEnded { policy, pid } => {
+                write!(f, "process {pid} of {policy} has ended: the policy runs on without its statistics")
+            }
+            Event::ProcessStarted { policy, pid } => {
+                write!(f, "process {pid} of {policy} was started in its place")
             }
             Event::Recovered { after_ms, report } => {
                 write!(f, "{} is running again, as generation {}", report.to, report.generation)?;

@@ -13,6 +13,7 @@ use scx_upgrade_sdk::prospect::BackProspect;
 use scx_upgrade_sdk::reattach;
 use scx_upgrade_sdk::reattach::Prospect;
 use scx_upgrade_sdk::record_sizes;
+use scx_upgrade_sdk::registry::SlotInfo;
 use serde::Serialize;
 use state_migrate::Layout;
 use state_migrate::PlanReport;
@@ -52,13 +53,13 @@ struct Would<'a> {
 pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
     let replaces = match Host::running(pins) {
         Err(Error::OtherScheduler { ops, .. }) if args.replace => Some(ops),
-        _ => None,
-    };
-    if replaces.is_none() && !matches!(Host::running(pins), Err(Error::NothingRunning)) {
+        Err(Error::NothingRunning) => None,
         // The kernel took a host off: its state is there, and what is to run takes it over.
-        let asks = Asks { no_carry: args.policy.no_carry, may_reattach: true };
-        return change("attach", pins, binary, asks, out);
-    }
+        _ => {
+            let asks = Asks { no_carry: args.policy.no_carry, may_reattach: true };
+            return change("attach", pins, binary, asks, out);
+        }
+    };
     kernel::check_for_host()?;
     let schema = binary.policy()?.schema()?;
     let layout = Layout::new(&record_sizes());
@@ -193,7 +194,7 @@ pub fn stop(pins: &Pins, out: Output) -> Result<(), Failure> {
     let host = Host::running(pins).ok();
     let info = host.as_ref().and_then(|host| host.registry.slot(host.data.active().slot));
     let queues = info.map_or(Vec::new(), |info| queue_rows(&info.schema.queues, &[], &[]));
-    let policy = info.map(|info| format!("{} {}", info.policy, info.version));
+    let policy = info.map(SlotInfo::title);
     out.show(&WouldStop { dry_run: true, would: "stop", policy: policy.clone(), queues }, |out| {
         match &policy {
             Some(policy) => {

@@ -7,6 +7,7 @@ use scx_upgrade_sdk::swap::Aim;
 use scx_upgrade_sdk::take_over;
 
 use crate::args::RecoverArgs;
+use crate::attend;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::supervise;
@@ -17,7 +18,10 @@ pub fn recover(pins: Pins, args: &RecoverArgs, out: Output) -> Result<(), Failur
         return supervise::supervise(&pins, args, out);
     }
     match take_over::recover(&pins, Aim::Same, None)? {
-        Some(done) => out.report(&done),
+        Some(done) => {
+            out.report(&done);
+            attend::after(&pins, done.generation, args.timeout);
+        }
         None => out.show(&serde_json::json!({ "recovered": false }), |out| {
             out.push_str("nothing to bring back: the host is running\n");
         }),

@@ -4,6 +4,7 @@ use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::take_over;
 
 use crate::args::RollbackArgs;
+use crate::attend;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::verbs::dry_run;
@@ -13,6 +14,8 @@ pub fn rollback(pins: Pins, args: &RollbackArgs, out: Output) -> Result<(), Fail
         return dry_run::rollback(&pins, args, out);
     }
     let pins = pins.patient(args.change.patience());
-    out.report(&take_over::rollback(&pins, args.aim(), args.reattach.allow_reattach)?);
+    let done = take_over::rollback(&pins, args.aim(), args.reattach.allow_reattach)?;
+    out.report(&done);
+    attend::after(&pins, done.generation, args.change.timeout);
     Ok(())
 }

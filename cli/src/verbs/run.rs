@@ -40,7 +40,8 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
     own.extend(args.replace.then_some(REPLACE));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
-    let purpose = Purpose { own: &own, only: "run", timeout: args.change.timeout };
+    let purpose =
+        Purpose { own: &own, only: "run", timeout: args.change.timeout, unit: !args.policy.no_unit };
     out.report(&launch::launch(&binary, &args.policy.args, purpose)?);
     Ok(())
 }

@@ -36,7 +36,8 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     let mut own = Vec::new();
     own.extend(allowed.then_some(ALLOW_REATTACH));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
-    let purpose = Purpose { own: &own, only: "swap", timeout: args.change.timeout };
+    let purpose =
+        Purpose { own: &own, only: "swap", timeout: args.change.timeout, unit: !args.policy.no_unit };
     let mut picture = sheet.map(|sheet| Picture::begin(pins, sheet)).transpose()?;
     let probation = Probation::prepare(pins, &args.probation)?;
     picture.iter_mut().for_each(Picture::baseline);
@@ -70,10 +71,6 @@ pub fn refuse_the_same(host: &Host, binary: &PolicyBinary, wanted: &PolicyArgs) 
         && runs.binary.as_ref().is_some_and(|runs| runs.sha256 == binary.identity().sha256);
     match same {
         false => Ok(()),
-        true => Err(Error::AlreadyRunning {
-            policy: format!("{} {}", runs.policy, runs.version),
-            generation: active.generation,
-        }
-        .into()),
+        true => Err(Error::AlreadyRunning { policy: runs.title(), generation: active.generation }.into()),
     }
 }

@@ -30,7 +30,6 @@ use crate::error::Trying;
 use crate::host::HOST_MAP;
 use crate::host::Host;
 use crate::host::REGISTRY_MAP;
-use crate::host::Sweeper;
 use crate::host_data::Mapped;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
@@ -50,6 +49,7 @@ use crate::report::Report;
 use crate::scopes;
 use crate::scopes::SCOPES;
 use crate::swap;
+use crate::sweep::Sweeper;
 
 const NEXT: &str = "next";
 const READY: &str = "ready";
@@ -119,7 +119,7 @@ impl Old {
     /// What runs, as `name version`.
     pub fn running(&self) -> Option<String> {
         let last = self.books.generations.iter().rev().find(|g| g.number == self.active.generation)?;
-        Some(format!("{} {}", last.policy, last.version))
+        Some(last.title())
     }
 
     /// The slot for the new policy, and the layout that it is planned against: the running policy's columns alone.

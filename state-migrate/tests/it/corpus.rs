@@ -44,13 +44,17 @@ fn no_seed_makes_a_target_fail() {
     }
 }
 
-/// Makes the seeds anew: `cargo test -p state-migrate -- --ignored make_the_seeds`.
+/// `SCX_UPGRADE_WRITE_SEEDS=1` makes them anew.
 #[test]
-#[ignore = "it writes to the source tree"]
-fn make_the_seeds() {
+fn seeds_are_what_the_formats_are() {
+    let write = std::env::var_os("SCX_UPGRADE_WRITE_SEEDS").is_some();
     let put = |target: &str, name: &str, bytes: &[u8]| {
-        fs::create_dir_all(folder(target)).unwrap();
-        fs::write(folder(target).join(name), bytes).unwrap();
+        let path = folder(target).join(name);
+        if write {
+            fs::create_dir_all(folder(target)).unwrap();
+            fs::write(&path, bytes).unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{} is of another form", path.display());
     };
     let (kinds, sample_btf) = (every_kind(), sample_btf());
     for target in ["btf", "augment"] {

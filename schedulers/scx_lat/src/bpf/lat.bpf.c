@@ -16,7 +16,7 @@ struct policy_task {
 	RUN_TASK_COLUMNS;
 	u64	last_woke_at_ns;
 	u64	wakeup_freq_hz;
-	u64	avg_runtime_ns;
+	u64	avg_runtime_ns __default(5000000);	/* a new task may be any; as long as a slice */
 	u64	runtime_since_wakeup_ns;
 	u64	deadline;
 } __policy_state;
