@@ -104,6 +104,11 @@ pub fn rounds(all: u32) -> u32 {
     if quarter { all.div_ceil(4).max(2) } else { all }
 }
 
+/// How many swaps to do: `SCX_UPGRADE_SWAPS`, or so many, fewer on older kernels.
+pub fn swaps(usual: u32) -> u32 {
+    std::env::var("SCX_UPGRADE_SWAPS").ok().and_then(|n| n.parse().ok()).unwrap_or_else(|| rounds(usual))
+}
+
 /// `scx-upgrade status`.
 pub fn status() -> Status {
     let ran = cli(&["--json", "status"]);
@@ -322,6 +327,14 @@ impl Cgroup {
     /// `cpu.weight`.
     pub fn set_weight(&self, weight: u32) {
         std::fs::write(self.path.join("cpu.weight"), weight.to_string()).unwrap();
+    }
+
+    /// Let its tasks stand still, all of them by the end of the call, or go on.
+    pub fn freeze(&self, still: bool) {
+        self.set("cgroup.freeze", if still { "1" } else { "0" });
+        let frozen =
+            || std::fs::read_to_string(self.path.join("cgroup.events")).unwrap().contains("frozen 1");
+        wait_until("a cgroup stands still, or not", || frozen() == still);
     }
 
     /// The CPU time that its tasks, and those in it, have had, microseconds.

@@ -22,10 +22,12 @@ const EACH_TURN: usize = 5;
 const MEDIAN_OF: usize = 3;
 /// Long enough for 400 requests: the 99th percentile has four above it.
 const SECONDS: &str = "0.5";
+/// Until a policy knows whom it has before it, seconds.
+const WARM_UP: &str = "0.1";
 const PERIOD_US: &str = "1250";
 const WORK_US: &str = "100";
 /// Averages and queues are to be those of the load when a measurement begins.
-const CALM: Duration = Duration::from_millis(300);
+const CALM: Duration = Duration::from_millis(200);
 
 /// What one measurement gave.
 #[derive(Debug)]
@@ -41,7 +43,8 @@ fn measure(group: &Cgroup, others: &Cgroup) -> Seen {
     std::thread::sleep(CALM);
     let before = others.usage_us();
     let mut child = Command::new("/bin/requests")
-        .args(["--wait", "--seconds", SECONDS, "--period-us", PERIOD_US, "--work-us", WORK_US])
+        .args(["--wait", "--warm-up", WARM_UP, "--seconds", SECONDS])
+        .args(["--period-us", PERIOD_US, "--work-us", WORK_US])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

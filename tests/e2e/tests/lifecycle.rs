@@ -19,6 +19,7 @@ use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
 use guest::load::Kind;
+use libbpf_rs::query::ProgInfoIter;
 use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::report::Report;
 
@@ -132,6 +133,24 @@ fn directly_attached_it_is_a_plain_scheduler() {
         assert!(direct.wait().unwrap().success());
         wait_until("it is detached", || kernel::state() == "disabled");
     }
+}
+
+/// What the verifier follows in one program, of the kernel's limit of a million: a load takes as long as that, and some
+/// kernels follow each combination of branches where others see that it does not matter.
+#[test]
+fn the_verifier_has_little_to_follow() {
+    const MOST: u32 = 20_000;
+    fresh();
+    report(&["run", V1]);
+    let programs: Vec<_> =
+        ProgInfoIter::default().map(|p| (p.verified_insns, p.name.to_string_lossy().into_owned())).collect();
+    println!("{:?} of {} programs", programs.iter().max(), programs.len());
+    for name in ["sweep_tasks", "host_dispatch", "fair_running"] {
+        assert!(programs.iter().any(|(_, n)| n == name), "no {name}: {programs:?}");
+    }
+    let many: Vec<_> = programs.iter().filter(|(followed, _)| *followed > MOST).collect();
+    assert!(many.is_empty(), "{many:?}");
+    fresh();
 }
 
 #[test]

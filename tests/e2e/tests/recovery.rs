@@ -63,11 +63,15 @@ impl Supervisor {
         Supervisor { child, events }
     }
 
-    /// The next event, which must be this one.
+    /// The next event, which must be this one; but for what becomes of policies' processes, which come and go as they like.
     fn next(&self, event: &str) -> Value {
-        let next = self.events.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no {event}: {e}"));
-        assert_eq!(next["event"], event, "{next}");
-        next
+        loop {
+            let next = self.events.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("no {event}: {e}"));
+            if next["event"] == event {
+                return next;
+            }
+            assert!(next["event"].as_str().unwrap().starts_with("process_"), "{event} was to come: {next}");
+        }
     }
 
     /// Its own end; the exit code.
@@ -238,6 +242,14 @@ fn a_stranger_is_replaced_when_all_is_ready_and_put_back_where_it_fails() {
     let before = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
 
+    // A pin is all that holds it now.
+    stranger.wait().unwrap();
+    let seq = kernel::enable_seq();
+    assert_eq!(cli(&["run", "--replace", "/bin/bad_verify"]).code, 1);
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    assert_eq!((kernel::state().as_str(), kernel::enable_seq()), ("enabled", seq), "it has not been touched");
+
     let replaced = report(&["run", "--replace", GOOD]);
     assert!(replaced.from.as_deref().unwrap().starts_with("scx_mini"), "{:?}", replaced.from);
     assert!(replaced.timings.gap_ns > 0);
@@ -248,8 +260,50 @@ fn a_stranger_is_replaced_when_all_is_ready_and_put_back_where_it_fails() {
     );
     let before = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
-    stranger.wait().unwrap();
     load.stop().unwrap();
     fresh();
     wait_until("nothing is left", || objects().pins == 0);
+}
+
+#[test]
+fn a_process_that_ended_is_started_again_and_finds_what_its_policy_counts() {
+    fresh();
+    let of_good = || status().slots.into_iter().find(|slot| slot.active).unwrap();
+    let counts = || fs::read_to_string("/run/scx-upgrade/scx_mini.log").unwrap().contains("queued");
+    report(&["run", "/bin/scx_mini", "--", "--stats", "1"]);
+    let loader = of_good().pid;
+    report(&["swap", GOOD]);
+    wait_until("superseded, it ends", || e2e::pids("scx_mini").is_empty());
+
+    // By a rollback.
+    report(&["rollback"]);
+    let slot = of_good();
+    assert!(slot.alive && slot.pid != loader, "{slot:?}");
+    assert_eq!(slot.args[1..], ["--stats", "1"]);
+    wait_until("it shows what the policy counts", counts);
+
+    // By the supervisor, once in a while.
+    let supervisor = Supervisor::start(&["--attend"]);
+    supervisor.next("watching");
+    kill(slot.pid as i32, libc::SIGKILL);
+    assert_eq!(supervisor.next("process_ended")["pid"], slot.pid);
+    let again = supervisor.next("process_started")["pid"].as_u64().unwrap() as u32;
+    wait_until("the books know it", || of_good().pid == again && of_good().alive);
+    wait_until("it shows what the policy counts", counts);
+    kill(again as i32, libc::SIGKILL);
+    assert_eq!(supervisor.next("process_ended")["pid"], again);
+    assert_eq!(supervisor.stop(), 0);
+    assert!(!of_good().alive, "it was started again at once");
+
+    // Not from another file, and not beside one that is there. The policy runs on.
+    report(&["swap", "/bin/scx_mini"]);
+    let live = of_good().pid;
+    let second = Command::new("/bin/scx_mini").env("SCX_UPGRADE_ONLY", "attend").output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success() && said.contains("does already"), "{said}");
+    let other = Command::new(GOOD).env("SCX_UPGRADE_ONLY", "attend").output().unwrap();
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && said.contains("not from this binary"), "{said}");
+    assert_eq!((kernel::state().as_str(), of_good().pid), ("enabled", live));
+    fresh();
 }

@@ -14,8 +14,8 @@ use e2e::command;
 use e2e::fresh;
 use e2e::load;
 use e2e::report;
-use e2e::rounds;
 use e2e::status;
+use e2e::swaps;
 use e2e::wait_until;
 use scx_upgrade_sdk::report::Report;
 
@@ -43,7 +43,7 @@ fn two_operators_at_once_come_one_after_the_other() {
     report(&["run", V1]);
     report(&["swap", V2]);
     let watch = EnabledWatch::start();
-    for round in 0..rounds(ROUNDS) {
+    for round in 0..swaps(ROUNDS) {
         let before = status();
         let runs = before.slots.iter().find(|s| s.active).map(|s| format!("{} {}", s.policy, s.version));
         let ours: &[&str] = &["swap", "--timeout", "120", [PLAIN, V1][round as usize % 2]];

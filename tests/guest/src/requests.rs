@@ -17,7 +17,10 @@ pub struct RequestSpec {
     pub period: Duration,
     /// How long the server computes for each.
     pub work: Duration,
-    /// For how long requests are sent.
+    /// For how long requests are sent before those that count: a scheduler that goes by what a task did before sees a new one
+    /// first.
+    pub warm_up: Duration,
+    /// For how long requests are sent that count.
     pub length: Duration,
 }
 
@@ -43,12 +46,15 @@ pub fn run(spec: RequestSpec) -> io::Result<Answers> {
     let serving = serve(server, spec.work)?;
     let period = spec.period.as_nanos() as u64;
     let begin = now_ns() + period;
+    let counted = begin + spec.warm_up.as_nanos() as u64;
     let mut took = Vec::new();
-    for due in (begin..begin + spec.length.as_nanos() as u64).step_by(period as usize) {
+    for due in (begin..counted + spec.length.as_nanos() as u64).step_by(period as usize) {
         sleep_until(due);
         client.write_all(&[0])?;
         client.read_exact(&mut [0])?;
-        took.push(now_ns() - due);
+        if due >= counted {
+            took.push(now_ns() - due);
+        }
     }
     drop(client);
     serving.join().map_err(|_| io::Error::other("the server failed"))??;

@@ -12,6 +12,9 @@ struct Args {
     /// How long to go on
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// How long before, in seconds, without counting
+    #[arg(long, default_value_t = 0.0)]
+    warm_up: f64,
     /// Time between two requests, in microseconds
     #[arg(long, default_value_t = 10_000)]
     period_us: u64,
@@ -31,6 +34,7 @@ fn main() -> Result<()> {
     let answers = requests::run(RequestSpec {
         period: Duration::from_micros(args.period_us),
         work: Duration::from_micros(args.work_us),
+        warm_up: Duration::from_secs_f64(args.warm_up),
         length: Duration::from_secs_f64(args.seconds),
     })?;
     println!("{}", serde_json::to_string(&answers)?);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-#include <scx_upgrade/policy.bpf.h>
+#include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
 
 struct policy_task {
+	VTIME_TASK_COLUMNS;
+	RUN_TASK_COLUMNS;
 	u64	turns;
 	u32	total_us __unit(us) __default(21);
 	u32	wide __default(22);
