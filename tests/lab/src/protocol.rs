@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where the guest finds its [`Manifest`].
 pub const MANIFEST: &str = "/lab/job.json";
+/// What the guest's PID 1 writes to the console first of all: the kernel is up.
+pub const UP: &str = "lab-init: up";
 /// The guest's folder whose files go back to the lab.
 pub const OUT: &str = "/out";
 /// Name of the virtio port that carries what the commands print.

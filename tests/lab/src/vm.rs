@@ -23,8 +23,13 @@ use crate::{
     run_dir,
 };
 
-/// How often a machine is booted whose kernel the emulator breaks before anything of the job has run.
-const BOOTS: usize = 3;
+/// How often a machine is booted whose kernel does not get up, or that the emulator breaks.
+pub const BOOTS: usize = 3;
+/// The time within which the guest's PID 1 must have started. It takes ten seconds on two CPUs; a kernel that hangs at boot never
+/// gets there.
+const BOOT_WITHIN: Duration = Duration::from_secs(200);
+/// What [`VmError::is_the_emulators`] says, in words.
+pub const EMULATOR: &str = "the emulator tripped over the kernel's patching of its own code";
 /// How many lines of the console an error shows.
 const TAIL: usize = 40;
 /// Folders that PID 1 mounts file systems on.
@@ -45,6 +50,8 @@ pub struct Vm {
     pub memory: String,
     /// Time from start to end, boot included, after which the guest is killed.
     pub timeout: Duration,
+    /// The longest time for which the job may print nothing; `None` where silence means nothing.
+    pub silence: Option<Duration>,
     /// Let the guest's clock count instructions, each as two to the power of this in nanoseconds: the same run gives the same
     /// figures. One CPU, and slower.
     pub icount: Option<u8>,
@@ -98,14 +105,17 @@ pub enum VmError {
         /// What the system said.
         error: io::Error,
     },
-    /// The guest did not end in time and was killed.
+    /// The guest took too long and was killed.
     #[error(
-        "the guest did not end within {limit:?} and was killed{}. If it was only slow, give it a longer time limit. \
+        "the guest did not {} within {limit:?} and was killed{}. If it was only slow, give it a longer time limit. \
          Last lines of {}:\n{tail}",
+        late.words(),
         fault.as_ref().map(|found| format!("; its kernel reported a {}: {}", found.name, found.line)).unwrap_or_default(),
         console.display()
     )]
     TimedOut {
+        /// What it was too late with.
+        late: Late,
         /// The time limit.
         limit: Duration,
         /// What the kernel reported before that, if anything.
@@ -149,6 +159,36 @@ pub enum VmError {
     },
 }
 
+impl VmError {
+    /// Is it the emulator's fault, and not that of anything that ran in the guest? See [`console::is_the_emulators`].
+    #[must_use]
+    pub fn is_the_emulators(&self) -> bool {
+        matches!(self, VmError::Kernel { console, .. }
+            if console::is_the_emulators(&fs::read(console).unwrap_or_default()))
+    }
+}
+
+/// What a guest can be too late with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// Its PID 1 has not started.
+    Boot,
+    /// Nothing more was printed.
+    Word,
+    /// The job is not done.
+    End,
+}
+
+impl Late {
+    fn words(self) -> &'static str {
+        match self {
+            Late::Boot => "boot",
+            Late::Word => "print anything more",
+            Late::End => "end",
+        }
+    }
+}
+
 impl Vm {
     /// A machine with two CPUs, 4 GiB and a time limit of ten minutes. `init` is the path of `lab-init`.
     pub fn new(kernel: Kernel, init: impl Into<PathBuf>) -> Self {
@@ -159,6 +199,7 @@ impl Vm {
             threads: 1,
             memory: "4G".to_owned(),
             timeout: Duration::from_secs(600),
+            silence: None,
             icount: None,
             kvm: std::env::var_os("SCX_UPGRADE_KVM").is_some_and(|value| value == "1"),
             append: String::new(),
@@ -184,13 +225,15 @@ impl Vm {
         };
         let (mut done, mut silent) = boot();
         for _ in 1..BOOTS {
-            let Err(VmError::Kernel { console, .. }) = &done else { break };
-            if self.kvm || !silent || !console::is_the_emulators(&fs::read(console).unwrap_or_default()) {
+            let why = match &done {
+                Err(error) if error.is_the_emulators() => EMULATOR.to_owned(),
+                Err(error @ VmError::TimedOut { late: Late::Boot, .. }) => error.to_string(),
+                _ => break,
+            };
+            if self.kvm || !silent {
                 break;
             }
-            eprintln!(
-                "lab: the emulator tripped over the kernel's patching of its own code, at boot: booting again"
-            );
+            eprintln!("lab: {why}\nlab: booting again");
             (done, silent) = boot();
         }
         // Large, and made again in no time.
@@ -226,8 +269,9 @@ impl Vm {
         let mut child = qemu::start(self, &files).map_err(|error| VmError::Start { error })?;
         let printed = child.stdout.take().map(read_in_background);
 
-        let in_time = printed.is_none_or(|printed| forward(&printed, started + self.timeout, &mut output));
-        if !in_time {
+        let is_up = || fs::read_to_string(&console).is_ok_and(|text| text.contains(protocol::UP));
+        let late = printed.and_then(|printed| self.wait(&printed, started, is_up, &mut output));
+        if late.is_some() {
             // Only the child that we started, by its handle. It may have ended just now, which is as good.
             let _ = child.kill();
         }
@@ -238,8 +282,8 @@ impl Vm {
             fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let tail = console::tail(&text, TAIL);
         let fault = console::scan(&text);
-        if !in_time {
-            return Err(VmError::TimedOut { limit: self.timeout, fault, console, tail });
+        if let Some((late, limit)) = late {
+            return Err(VmError::TimedOut { late, limit, fault, console, tail });
         }
         if let Some(found) = fault {
             return Err(VmError::Kernel { found, console, tail });
@@ -255,6 +299,31 @@ impl Vm {
         let header = frame.map_err(|error| VmError::NoResult { error, console: console.clone(), tail })?;
         let status = header.ended.iter().map(Ended::status).find(|status| *status != 0).unwrap_or(0);
         Ok(Outcome { status, ended: header.ended, files: collected, skipped: header.skipped, console, took })
+    }
+
+    /// Hands on what the guest prints until it ends, or until it is too late with something: that, and the time it had.
+    fn wait(
+        &self,
+        printed: &Receiver<Vec<u8>>,
+        started: Instant,
+        is_up: impl Fn() -> bool,
+        output: &mut impl FnMut(&[u8]),
+    ) -> Option<(Late, Duration)> {
+        let boot = BOOT_WITHIN.min(self.timeout);
+        if forward(printed, started + boot, None, output) {
+            return None;
+        }
+        if !is_up() {
+            return Some((Late::Boot, boot));
+        }
+        let end = started + self.timeout;
+        if forward(printed, end, self.silence, output) {
+            return None;
+        }
+        Some(match self.silence {
+            Some(silence) if Instant::now() < end => (Late::Word, silence),
+            _ => (Late::End, self.timeout),
+        })
     }
 }
 
@@ -311,15 +380,22 @@ fn read_in_background(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>>
     receive
 }
 
-/// Hands on what comes until the pipe is closed (true) or `deadline` has passed (false).
-fn forward(printed: &Receiver<Vec<u8>>, deadline: Instant, output: &mut impl FnMut(&[u8])) -> bool {
+/// Hands on what comes until the pipe is closed (true), or `end` has passed or nothing has come for as long as `silence` (false).
+fn forward(
+    printed: &Receiver<Vec<u8>>,
+    end: Instant,
+    silence: Option<Duration>,
+    output: &mut impl FnMut(&[u8]),
+) -> bool {
     loop {
-        match printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let now = Instant::now();
+        let next = silence.map_or(end, |silence| end.min(now + silence));
+        match printed.recv_timeout(next.saturating_duration_since(now)) {
             Ok(bytes) => output(&bytes),
             Err(RecvTimeoutError::Disconnected) => return true,
             Err(RecvTimeoutError::Timeout) => return false,
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= end {
             return false;
         }
     }
@@ -336,7 +412,7 @@ mod tests {
         send.send(b"b".to_vec()).unwrap();
         drop(send);
         let mut seen = Vec::new();
-        assert!(forward(&receive, Instant::now() + Duration::from_secs(60), &mut |bytes| seen
+        assert!(forward(&receive, Instant::now() + Duration::from_secs(60), None, &mut |bytes| seen
             .extend_from_slice(bytes)));
         assert_eq!(seen, b"ab");
     }
@@ -344,7 +420,30 @@ mod tests {
     #[test]
     fn silence_ends_at_the_deadline() {
         let (_send, receive) = mpsc::sync_channel::<Vec<u8>>(1);
-        assert!(!forward(&receive, Instant::now() + Duration::from_millis(20), &mut |_| ()));
+        assert!(!forward(&receive, Instant::now() + Duration::from_millis(20), None, &mut |_| ()));
+    }
+
+    #[test]
+    fn silence_that_lasts_ends_it_before_the_deadline() {
+        let (send, receive) = mpsc::sync_channel(4);
+        send.send(b"a".to_vec()).unwrap();
+        let far = Instant::now() + Duration::from_secs(3600);
+        let mut seen = 0;
+        assert!(!forward(&receive, far, Some(Duration::from_millis(20)), &mut |bytes| seen += bytes.len()));
+        assert!(seen == 1 && Instant::now() < far);
+    }
+
+    #[test]
+    fn what_it_is_late_with() {
+        let mut vm = Vm::new(Kernel { version: "7.0.13".to_owned(), image: "/k".into() }, "/init");
+        vm.timeout = Duration::from_millis(20);
+        let (_send, receive) = mpsc::sync_channel::<Vec<u8>>(1);
+        let wait = |vm: &Vm, up: bool| {
+            vm.wait(&receive, Instant::now() - Duration::from_millis(1), || up, &mut |_| ())
+                .map(|late| late.0)
+        };
+        assert_eq!(wait(&vm, false), Some(Late::Boot));
+        assert_eq!(wait(&vm, true), Some(Late::End));
     }
 
     #[test]

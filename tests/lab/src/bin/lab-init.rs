@@ -49,6 +49,7 @@ fn main() {
         );
         std::process::exit(2);
     }
+    eprintln!("{}", protocol::UP);
     if let Err(error) = run() {
         eprintln!("lab-init: {error:#}");
     }
