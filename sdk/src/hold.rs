@@ -114,13 +114,9 @@ pub(crate) fn bring_back_detached(host: &Host, pending: &Pending, scopes: &[&Sco
 }
 
 fn bring_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts]) -> Vec<Swept> {
-    let mut swept = Vec::new();
-    for scope in scopes {
-        // Whatever happens, tasks must not stay without a policy.
-        match host.sweep(scope, Sweeper { slot: sweeper, ..Sweeper::default() }) {
-            Ok(one) => swept.push(one),
-            Err(e) => log::warn!("columns of scope {} stay as they were left: {e}", scope.scope),
-        }
-    }
-    swept
+    let all = host.sweep_all(scopes, Sweeper { slot: sweeper, ..Sweeper::default() });
+    // Whatever happens, tasks must not stay without a policy.
+    let failed =
+        |scope: &ScopeParts, e| log::warn!("columns of scope {} stay as they were left: {e}", scope.scope);
+    scopes.iter().zip(all).filter_map(|(scope, swept)| swept.map_err(|e| failed(scope, e)).ok()).collect()
 }

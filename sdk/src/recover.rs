@@ -27,7 +27,7 @@ pub fn recover(host: &mut Host) -> Result<()> {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
         host.settle()?;
         let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
-        SCOPES.iter().try_for_each(|scope| host.sweep(scope, sweeper).map(|_| ()))?;
+        host.sweep_all(&SCOPES.each_ref(), sweeper).into_iter().try_for_each(|swept| swept.map(drop))?;
         swap::hand_over(host)?;
         swap::close_books(host);
         return Ok(());

@@ -506,7 +506,7 @@ pub(crate) fn finish(
     if !scopes.is_empty() {
         // Some milliseconds may be urgent; so many that a person could watch them pass may not.
         let _class = (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
-        report.swept = scopes.iter().map(|s| host.sweep(s, sweeper)).collect::<Result<_>>()?;
+        report.swept = host.sweep_all(scopes, sweeper).into_iter().collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     begin("hand over");

@@ -40,14 +40,30 @@ const MAX_SHARES: u32 = 8;
 /// After so many tasks others may run: one to two milliseconds on hardware.
 const ENOUGH: u32 = 4_096;
 /// For so long.
-const BREATH: Duration = Duration::from_millis(1);
+const BREATH: Duration = Duration::from_micros(250);
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Bring every record of a scope up to date. Where there are many tasks several CPUs take part.
-    pub(crate) fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<Swept> {
+    /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks several CPUs take
+    /// part, and the other scopes are swept while they do.
+    pub(crate) fn sweep_all(&self, scopes: &[&ScopeParts], sweeper: Sweeper<'_>) -> Vec<Result<Swept>> {
+        let together = |scopes: &[&ScopeParts]| scopes.iter().map(|s| self.sweep(s, sweeper)).collect();
+        match scopes.split_first() {
+            Some((tasks, others)) if tasks.scope == Scope::Task && kernel::tasks() >= MANY => {
+                thread::scope(|threads| {
+                    let beside = threads.spawn(|| together(others));
+                    let mut all: Vec<_> = together(&[tasks]);
+                    all.extend(beside.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                    all
+                })
+            }
+            _ => together(scopes),
+        }
+    }
+
+    fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<Swept> {
         let begin = Instant::now();
         let pinned = self.sweeper(scope, sweeper.slot)?;
         let compiled = sweeper.compiled.and_then(|c| c.program(scope));
@@ -66,8 +82,11 @@ impl Host {
     }
 
     fn sweep_with(&self, program: BorrowedFd<'_>, scope: &ScopeParts) -> Result<SweepArgs> {
+        if scope.scope != Scope::Task {
+            return share(program, scope, SweepArgs::default());
+        }
         let tasks = kernel::tasks();
-        let parts = if scope.scope == Scope::Task { shares(tasks) } else { 1 };
+        let parts = shares(tasks);
         // Of the time, because no other sweep has had it; also where that was cut off.
         let all =
             SweepArgs { sweep: monotonic_ns(), parts, whole: whole(tasks, parts), ..Default::default() };

@@ -2,8 +2,9 @@
 //! the same threads.
 //!
 //! One round is: `run` a policy, walk the tasks without doing anything, swap to the same policy (nothing to convert),
-//! swap to one that adds and converts five columns, roll back, `stop`. Delays are measured in two windows of equal
-//! length in the first round, one in which nothing happens and one with the swap that sweeps.
+//! swap to one that adds and converts five columns, roll back, `stop`. Delays are measured in a round of their own, in two
+//! windows of equal length, one in which nothing happens and one with the swap that sweeps: whatever that swap finds has
+//! been in no cache for a while.
 
 mod cgroups;
 mod walk;
@@ -25,7 +26,7 @@ use walk::Walk;
 
 /// The two versions.
 const POLICIES: [&str; 2] = ["sweep_1", "sweep_2"];
-/// Bare walks per round; the fastest counts.
+/// Walks of each kind per round; the one in the middle counts.
 const WALKS: usize = 5;
 /// Time between two points of the probe.
 const PERIOD: Duration = Duration::from_millis(1);
@@ -37,7 +38,7 @@ pub struct Options {
     pub threads: usize,
     /// Cgroups to make.
     pub cgroups: usize,
-    /// How often.
+    /// How often, without the round in which delays are measured.
     pub rounds: usize,
     /// Length of the two windows in which delays are measured; zero for none.
     pub window: Duration,
@@ -90,10 +91,19 @@ pub struct Report {
     pub cgroups: usize,
     /// The rounds.
     pub rounds: Vec<Round>,
-    /// Delays while nothing happens.
-    pub baseline: Option<Window>,
-    /// Delays around the swap that sweeps.
-    pub swap: Option<Window>,
+    /// The delays, if they were measured.
+    pub delays: Option<Delays>,
+}
+
+/// How long threads that sleep a while wait for a CPU.
+#[derive(Clone, Debug, Serialize)]
+pub struct Delays {
+    /// While nothing happens.
+    pub baseline: Window,
+    /// Around the swap that sweeps.
+    pub swap: Window,
+    /// The round in which that was.
+    pub round: Round,
 }
 
 impl Round {
@@ -133,10 +143,13 @@ pub fn run(options: &Options) -> Result<Report> {
         ..Report::default()
     };
     let mut rounds = || -> Result<()> {
+        if !options.window.is_zero() {
+            let (round, windows) =
+                round(&command, &binaries, Some(options.window)).context("the round of the delays")?;
+            report.delays = windows.map(|(baseline, swap)| Delays { baseline, swap, round });
+        }
         for n in 0..options.rounds {
-            let window = (n == 0 && !options.window.is_zero()).then_some(options.window);
-            let round =
-                round(&command, &binaries, window, &mut report).with_context(|| format!("round {n}"))?;
+            let (round, _) = round(&command, &binaries, None).with_context(|| format!("round {n}"))?;
             report.rounds.push(round);
         }
         Ok(())
@@ -155,38 +168,37 @@ fn round(
     command: &Command,
     binaries: &[PathBuf; 2],
     window: Option<Duration>,
-    report: &mut Report,
-) -> Result<Round> {
+) -> Result<(Round, Option<(Window, Window)>)> {
     let mut round =
         Round { attach_ns: command.launch("run", &binaries[0])?.timings.attach_ns, ..Round::default() };
     let host = Host::running(&Pins::open()?)?;
     let walk = Walk::open(&host)?;
-    let fastest = |walk: &dyn Fn() -> Result<Walked>| -> Result<Walked> {
-        let walks = (0..WALKS).map(|_| walk()).collect::<Result<Vec<_>>>()?;
-        walks.into_iter().min_by_key(|w| w.ns).context("no walk")
+    let median = |walk: &dyn Fn() -> Result<Walked>| -> Result<Walked> {
+        let mut walks = (0..WALKS).map(|_| walk()).collect::<Result<Vec<_>>>()?;
+        walks.sort_by_key(|w| w.ns);
+        Ok(walks[WALKS / 2])
     };
-    round.walk_bare = fastest(&|| walk.bare())?;
-    round.walk_records = fastest(&|| walk.records())?;
+    round.walk_bare = median(&|| walk.bare())?;
+    round.walk_records = median(&|| walk.records())?;
 
     round.same = command.launch("swap", &binaries[0])?.timings;
     let swap = || command.launch("swap", &binaries[1]);
-    let changed: Swapped = match window {
-        None => swap()?,
+    let (changed, windows): (Swapped, _) = match window {
+        None => (swap()?, None),
         Some(length) => {
             let mut probe = Probe::start(PERIOD)?;
             probe.window();
             std::thread::sleep(length);
-            report.baseline = Some(probe.window());
+            let baseline = probe.window();
             std::thread::sleep(length / 2);
             let changed = swap()?;
             std::thread::sleep(length / 2);
-            report.swap = Some(probe.stop());
-            changed
+            (changed, Some((baseline, probe.stop())))
         }
     };
     (round.changed, round.changed_swept) = (changed.timings, changed.swept);
     let back = command.rollback()?;
     (round.back, round.back_swept) = (back.timings, back.swept);
     round.detach_ns = command.stop()?.detach_ns;
-    Ok(round)
+    Ok((round, windows))
 }

@@ -18,8 +18,8 @@ struct Args {
     /// Cgroups
     #[arg(long, default_value_t = 2_000)]
     cgroups: usize,
-    /// How often to measure
-    #[arg(long, default_value_t = 3)]
+    /// How often to measure, without the round in which delays are
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Length of the two windows in which delays are measured, 0 for none
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
