@@ -17,7 +17,7 @@
 #ifndef __SCX_UPGRADE_REST_BPF_H
 #define __SCX_UPGRADE_REST_BPF_H
 
-#include <scx_upgrade/policy.bpf.h>
+#include <scx_upgrade/kthread.bpf.h>
 #include <scx_upgrade/work.bpf.h>
 
 struct scx_rest {
@@ -58,12 +58,6 @@ static __noinline int rest_cpu(s32 cpu)
 	bpf_timer_init(&rest->begin, &scx_rest, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&rest->begin, rest_begins);
 	return bpf_timer_start(&rest->begin, 0, BPF_F_TIMER_CPU_PIN);
-}
-
-/* A kernel thread of one CPU. */
-static __always_inline bool is_cpu_thread(struct task_struct *p)
-{
-	return (p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1;
 }
 
 /* For enqueue: the threads of a CPU run there as they come, and at once where one is to make it rest. */

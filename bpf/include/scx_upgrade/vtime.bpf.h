@@ -23,6 +23,10 @@
  * - A task that comes from a scheduler with another clock brings a number that means nothing here. It has no vtime then,
  *   and is placed by its lag, which means the same to everyone.
  * - A task that is far ahead, for whatever reason, would starve: it is placed at most VTIME_LEAD ahead.
+ * - The clock leaps when a task that is far ahead runs though others come before it: on a CPU that was idle, out of another
+ *   queue, or since the one before it is not back on its queue yet. A task of little weight is seconds ahead after one turn.
+ *   Whoever wakes up is placed by the clock, and would wait until each of those that go on has caught up with it: they are
+ *   placed at most VTIME_OWED behind. Queues of which one goes before the other need a clock each.
  */
 #ifndef __SCX_UPGRADE_VTIME_BPF_H
 #define __SCX_UPGRADE_VTIME_BPF_H
@@ -31,7 +35,8 @@
 
 /* Of a task of nice 0, and of a cgroup with the default cpu.weight. */
 #define VTIME_WEIGHT	100ULL
-#define VTIME_LEAD	(10 * 1000 * 1000 * 1000ULL)
+#define VTIME_LEAD	(10 * NSEC_PER_SEC_ULL)
+#define VTIME_OWED	(200 * NSEC_PER_MSEC_ULL)
 
 /* @ran ns of a task of @weight, as virtual time. */
 static __always_inline u64 vtime_of(u64 ran, u64 weight)
@@ -51,11 +56,11 @@ static __always_inline u64 vtime_clamp(u64 vtime, u64 now, u64 credit)
 
 /*
  * The credit of a task that is put on a queue: one that slept saves no more than @saved; one that had its turn and wants
- * another keeps what it is owed.
+ * another keeps what it is owed, which while it waits in one queue is never much.
  */
 static __always_inline u64 vtime_credit(u64 enq_flags, u64 saved)
 {
-	return enq_flags & SCX_ENQ_WAKEUP ? saved : VTIME_LEAD;
+	return enq_flags & SCX_ENQ_WAKEUP ? saved : VTIME_OWED;
 }
 
 /* Where @t (a struct with VTIME_TASK_COLUMNS) is to wait, which is also entered. */

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 20] = [
+const HEADERS: [(&str, &str); 21] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("alarm.bpf.h", include_str!("../../../bpf/include/scx_upgrade/alarm.bpf.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
@@ -17,6 +17,7 @@ const HEADERS: [(&str, &str); 20] = [
     ("convert.bpf.h", include_str!("../../../bpf/include/scx_upgrade/convert.bpf.h")),
     ("health.bpf.h", include_str!("../../../bpf/include/scx_upgrade/health.bpf.h")),
     ("idle.bpf.h", include_str!("../../../bpf/include/scx_upgrade/idle.bpf.h")),
+    ("kthread.bpf.h", include_str!("../../../bpf/include/scx_upgrade/kthread.bpf.h")),
     ("policy.bpf.h", include_str!("../../../bpf/include/scx_upgrade/policy.bpf.h")),
     ("preempt.bpf.h", include_str!("../../../bpf/include/scx_upgrade/preempt.bpf.h")),
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),

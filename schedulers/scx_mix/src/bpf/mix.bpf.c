@@ -5,16 +5,23 @@
  * when they wake up. Best-effort tasks get what is left, and a floor: of each CPU's time at least floor_pct, whatever the
  * critical want. So a best-effort task that holds up a critical one (a lock in the kernel) is never stopped for good.
  *
- * Kernel threads that are bound to a CPU count as critical: the machine waits for them.
+ * Kernel threads of one CPU count as critical: the machine waits for them.
  */
 #include <scx_upgrade/cgroup.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/kthread.bpf.h>
 #include <scx_upgrade/slice.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
 
-struct policy_task {
+/* A task's virtual time among the critical. */
+struct mix_critical {
 	VTIME_TASK_COLUMNS;
+};
+
+struct policy_task {
+	VTIME_TASK_COLUMNS;		/* among the best-effort */
 	RUN_TASK_COLUMNS;
+	struct mix_critical	critical;
 } __policy_state;
 
 struct policy_cpu {
@@ -23,14 +30,15 @@ struct policy_cpu {
 } __policy_state;
 
 struct policy_global {
-	VTIME_CLOCK_COLUMNS;
+	VTIME_CLOCK_COLUMNS;		/* of the best-effort */
+	u64	critical_now __default(1099511627776);
 } __policy_state;
 
 #include <scx_upgrade/preempt.bpf.h>
 
 #define MIX_GROUPS	16
 
-/* By virtual time, each class by itself: what the one used is not held against the other. */
+/* By virtual time, each class by a clock of its own: what the one used is not held against the other. */
 POLICY_QUEUE_VTIME_PER_LLC(critical);
 POLICY_QUEUE_VTIME_PER_LLC(best_effort);
 
@@ -73,7 +81,7 @@ static __noinline int mix_class(struct task_struct *p)
 
 	if (!p)
 		return class;
-	if ((p->flags & PF_KTHREAD) && p->nr_cpus_allowed == 1)
+	if (is_cpu_thread(p))
 		return MIX_CRITICAL;
 	if (!critical_ids[0])
 		return class;
@@ -110,15 +118,18 @@ void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	u32 llc = llc_of_cpu(scx_bpf_task_cpu(p));
 	struct policy_task *t = task_state(p);
-	u64 now = global_state()->vtime_now, vtime;
+	u64 credit = vtime_credit(enq_flags, slice_ns), now, vtime;
 	int class = mix_class(p);
 
-	vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
 	if (class == MIX_CRITICAL) {
 		nr_critical++;
+		now = global_state()->critical_now;
+		vtime = t ? vtime_place(&t->critical, &now, credit) : now;
 		scx_bpf_dsq_insert_vtime(p, queue_of_llc(critical, llc), slice_ns, vtime, enq_flags);
 	} else {
 		nr_best_effort++;
+		now = global_state()->vtime_now;
+		vtime = t ? vtime_place(t, &now, credit) : now;
 		scx_bpf_dsq_insert_vtime(p, queue_of_llc(best_effort, llc), slice_ns, vtime, enq_flags);
 	}
 	if (!wake_idle_cpu(p) && class == MIX_CRITICAL && preempt_for(p, class))
@@ -147,7 +158,10 @@ void BPF_STRUCT_OPS(mix_running, struct task_struct *p)
 	if (!t)
 		return;
 	run_begin(t);
-	vtime_begin(t, &global_state()->vtime_now);
+	if (class == MIX_CRITICAL)
+		vtime_begin(&t->critical, &global_state()->critical_now);
+	else
+		vtime_begin(t, &global_state()->vtime_now);
 	/* A turn that is owed is not taken away again. */
 	preempt_running(p, c && c->floor_debt_ns >= slice_ns ? MIX_CRITICAL : class);
 }
@@ -156,16 +170,20 @@ void BPF_STRUCT_OPS(mix_stopping, struct task_struct *p, bool runnable)
 {
 	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
 	struct policy_task *t = task_state(p);
+	int class = mix_class(p);
 	u64 used, owed;
 
 	preempt_stopping(p);
 	if (!t)
 		return;
 	used = run_ns(t, slice_ns);
-	vtime_end(t, &global_state()->vtime_now, vtime_of(used, p->scx.weight));
+	if (class == MIX_CRITICAL)
+		vtime_end(&t->critical, &global_state()->critical_now, vtime_of(used, p->scx.weight));
+	else
+		vtime_end(t, &global_state()->vtime_now, vtime_of(used, p->scx.weight));
 	if (!c)
 		return;
-	if (mix_class(p) == MIX_CRITICAL) {
+	if (class == MIX_CRITICAL) {
 		owed = c->floor_debt_ns + used * floor_pct / (100 - floor_pct);
 		/* Nobody waited: nothing is owed for it later. */
 		c->floor_debt_ns = owed < 2 * slice_ns ? owed : 2 * slice_ns;
