@@ -28,7 +28,7 @@ static __always_inline u64 scx_load(u8 *data, const u32 bytes, u32 offset, u32 s
 /*
  * Exactly the size: the neighbours may be written by an op at the same time. @offset is within the record. A function of
  * its own: what the verifier knows about @size in each of the cases it forgets when this one returns, and goes on with
- * one case. Up to 6.16 it would not, and follow every combination in each round of a loop.
+ * one case. Linux 6.16 would not, and follow every combination in each round of a loop.
  */
 static __noinline int scx_store(u8 *data, u32 offset, u32 size, u64 value)
 {

@@ -39,7 +39,7 @@ struct Seen {
 
 /// Send requests within `group`. The others stand still but for that time: a policy is loaded sooner without them.
 fn measure(group: &Cgroup, others: &Cgroup) -> Seen {
-    others.set("cgroup.freeze", "0");
+    others.freeze(false);
     std::thread::sleep(CALM);
     let before = others.usage_us();
     let mut child = Command::new("/bin/requests")
@@ -54,7 +54,7 @@ fn measure(group: &Cgroup, others: &Cgroup) -> Seen {
     let out = child.wait_with_output().unwrap();
     assert!(out.status.success());
     let others_us = others.usage_us() - before;
-    others.set("cgroup.freeze", "1");
+    others.freeze(true);
     Seen { answers: serde_json::from_slice(&out.stdout).unwrap(), others_us }
 }
 
@@ -117,7 +117,7 @@ fn mix_answers_the_critical_sooner_and_the_rest_advance() {
     // The same weight, which the default scheduler goes by.
     let (critical, rest) = (Cgroup::new("mix_critical"), Cgroup::new("mix_rest"));
     let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
-    rest.set("cgroup.freeze", "1");
+    rest.freeze(true);
     let option = critical.path().to_str().unwrap().to_owned();
     for (default, own) in compare(EACH_TURN, &["scx_mix", "--critical", &option], &critical, &rest) {
         let (old, new) = (default.answers.p99_us, own.answers.p99_us);
@@ -139,7 +139,7 @@ fn lat_answers_sooner_beside_a_build() {
     let load = Load::start(spec).unwrap();
     load.pids().for_each(|pid| rest.take(pid as i32));
     let hogs: Vec<_> = (0..4).map(|_| Busy::start(&rest)).collect();
-    rest.set("cgroup.freeze", "1");
+    rest.freeze(true);
     let (mut old, mut new): (Vec<_>, Vec<_>) = compare(MEDIAN_OF, &["scx_lat"], &some, &rest)
         .into_iter()
         .map(|(default, own)| (default.answers.p99_us, own.answers.p99_us))
@@ -148,7 +148,7 @@ fn lat_answers_sooner_beside_a_build() {
     new.sort_by(f64::total_cmp);
     // Who forks and ends beside them comes in between now and then, under either.
     assert!(new[MEDIAN_OF / 2] < old[MEDIAN_OF / 2], "{new:?} us, by default {old:?} us");
-    rest.set("cgroup.freeze", "0");
+    rest.freeze(false);
     drop(hogs);
     load.stop().unwrap();
 }
