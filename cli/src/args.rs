@@ -124,6 +124,11 @@ pub struct RunArgs {
     #[arg(long)]
     pub replace: bool,
 
+    /// Do without what this policy does not use of what costs at each context switch. A policy that uses more then takes
+    /// `swap --allow-reattach`
+    #[arg(long)]
+    pub lean: bool,
+
     #[command(flatten)]
     pub change: ChangeArgs,
 

@@ -25,6 +25,7 @@ use scx_upgrade_sdk::last_good;
 use scx_upgrade_sdk::last_good::LastGood;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::registry::SlotInfo;
+use scx_upgrade_sdk::run::LEAN;
 use scx_upgrade_sdk::run::RESTORE;
 use scx_upgrade_sdk::snapshot;
 use scx_upgrade_sdk::swap::Aim;
@@ -257,11 +258,11 @@ impl Watch<'_> {
     }
 
     fn get_ready(&mut self, host: &Host) {
-        let flags = host.registry.flags;
-        if self.ready.as_ref().is_some_and(|ready| ready.is_for(host, flags)) {
+        let terms = &host.registry.terms;
+        if self.ready.as_ref().is_some_and(|ready| ready.is_for(host, terms)) {
             return;
         }
-        match Ready::load(host, flags) {
+        match Ready::load(host, terms) {
             Ok(ready) => self.ready = Some(ready),
             Err(e) => {
                 self.ready = None;
@@ -419,7 +420,8 @@ impl Watch<'_> {
         snapshot: Option<PathBuf>,
     ) -> Result<Event, Failure> {
         let file = snapshot.as_ref().map(|file| file.to_string_lossy().into_owned());
-        let own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
+        let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
+        own.extend(good.lean.then_some(LEAN));
         let purpose = Purpose { own: &own, only: "run", timeout: self.args.timeout, unit: true };
         let report = launch::launch(binary, &good.args, purpose)?;
         Ok(Event::Started { report: Box::new(report) })

@@ -29,6 +29,9 @@ pub struct LastGood {
     pub binary: Binary,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Was its host lean?
+    #[serde(default)]
+    pub lean: bool,
 }
 
 impl LastGood {
@@ -40,6 +43,7 @@ impl LastGood {
             version: slot.version.clone(),
             binary: slot.binary.clone()?,
             args: slot.own_args(),
+            lean: !host.registry.terms.spared.is_empty(),
         })
     }
 
@@ -82,6 +86,7 @@ mod tests {
             version: "1".into(),
             binary: Binary::of_this_process().unwrap(),
             args: vec!["--slice-us".into(), "100".into()],
+            lean: true,
         };
         good.write(&folder).unwrap();
         assert_eq!(LastGood::read(&folder).unwrap().as_ref(), Some(&good));

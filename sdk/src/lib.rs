@@ -76,6 +76,7 @@ mod stranger;
 pub mod swap;
 mod sweep;
 pub mod take_over;
+pub mod terms;
 pub mod topology;
 pub mod typed;
 pub mod urgent;

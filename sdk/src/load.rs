@@ -2,6 +2,7 @@
 //! touched here.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
@@ -38,6 +39,8 @@ use crate::queues::family;
 use crate::registry::Claimed;
 use crate::scopes::CPU_MAP;
 use crate::scopes::SCOPES;
+use crate::terms::Asks;
+use crate::terms::Terms;
 use crate::topology::Topology;
 use crate::variables;
 use crate::variables::Variables;
@@ -51,11 +54,15 @@ const SCX_PROBE: &str = "scx_lib_init_probe";
 const SDK_SECTION: &str = ".rodata.scx_sdk";
 /// Ops that only a scheduler attached by itself has.
 pub(crate) const DIRECT_OPS: [&str; 2] = ["init", "exit"];
-/// Flags that the host sets always; a policy without one is emulated. See `host_enqueue()`.
-const EMULATED: [(&str, u8); 2] = [
+/// Flags that the host sets unless it is lean; a policy without one is emulated. See `host_enqueue()`.
+pub(crate) const EMULATED: [(&str, u8); 2] = [
     ("SCX_OPS_ENQ_EXITING", abi::LACKS_ENQ_EXITING),
     ("SCX_OPS_ENQ_MIGRATION_DISABLED", abi::LACKS_ENQ_MIGRATION_DISABLED),
 ];
+/// The host's programs for `enqueue`: the one that emulates those, and the one for a host that has none of them.
+const ENQUEUE: &str = "host_enqueue";
+/// See [`ENQUEUE`].
+const ENQUEUE_ALL: &str = "host_enqueue_all";
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
@@ -71,8 +78,8 @@ pub struct Loaded {
     pub(crate) object: Object,
     pub(crate) ops: Ops,
     pub(crate) lacks: u8,
-    /// The flags that its host has to be attached with, see [`Registry::flags`](crate::registry::Registry::flags).
-    pub(crate) flags: u64,
+    /// What it asks of its host's terms.
+    pub(crate) asks: Asks,
     /// Its number among the loads into one host; 0 without a host.
     pub(crate) load: u64,
     /// Where its global variables are.
@@ -81,13 +88,13 @@ pub struct Loaded {
     pub(crate) places: Places,
 }
 
-/// What the host's ops flags are, beyond those that it always sets, when a policy is loaded for it.
+/// The terms of the host that a policy is loaded for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Flags {
-    /// These: a policy that asks for others is refused.
-    Are(u64),
-    /// Whatever the policy asks for: the host is attached, or attached again, with them.
-    Follow,
+pub(crate) enum On<'a> {
+    /// These: a policy that they do not suit is refused.
+    These(&'a Terms),
+    /// Whatever the policy asks for: the host is attached, or attached again, for it.
+    Any,
 }
 
 impl Loaded {
@@ -100,7 +107,7 @@ impl Loaded {
     }
 }
 
-/// The flags that the host asks the kernel for.
+/// The flags that every host can have: whoever lacks one notices nothing.
 pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
     EMULATED
         .iter()
@@ -119,13 +126,13 @@ pub(crate) fn open_object_of(policy: &Policy) -> Result<OpenObject> {
     open_object(policy.object(), None)
 }
 
-/// The ops flags that a policy asks for beyond those that the host always sets.
+/// What a policy asks of a host's terms.
 ///
 /// # Errors
 /// [`Error::NotAPolicy`], or [`Error::UnknownFlags`].
-pub(crate) fn flags_of(policy: &Policy, kernel: &KernelBtf) -> Result<u64> {
+pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<Asks> {
     let open = open_object(policy.object(), None)?;
-    foreign_flags(&Ops::read(&open, &policy.btf()?)?, kernel)
+    asks(&Ops::read(&open, &policy.btf()?)?, kernel)
 }
 
 /// A policy's name, from its `sched_ext_ops`.
@@ -136,17 +143,24 @@ pub(crate) fn name_of(policy: &Policy) -> Result<String> {
     Ok(Ops::read(&open_object(policy.object(), None)?, &policy.btf()?)?.name)
 }
 
-/// Open the host's own object and make it ready to be loaded: constants filled in, ops that this kernel does not know
-/// taken out, `flags` set beside those that it always has.
-pub(crate) fn open_host(kernel: &KernelBtf, flags: u64) -> Result<OpenObject> {
+/// Open the host's own object and make it ready to be loaded, to be attached on `terms`: constants filled in, ops taken out
+/// that this kernel does not know or that the terms spare.
+pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject> {
     let host = Policy::new(HOST_OBJECT, env!("CARGO_PKG_VERSION"));
     let mut open = open_object(host.object(), None)?;
     kernel.fill_enums(&mut open, &variables::Variables::of(HOST_OBJECT)?)?;
     let mut ops = Ops::read(&open, &host.btf()?)?;
-    for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
+    for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op) || terms.spared.contains(op)) {
         ops.clear(&mut open, &op);
     }
-    ops.set_flags(&mut open, host_flags(kernel) | flags);
+    let unused = if terms.emulates() { ENQUEUE_ALL } else { ENQUEUE };
+    if !terms.emulates() {
+        ops.set(&mut open, "enqueue", ENQUEUE_ALL);
+    }
+    for mut program in open.progs_mut().filter(|p| p.name() == unused) {
+        program.set_autoload(false);
+    }
+    ops.set_flags(&mut open, terms.host_flags(kernel));
     size_cpu_records(&mut open)?;
     Ok(open)
 }
@@ -176,8 +190,8 @@ pub(crate) struct Home<'a> {
     pub queues: &'a [u64],
     /// The host's maps of records and shared memory, which become the policy's: name and map.
     pub shared: Vec<(&'static str, &'a MapHandle)>,
-    /// The host's ops flags.
-    pub flags: Flags,
+    /// The host's terms.
+    pub on: On<'a>,
 }
 
 /// Load a policy for the host.
@@ -197,11 +211,11 @@ pub(crate) fn load_for_host(
     }
     refuse_sleepable(&open, &ops)?;
     drop_unknown_ops(&mut open, &mut ops, kernel);
-    let flags = foreign_flags(&ops, kernel)?;
-    if let Flags::Are(host) = home.flags
-        && flags != host
+    let asks = asks(&ops, kernel)?;
+    if let On::These(terms) = home.on
+        && !terms.suit(&asks)
     {
-        return Err(Error::NeedsReattach { policy: ops.name, why: flags_differ(kernel, host, flags) });
+        return Err(Error::NeedsReattach { policy: ops.name, why: terms.why_not(&asks, kernel) });
     }
     let lacks = lacks(&ops, kernel);
     size_cpu_records(&mut open)?;
@@ -209,7 +223,7 @@ pub(crate) fn load_for_host(
     let object = load(open, &ops)?;
     let places = places(home.layout, home.slot);
     let variables = inspected.variables.clone();
-    Ok(Loaded { object, ops, lacks, flags, load: home.load, variables, places })
+    Ok(Loaded { object, ops, lacks, asks, load: home.load, variables, places })
 }
 
 /// Its maps of these names become the host's.
@@ -272,7 +286,7 @@ pub(crate) fn load_direct(
     }
     let object = load(open, &ops)?;
     let (variables, places) = (inspected.variables.clone(), places(layout, 0));
-    Ok(Loaded { object, ops, lacks: 0, flags: 0, load: 0, variables, places })
+    Ok(Loaded { object, ops, lacks: 0, asks: Asks::default(), load: 0, variables, places })
 }
 
 /// Where the columns of the policy in `slot` stand.
@@ -380,23 +394,20 @@ fn lacks(ops: &Ops, kernel: &KernelBtf) -> u8 {
     EMULATED.iter().map(lacks).fold(0, |all, bit| all | bit)
 }
 
-/// The policy's flags that the host does not always set.
-fn foreign_flags(ops: &Ops, kernel: &KernelBtf) -> Result<u64> {
+/// What the policy asks of a host's terms.
+fn asks(ops: &Ops, kernel: &KernelBtf) -> Result<Asks> {
     let unknown = kernel.unknown_flags(ops.flags);
     if unknown != 0 {
         return Err(Error::UnknownFlags { policy: ops.name.clone(), flags: unknown });
     }
-    Ok(ops.flags & !host_flags(kernel))
+    let flags = ops.flags & !host_flags(kernel);
+    Ok(Asks { flags, uses: uses(ops.programs.keys(), lacks(ops, kernel)) })
 }
 
-/// Why a policy that asks for the flags `policy` cannot run in a host that is attached with `host`.
-pub(crate) fn flags_differ(kernel: &KernelBtf, host: u64, policy: u64) -> String {
-    let (asks, has) = (policy & !host, host & !policy);
-    let asks = (asks != 0).then(|| format!("it asks for {}, which the host lacks", kernel.flag_names(asks)));
-    let has =
-        (has != 0).then(|| format!("the host has {}, which it does not ask for", kernel.flag_names(has)));
-    let differs = [asks, has].into_iter().flatten().collect::<Vec<_>>().join(", and ");
-    format!("{differs}, and the kernel reads these ops flags once, when a scheduler is attached")
+/// What a policy uses of what a lean host may do without, by name: its ops, and the flags that it does not lack.
+pub(crate) fn uses<'a>(ops: impl Iterator<Item = &'a String>, lacks: u8) -> BTreeSet<String> {
+    let flags = EMULATED.iter().filter(|(_, bit)| lacks & bit == 0);
+    ops.cloned().chain(flags.map(|(flag, _)| (*flag).to_string())).collect()
 }
 
 fn load(mut open: OpenObject, ops: &Ops) -> Result<Object> {

@@ -81,6 +81,15 @@ impl Ops {
         }
     }
 
+    /// Have another of the object's programs for an op, before it is loaded.
+    pub fn set(&mut self, object: &mut OpenObject, op: &str, program: &str) {
+        let pointer = object.progs().find(|p| p.name() == program).map(|p| p.as_libbpf_object().as_ptr());
+        if let Some(pointer) = pointer {
+            self.programs.insert(op.to_string(), program.to_string());
+            self.write(object, op, &(pointer as u64).to_ne_bytes());
+        }
+    }
+
     /// Set the flags in the object before it is loaded.
     pub fn set_flags(&mut self, object: &mut OpenObject, flags: u64) {
         self.flags = flags;

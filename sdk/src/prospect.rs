@@ -12,7 +12,6 @@ use crate::hold::Back;
 use crate::host::Host;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
-use crate::load;
 use crate::pins::Pins;
 use crate::registry::SlotInfo;
 use crate::swap;
@@ -54,10 +53,10 @@ pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
     let active = host.data.active();
     let target = swap::target(&host.registry, active.slot, aim)?.clone();
     let info = host.registry.slot(target.slot);
-    let (has, asks) = (host.registry.flags, info.map_or(0, |s| s.flags));
+    let (terms, asks) = (&host.registry.terms, info.map(SlotInfo::asks).unwrap_or_default());
     let reattach = match host.attached {
-        true if has == asks => None,
-        true => Some(load::flags_differ(&KernelBtf::read()?, has, asks)),
+        true if terms.suit(&asks) => None,
+        true => Some(terms.why_not(&asks, &KernelBtf::read()?)),
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
     let queues = host.registry.queue_rows(active.slot, info.map_or(&[][..], |s| s.schema.queues.as_slice()));

@@ -4,7 +4,7 @@
 //! Steps 1 to 4 are those of the swap (`swap.rs`), while the old policy runs on, with one more in between:
 //!
 //! 1. **open**, 2. **plan**, 3. **load** the policy, and
-//!    **load the host** again, with the flags that the policy asks for, over the same maps: its records, its shared memory
+//!    **load the host** again, on the terms that the policy asks for, over the same maps: its records, its shared memory
 //!    and its program arrays, so that the policies in all slots are in the new host too;
 //! 4. **prepare**: the policy's programs go into the idle slot, and `pending` says that this is a reattach;
 //! 5. **detach**: the link goes, the kernel walks all tasks over to the default scheduler and destroys all queues. No op
@@ -57,6 +57,7 @@ use crate::registry::Registry;
 use crate::registry::SlotInfo;
 use crate::report::Swept;
 use crate::scopes::ScopeParts;
+use crate::terms::Terms;
 
 /// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
 const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -137,18 +138,18 @@ pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
         false => books.queue_rows_anew(running, &wanted),
     };
     let kernel = KernelBtf::read()?;
-    let (has, asks) = (host.registry.flags, load::flags_of(policy, &kernel)?);
+    let (terms, asks) = (&host.registry.terms, load::asks_of(policy, &kernel)?);
     let reattach = match host.attached {
-        true => (has != asks).then(|| load::flags_differ(&kernel, has, asks)),
+        true => (!terms.suit(&asks)).then(|| terms.why_not(&asks, &kernel)),
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
     let (layout, generation) = (books.layout, active.generation + 1);
     Ok(Prospect { layout, running, slot, queues, reattach, from, generation, evicts })
 }
 
-/// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached with `flags`.
-pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, flags: u64) -> Result<Object> {
-    let mut open = load::open_host(kernel, flags)?;
+/// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.
+pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Object> {
+    let mut open = load::open_host(kernel, terms)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if host.pins.map_path(&name).exists() {
@@ -217,21 +218,21 @@ pub(crate) fn switch(
 /// Neither can be attached.
 pub(crate) fn resume(pins: &Pins) -> Result<Host> {
     let mut host = Host::pinned(pins)?;
-    let Some(Reattach { from, to }) = host.registry.pending.as_ref().and_then(|p| p.reattach) else {
+    let Some(Reattach { from, to }) = host.registry.pending.as_ref().and_then(|p| p.reattach.clone()) else {
         return Ok(host);
     };
     let kernel = KernelBtf::read()?;
     let committed = recover::is_committed(&host);
-    let flags = if committed { to } else { from };
+    let terms = if committed { &to } else { &from };
     log::warn!("a reattach was cut off: attaching the {} policy", if committed { "new" } else { "old" });
     let active = host.data.active();
     arm(&host, active);
-    let first = load_over(&host, &kernel, flags).and_then(|mut object| attach(&mut host, &mut object));
+    let first = load_over(&host, &kernel, terms).and_then(|mut object| attach(&mut host, &mut object));
     if let Err(error) = first {
         let before = host.registry.generations.last().filter(|_| committed).cloned();
         let Some(before) = before else { return Err(error) };
         arm(&host, Active { slot: before.slot, generation: before.number, epoch: active.epoch });
-        let again = load_over(&host, &kernel, from).and_then(|mut object| attach(&mut host, &mut object));
+        let again = load_over(&host, &kernel, &from).and_then(|mut object| attach(&mut host, &mut object));
         if let Err(again) = again {
             return Err(Error::NotPutBack { source: Box::new(error), again: Box::new(again) });
         }

@@ -20,8 +20,11 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::identity::Binary;
+use crate::load;
 use crate::run;
 use crate::scopes;
+use crate::terms::Asks;
+use crate::terms::Terms;
 
 pub(crate) use queues::Claimed;
 pub use queues::QueueInfo;
@@ -46,7 +49,7 @@ pub struct SlotInfo {
     pub ops: Vec<String>,
     /// Flags that the host sets and it lacks, `LACKS_*`.
     pub lacks: u8,
-    /// Ops flags that it asks for and that the host sets only for such a policy: see [`Registry::flags`].
+    /// Ops flags that it asks for and that the host sets only for such a policy: see [`Terms`].
     #[serde(default)]
     pub flags: u64,
     /// The process that loaded it.
@@ -64,12 +67,17 @@ impl SlotInfo {
         format!("{} {}", self.policy, self.version)
     }
 
+    /// What it asks of its host's terms.
+    pub(crate) fn asks(&self) -> Asks {
+        Asks { flags: self.flags, uses: load::uses(self.ops.iter(), self.lacks) }
+    }
+
     /// The arguments of the policy's process without the SDK's, which say how it was to take over, not how it is to run.
     pub fn own_args(&self) -> Vec<String> {
         let (mut own, mut rest) = (Vec::new(), self.args.iter().skip(1));
         while let Some(arg) = rest.next() {
             match arg.as_str() {
-                run::ALLOW_REATTACH | run::NO_CARRY | run::REPLACE => {}
+                run::ALLOW_REATTACH | run::LEAN | run::NO_CARRY | run::REPLACE => {}
                 run::RESTORE => drop(rest.next()),
                 _ => own.push(arg.clone()),
             }
@@ -137,13 +145,13 @@ pub struct Pending {
     pub reattach: Option<Reattach>,
 }
 
-/// What a reattach changes about the attached host: see [`Registry::flags`].
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// What a reattach changes about the attached host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reattach {
-    /// Its flags before,
-    pub from: u64,
+    /// Its terms before,
+    pub from: Terms,
     /// and after.
-    pub to: u64,
+    pub to: Terms,
 }
 
 /// See the module.
@@ -154,10 +162,9 @@ pub struct Registry {
     /// Version of the records' form: [`abi::RECORDS`].
     #[serde(default = "first_records")]
     pub records: u32,
-    /// The ops flags that the host is attached with, beyond those that it always sets. The kernel reads them once, so a
-    /// policy that asks for others takes a reattach.
-    #[serde(default)]
-    pub flags: u64,
+    /// What the host is attached on. A policy that it does not suit takes a reattach.
+    #[serde(flatten)]
+    pub terms: Terms,
     /// Counter for [`SlotInfo::load`].
     pub loads: u64,
     /// Counter for families of DSQs, the upper half of their ids: none is used twice while the host lives.
@@ -180,7 +187,7 @@ impl Registry {
         Registry {
             abi: abi::ABI,
             records: abi::RECORDS,
-            flags: 0,
+            terms: Terms::default(),
             loads: 0,
             queue_ids: 0,
             layout: scopes::empty_layout(),
@@ -227,11 +234,11 @@ impl Registry {
     }
 
     /// Take in what happened since they were written: the host's `closed` says which generation's books are closed. One
-    /// that is pending here and closed there is committed, and where that took a reattach, the host has its flags.
+    /// that is pending here and closed there is committed, and where that took a reattach, the host is attached on its terms.
     pub fn settle(&mut self, closed: u32) {
         if let Some(pending) = self.pending.take_if(|pending| pending.generation.number == closed) {
             if let Some(reattach) = pending.reattach {
-                self.flags = reattach.to;
+                self.terms = reattach.to;
             }
             self.record(pending.generation);
         }
@@ -414,8 +421,17 @@ pub(crate) mod tests {
 
     #[test]
     fn how_it_took_over_is_no_argument_of_the_policy() {
-        let args =
-            ["x", "--restore", "file", "--slice-us", "100", "--no-carry", "--allow-reattach", "--replace"];
+        let args = [
+            "x",
+            "--restore",
+            "f",
+            "--slice-us",
+            "100",
+            "--no-carry",
+            "--allow-reattach",
+            "--replace",
+            "--lean",
+        ];
         let args = args.iter().map(|arg| (*arg).to_string()).collect();
         assert_eq!(SlotInfo { args, ..slot_info(1) }.own_args(), ["--slice-us", "100"]);
         assert!(slot_info(1).own_args().is_empty());

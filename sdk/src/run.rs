@@ -57,6 +57,8 @@ pub const ONLY: &str = "SCX_UPGRADE_ONLY";
 /// Options of every policy's binary that say how it takes over, as `scx-upgrade` gives them: see [`RunArgs`].
 pub const ALLOW_REATTACH: &str = "--allow-reattach";
 /// See [`ALLOW_REATTACH`].
+pub const LEAN: &str = "--lean";
+/// See [`ALLOW_REATTACH`].
 pub const NO_CARRY: &str = "--no-carry";
 /// See [`ALLOW_REATTACH`].
 pub const REPLACE: &str = "--replace";
@@ -85,6 +87,10 @@ pub struct RunArgs {
     /// Where a scheduler runs that scx-upgrade did not start, take that off, once this one is ready
     #[arg(long, conflicts_with = "direct")]
     pub replace: bool,
+
+    /// Where this starts the host, let it do without what this policy does not use of what costs at each context switch
+    #[arg(long, conflicts_with = "direct")]
+    pub lean: bool,
 
     /// Carry nothing over from what runs: the state of this policy starts anew
     #[arg(long, conflicts_with = "restore")]
@@ -266,6 +272,7 @@ impl Policy {
             may_reattach: args.allow_reattach,
             restore: args.restore.as_deref(),
             replace: args.replace,
+            lean: args.lean,
             no_carry: args.no_carry,
             only: args.only,
         };

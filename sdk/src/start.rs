@@ -11,9 +11,9 @@ use crate::host::Host;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
-use crate::load::Flags;
 use crate::load::Home;
 use crate::load::Loaded;
+use crate::load::On;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::reattach;
@@ -25,6 +25,7 @@ use crate::stranger::Stranger;
 use crate::swap;
 use crate::swap::Way;
 use crate::take_over::Wish;
+use crate::terms::Terms;
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, so there is nothing to settle or to sweep.
@@ -51,7 +52,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     let plan = swap::plan(&mut books, &inspected, None, slot, true)?;
     let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?;
-    books.flags = load::flags_of(policy, &kernel)?;
+    books.terms = Terms::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
     let name = load::name_of(policy)?;
     let prepared = wish
         .restore
@@ -59,7 +60,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         .transpose()?;
     let plan_ns = clock.lap();
 
-    let mut object = load::load_host(load::open_host(&kernel, books.flags)?)?;
+    let mut object = load::load_host(load::open_host(&kernel, &books.terms)?)?;
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
@@ -69,7 +70,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         load: books.loads + 1,
         queues: &queues.ids(),
         shared: host.shared(),
-        flags: Flags::Are(books.flags),
+        on: On::These(&books.terms),
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
     let generation = swap::settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);

@@ -96,6 +96,9 @@ pub struct Status {
     pub generations: Vec<Generation>,
     /// Bytes of a task record that no column takes.
     pub task_bytes_free: u32,
+    /// Names of the ops and flags that a lean host does without: see [`crate::terms`].
+    #[serde(default)]
+    pub spared: Vec<String>,
 }
 
 /// Read it.
@@ -118,6 +121,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
         queues: Vec::new(),
         generations: Vec::new(),
         task_bytes_free: 0,
+        spared: Vec::new(),
     };
     let host = match Host::running(pins) {
         Ok(host) => host,
@@ -174,5 +178,6 @@ pub fn status(pins: &Pins) -> Result<Status> {
     }
     status.task_bytes_free = host.registry.layout.free_bytes(Scope::Task);
     status.generations = host.registry.generations.clone();
+    status.spared = host.registry.terms.spared.iter().cloned().collect();
     Ok(status)
 }

@@ -32,9 +32,9 @@ use crate::host::Host;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
-use crate::load::Flags;
 use crate::load::Home;
 use crate::load::Loaded;
+use crate::load::On;
 use crate::policy::Inspected;
 use crate::policy::Policy;
 use crate::polite::politely;
@@ -56,6 +56,8 @@ use crate::steps;
 use crate::sweep;
 use crate::sweep::Sweeper;
 use crate::take_over::Wish;
+use crate::terms::Asks;
+use crate::terms::Terms;
 use crate::urgent;
 use crate::urgent::Children;
 use crate::urgent::Urgent;
@@ -87,17 +89,16 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let plan_ns = clock.lap();
 
     begin("load");
-    let follow = wish.may_reattach || !host.attached;
     let home = Home {
         layout: &plan.layout,
         slot,
         load: books.loads + 1,
         queues: &queues.ids(),
         shared: host.shared(),
-        flags: if follow { Flags::Follow } else { Flags::Are(host.registry.flags) },
+        on: if wish.may_reattach || !host.attached { On::Any } else { On::These(&host.registry.terms) },
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
-    let way = Way::find(host, &kernel, loaded.flags)?;
+    let way = Way::find(host, &kernel, &loaded.asks)?;
     let generation =
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
@@ -189,12 +190,13 @@ fn go_back(
     let from = host.registry.slot(before.slot).map(SlotInfo::title);
     let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
     let queue_rows = host.registry.queue_rows(before.slot, queues);
-    let flags = host.registry.slot(target.slot).map_or(0, |s| s.flags);
-    let in_place = host.attached && flags == host.registry.flags;
+    let asks = host.registry.slot(target.slot).map(SlotInfo::asks).unwrap_or_default();
+    let in_place = host.attached && host.registry.terms.suit(&asks);
     if host.attached && !in_place && !may_reattach {
-        let why = load::flags_differ(&politely(KernelBtf::read)?, host.registry.flags, flags);
+        let why = host.registry.terms.why_not(&asks, &politely(KernelBtf::read)?);
         return Err(Error::NeedsReattach { policy: target.policy, why });
     }
+    let terms = host.registry.terms.changed_for(&asks);
     let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
     let mut books = host.registry.clone();
@@ -204,10 +206,10 @@ fn go_back(
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
     // In place it needs nothing but the books.
-    let way = match ready.filter(|ready| ready.is_for(host, flags)) {
+    let way = match ready.filter(|ready| ready.is_for(host, &terms)) {
         _ if in_place => Way::InPlace { hold },
         Some(ready) => ready.into_way(),
-        None => Ready::load(host, flags)?.into_way(),
+        None => Ready::load(host, &terms)?.into_way(),
     };
     let load_ns = clock.lap();
     begin("prepare");
@@ -287,7 +289,7 @@ pub(crate) fn settle_books(
         schema: inspected.schema.clone(),
         ops: loaded.ops.programs.keys().cloned().collect(),
         lacks: loaded.lacks,
-        flags: loaded.flags,
+        flags: loaded.asks.flags,
         pid: std::process::id(),
         args: run::arguments(),
         binary: policy.binary().cloned(),
@@ -307,32 +309,32 @@ pub(crate) fn settle_books(
 #[derive(Debug)]
 pub struct Ready {
     object: Box<Object>,
-    flags: u64,
+    terms: Terms,
     maps: Option<u32>,
 }
 
 impl Ready {
-    /// Load it, to be attached with `flags`.
+    /// Load it, to be attached on `terms`.
     ///
     /// # Errors
     /// The kernel does not take it.
-    pub fn load(host: &Host, flags: u64) -> Result<Ready> {
-        Ready::load_with(host, &politely(KernelBtf::read)?, flags)
+    pub fn load(host: &Host, terms: &Terms) -> Result<Ready> {
+        Ready::load_with(host, &politely(KernelBtf::read)?, terms)
     }
 
-    fn load_with(host: &Host, kernel: &KernelBtf, flags: u64) -> Result<Ready> {
-        let object = Box::new(politely(|| reattach::load_over(host, kernel, flags))?);
-        Ok(Ready { object, flags, maps: host.identity() })
+    fn load_with(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Ready> {
+        let object = Box::new(politely(|| reattach::load_over(host, kernel, terms))?);
+        Ok(Ready { object, terms: terms.clone(), maps: host.identity() })
     }
 
-    /// Can it be attached in the place of this host, with these flags? Not where that was stopped and another started
+    /// Can it be attached in the place of this host, on these terms? Not where that was stopped and another started
     /// meanwhile, which has other maps.
-    pub fn is_for(&self, host: &Host, flags: u64) -> bool {
-        self.flags == flags && self.maps.is_some() && self.maps == host.identity()
+    pub fn is_for(&self, host: &Host, terms: &Terms) -> bool {
+        self.terms == *terms && self.maps.is_some() && self.maps == host.identity()
     }
 
     fn into_way(self) -> Way {
-        Way::Reattach { object: self.object, flags: self.flags }
+        Way::Reattach { object: self.object, terms: self.terms }
     }
 }
 
@@ -341,7 +343,7 @@ pub(crate) enum Way {
     /// By one store; behind a hold in this slot, if there is one.
     InPlace { hold: Option<u8> },
     /// By a reattach, for which the host's programs were loaded anew.
-    Reattach { object: Box<Object>, flags: u64 },
+    Reattach { object: Box<Object>, terms: Terms },
 }
 
 impl Way {
@@ -349,12 +351,13 @@ impl Way {
         Way::InPlace { hold: None }
     }
 
-    /// `flags`: those that the policy to come asks for.
-    fn find(host: &Host, kernel: &KernelBtf, flags: u64) -> Result<Way> {
-        if host.attached && flags == host.registry.flags {
+    /// `asks`: what the policy to come asks for.
+    fn find(host: &Host, kernel: &KernelBtf, asks: &Asks) -> Result<Way> {
+        let terms = &host.registry.terms;
+        if host.attached && terms.suit(asks) {
             return Ok(Way::in_place());
         }
-        Ok(Ready::load_with(host, kernel, flags)?.into_way())
+        Ok(Ready::load_with(host, kernel, &terms.changed_for(asks))?.into_way())
     }
 
     fn is_in_place(&self) -> bool {
@@ -370,7 +373,9 @@ impl Way {
     ) -> Pending {
         let (hold, reattach) = match self {
             Way::InPlace { hold } => (*hold, None),
-            Way::Reattach { flags, .. } => (None, Some(Reattach { from: host.registry.flags, to: *flags })),
+            Way::Reattach { terms, .. } => {
+                (None, Some(Reattach { from: host.registry.terms.clone(), to: terms.clone() }))
+            }
         };
         Pending { generation: generation.clone(), epoch: after.epoch, sweeper, hold, reattach }
     }

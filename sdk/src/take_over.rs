@@ -33,6 +33,8 @@ pub struct Wish<'a> {
     pub restore: Option<&'a Path>,
     /// Also where a scheduler runs that is not of this project: that is taken off.
     pub replace: bool,
+    /// A host that is started is to do without what the policy does not use: see [`crate::terms`].
+    pub lean: bool,
     /// Carry nothing: the policy's state starts anew.
     pub no_carry: bool,
     /// Only if it comes to this; none: whatever it comes to.

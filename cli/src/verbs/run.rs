@@ -3,6 +3,7 @@
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_sdk::run::LEAN;
 use scx_upgrade_sdk::run::NO_CARRY;
 use scx_upgrade_sdk::run::REPLACE;
 use scx_upgrade_sdk::run::RESTORE;
@@ -39,6 +40,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     let file = file.map(|file| file.to_string_lossy().into_owned());
     let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
     own.extend(args.replace.then_some(REPLACE));
+    own.extend(args.lean.then_some(LEAN));
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose =
         Purpose { own: &own, only: "run", timeout: args.change.timeout, unit: !args.policy.no_unit };

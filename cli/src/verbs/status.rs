@@ -8,9 +8,13 @@ use scx_upgrade_sdk::status::Status;
 
 use crate::args::StatusArgs;
 use crate::failure::Failure;
+use crate::output;
 use crate::output::Output;
 use crate::output::line;
 use crate::watch;
+
+/// Width of the labels.
+const LABEL: usize = 12;
 
 pub fn status(pins: &Pins, args: &StatusArgs, out: Output) -> Result<(), Failure> {
     let status = match args.watch {
@@ -64,6 +68,10 @@ fn text(out: &mut String, status: &Status) {
             queue.queued,
             queue.slots
         );
+    }
+    if !status.spared.is_empty() {
+        let _ = write!(out, "lean        ");
+        output::wrapped(out, LABEL, &format!("without {}", status.spared.join(", ")));
     }
     line!(out, "free        {} bytes of each task record", status.task_bytes_free);
 }

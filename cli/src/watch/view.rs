@@ -224,6 +224,7 @@ pub mod tests {
             }],
             generations: Vec::new(),
             task_bytes_free: 100,
+            spared: Vec::new(),
         };
         let at = Instant::now();
         let before = Look {

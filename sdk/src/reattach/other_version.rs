@@ -34,9 +34,9 @@ use crate::host_data::Mapped;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
-use crate::load::Flags;
 use crate::load::Home;
 use crate::load::Loaded;
+use crate::load::On;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::recover;
@@ -50,6 +50,7 @@ use crate::scopes;
 use crate::scopes::SCOPES;
 use crate::swap;
 use crate::sweep::Sweeper;
+use crate::terms::Terms;
 
 const NEXT: &str = "next";
 const READY: &str = "ready";
@@ -74,6 +75,8 @@ struct Books {
     queue_ids: u64,
     generations: Vec<Generation>,
     pending: Option<Begun>,
+    #[serde(flatten)]
+    terms: Terms,
 }
 
 /// What was begun in it.
@@ -156,11 +159,11 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let plan = swap::plan(&mut books, &inspected, Some(old.active.slot), slot, true)?;
     let queue_rows = books.queue_rows(old.active.slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?.ids();
-    let flags = load::flags_of(policy, &kernel)?;
+    let terms = old.books.terms.changed_for(&load::asks_of(policy, &kernel)?);
     let plan_ns = clock.lap();
 
     let next = make_next(pins)?;
-    let mut open = load::open_host(&kernel, flags)?;
+    let mut open = load::open_host(&kernel, &terms)?;
     for mut map in open.maps_mut() {
         if SCOPES.iter().any(|s| map.name() == s.map) {
             map.reuse_pinned_map(pins.map_path(&map.name().to_string_lossy()))
@@ -177,7 +180,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
         load: books.loads + 1,
         queues: &queues,
         shared: host.shared(),
-        flags: Flags::Follow,
+        on: On::Any,
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
     let number = old.active.generation + 1;
@@ -187,8 +190,8 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let scopes = swap::scopes_to_sweep(&plan);
     let epoch = old.active.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot, generation: number, epoch };
-    books.flags = flags;
-    let reattach = Some(Reattach { from: flags, to: flags });
+    let reattach = Some(Reattach { from: terms.clone(), to: terms.clone() });
+    books.terms = terms;
     let sweeper = swap::caller(&plan);
     books.pending = Some(Pending { generation: generation.clone(), epoch, sweeper, hold: None, reattach });
     swap::prepare(&mut host, books, &plan, &loaded, after, &[])?;
@@ -270,7 +273,7 @@ pub(crate) fn finish_move(pins: &Pins) -> Result<()> {
         if !ready.link().exists() || kernel::state() != "enabled" {
             let mut host = Host::pinned(&ready)?;
             let kernel = KernelBtf::read()?;
-            let mut object = super::load_over(&host, &kernel, host.registry.flags)?;
+            let mut object = super::load_over(&host, &kernel, &host.registry.terms)?;
             ready.retire_link()?;
             let active = host.data.active();
             arm(&host, active);

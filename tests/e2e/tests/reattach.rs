@@ -249,6 +249,82 @@ fn another_ops_flag_takes_a_reattach_and_keeps_every_record() {
 }
 
 #[test]
+fn a_lean_host_does_without_what_nobody_in_it_uses() {
+    fresh();
+    let load = load(300);
+    let advances = || {
+        let before = load.progress();
+        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    };
+    let lacks = |names: &[&str]| {
+        let spared = status().spared;
+        names.iter().filter(|name| spared.iter().any(|s| s == *name)).count()
+    };
+    const MINI: &str = "/bin/scx_mini";
+    const FAIR: &str = "/bin/scx_fair_v1";
+    const CORE: &str = "/bin/scx_core";
+    const ALL: [&str; 6] = [
+        "runnable",
+        "quiescent",
+        "tick",
+        "update_idle",
+        "SCX_OPS_ENQ_EXITING",
+        "SCX_OPS_ENQ_MIGRATION_DISABLED",
+    ];
+
+    report(&["run", "--lean", MINI]);
+    assert_eq!((lacks(&ALL), lacks(&["select_cpu", "running", "stopping"])), (6, 0));
+    assert!(cli(&["status"]).out.contains("lean        without "));
+    assert!(cli(&["status"]).out.lines().all(|line| line.chars().count() <= 80));
+    let mut known = Knowledge::new(vec![Cgroup::root()]);
+    advances();
+    // In place: who uses no more.
+    let watch = EnabledWatch::start();
+    assert!(!report(&["swap", MINI]).reattached);
+    assert!(!report(&["swap", "/bin/scx_mix"]).reattached);
+    assert!(!report(&["rollback"]).reattached);
+    advances();
+    // Told beforehand, and not done unasked: who uses more.
+    for (binary, names) in [(FAIR, &ALL[..1]), (CORE, &ALL[2..])] {
+        let plan = cli(&["plan", binary]);
+        let refused = cli(&["swap", binary]);
+        assert_eq!((plan.code, refused.code), (0, 4), "{}{}", plan.err, refused.err);
+        for name in names.iter().chain(&["--lean", "--allow-reattach"]) {
+            assert!(plan.out.contains(name), "{name} is not in: {}", plan.out);
+            assert!(refused.err.contains(name), "{name} is not in: {}", refused.err);
+        }
+    }
+    watch.finish();
+
+    // Each is spared no longer, and whoever was loaded before needs no other host.
+    for (binary, spares) in [(FAIR, 5), (CORE, 1)] {
+        assert!(report(&["swap", "--allow-reattach", binary]).reattached);
+        assert_eq!(lacks(&ALL), spares);
+        known.nobody_is_in_the_fair_class();
+        let watch = EnabledWatch::start();
+        advances();
+        assert!(!report(&["rollback"]).reattached);
+        advances();
+        assert!(!report(&["rollback"]).reattached);
+        assert!(!report(&["swap", MINI]).reattached);
+        advances();
+        watch.finish();
+    }
+    // Taken off by the kernel, it comes back as it was.
+    std::fs::write("/proc/sysrq-trigger", "S").unwrap();
+    wait_until("it is off", || kernel::state() == "disabled");
+    report(&["recover"]);
+    assert_eq!((lacks(&ALL), status().state.as_str()), (1, "enabled"));
+    known.nobody_is_in_the_fair_class();
+    advances();
+    cli(&["stop"]);
+    report(&["run", MINI]);
+    assert!(status().spared.is_empty());
+    load.stop().unwrap();
+    fresh();
+}
+
+#[test]
 fn queues_of_all_loaded_policies_are_there_after_a_reattach() {
     fresh();
     let load = load(200);

@@ -194,7 +194,9 @@ fn after_a_boot_the_last_good_one_is_started_with_what_it_knew() {
     fs::set_permissions(binary, fs::Permissions::from_mode(0o755)).unwrap();
     let folder = Folder::of_this_machine();
     let _ = fs::remove_file(folder.file(c"last-good.json"));
-    report(&["run", binary]);
+    report(&["run", "--lean", binary]);
+    let spared = status().spared;
+    assert!(!spared.is_empty());
     let supervisor = Supervisor::start(&["--good-after", "1s", "--save-every", "1s"]);
     supervisor.next("watching");
     wait_until("it is known to be good", || folder.file(c"last-good.json").exists());
@@ -207,11 +209,13 @@ fn after_a_boot_the_last_good_one_is_started_with_what_it_knew() {
     let started = done(&supervisor.next("started"));
     assert!(started.to.starts_with("ledger_a"), "{}", started.to);
     assert!(started.restored.unwrap().scopes.iter().any(|scope| scope.restored > 0));
+    assert_eq!(status().spared, spared, "its host is as lean as it was");
     supervisor.next("watching");
     assert_eq!(supervisor.stop(), 0);
     fresh();
 
-    // Another file in its place is not what ran well.
+    // Another file in its place is not what ran well. Written anew: its process may still be on its way out.
+    fs::remove_file(binary).unwrap();
     fs::copy("/bin/plain", binary).unwrap();
     let supervisor = Supervisor::start(&["--boot"]);
     std::thread::sleep(Duration::from_secs(1));

@@ -49,6 +49,7 @@ struct Ticks {
     policy: String,
     direct_ticks: f64,
     hosted_ticks: f64,
+    lean_ticks: f64,
 }
 
 /// What the parts share.
@@ -126,6 +127,7 @@ impl Lab<'_> {
             policy: ticks.policy,
             direct: ticks.direct_ticks / 2.0,
             hosted: ticks.hosted_ticks / 2.0,
+            lean: Some(ticks.lean_ticks / 2.0),
         };
         let policies = run.part.policies.into_iter().map(one).collect();
         let part = Instructions { default: run.part.default_ticks / 2.0, policies };

@@ -189,11 +189,19 @@ fn published(runs: &[Published]) -> Result<Plot> {
 }
 
 fn instructions(counted: &Instructions) -> Result<Plot> {
-    let legend = [("default scheduler", GREY), ("attached directly", ORANGE), ("in the host", BLUE)];
+    let legend = [
+        ("default scheduler", GREY),
+        ("attached directly", ORANGE),
+        ("in the host", BLUE),
+        ("in a lean host", GREEN),
+    ];
     let none = Group { name: "none".to_owned(), bars: vec![Bar::of_count(GREY, counted.default)] };
     let under = counted.policies.iter().map(|policy| Group {
         name: policy.policy.clone(),
-        bars: vec![Bar::of_count(ORANGE, policy.direct), Bar::of_count(BLUE, policy.hosted)],
+        bars: [(ORANGE, Some(policy.direct)), (BLUE, Some(policy.hosted)), (GREEN, policy.lean)]
+            .into_iter()
+            .filter_map(|(colour, count)| Some(Bar::of_count(colour, count?)))
+            .collect(),
     });
     let groups: Vec<_> = std::iter::once(none).chain(under).collect();
     bars("instructions.svg", "Instructions per context switch, by policy", &legend, &groups, |n| {
@@ -344,7 +352,7 @@ mod tests {
         assert_eq!(has(&plot(&sample(), "delays.svg"), "rect"), rectangles(4, 8));
         assert_eq!(has(&plot(&sample(), "published.svg"), "rect"), rectangles(4, 8));
         let svg = plot(&sample(), "instructions.svg");
-        assert_eq!(has(&svg, "rect"), rectangles(3, 5));
+        assert_eq!(has(&svg, "rect"), rectangles(4, 7));
         assert!(svg.contains("scx_mini") && svg.contains("\n8,400\n"), "{svg}");
     }
 

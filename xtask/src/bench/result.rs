@@ -138,12 +138,15 @@ pub struct PolicyInstructions {
     pub direct: f64,
     /// In the host.
     pub hosted: f64,
+    /// In a lean host; not in results from before there was one.
+    #[serde(default)]
+    pub lean: Option<f64>,
 }
 
 impl PolicyInstructions {
-    /// What the host adds, in percent.
-    pub fn added_percent(&self) -> f64 {
-        (self.hosted / self.direct - 1.0) * 100.0
+    /// What a host in which it takes so many adds, in percent.
+    pub fn added_percent(&self, hosted: f64) -> f64 {
+        (hosted / self.direct - 1.0) * 100.0
     }
 }
 
@@ -277,6 +280,7 @@ pub fn sample() -> Bench {
         policy: policy.to_owned(),
         direct,
         hosted: direct * 1.05,
+        lean: Some(direct * 1.01),
     };
     Bench {
         command: "cargo xtask bench --threads 100,2000".to_owned(),

@@ -65,8 +65,11 @@ pub fn specification(bench: &Bench) -> String {
         ));
     }
     for policy in bench.instructions.iter().flat_map(|counted| &counted.policies) {
-        let what = format!("the host over direct attach, per context switch, {}", policy.policy);
-        rows.push((what, format!("{:+.1} % instructions", policy.added_percent())));
+        let hosts = [("the host", Some(policy.hosted)), ("a lean host", policy.lean)];
+        for (host, hosted) in hosts.into_iter().filter_map(|(host, hosted)| Some((host, hosted?))) {
+            let what = format!("{host} over direct attach, per context switch, {}", policy.policy);
+            rows.push((what, format!("{:+.1} % instructions", policy.added_percent(hosted))));
+        }
     }
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -165,9 +168,9 @@ fn instructions(counted: &Instructions, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "\nInstructions per context switch, of two threads that hand a byte to and fro over two pipes, system calls and \
-         wake-up included; counted on one CPU, not timed:"
+         wake-up included; counted on one CPU, not timed. A lean host (`run --lean`) has those ops only that its policies use:"
     )?;
-    let columns = ["attached directly", "in the host", "the host adds"].map(str::to_owned);
+    let columns = ["attached directly", "in the host", "in a lean host"].map(str::to_owned);
     head("policy", columns, out)?;
     row(
         "none: the kernel's default scheduler",
@@ -175,8 +178,9 @@ fn instructions(counted: &Instructions, out: &mut String) -> fmt::Result {
         out,
     )?;
     for policy in &counted.policies {
-        let added = format!("{:+.1} %", policy.added_percent());
-        row(&policy.policy, [instruction(policy.direct), instruction(policy.hosted), added], out)?;
+        let with = |hosted: f64| format!("{} ({:+.1} %)", instruction(hosted), policy.added_percent(hosted));
+        let lean = policy.lean.map(with).unwrap_or_default();
+        row(&policy.policy, [instruction(policy.direct), with(policy.hosted), lean], out)?;
     }
     Ok(())
 }
@@ -271,7 +275,7 @@ mod tests {
             "| swap | 120 us | 2.0 ms | 4.0 ms | 8.0 ms |",
             "| no scheduler for | 1.50 s | 0 | 1.50 s | 0 |",
             "| wake-up delay, max (with nothing happening) | 80.0 ms (10.0 ms) |",
-            "| scx_mini | 8,000 | 8,400 | +5.0 % |",
+            "| scx_mini | 8,000 | 8,400 (+5.0 %) | 8,080 (+1.0 %) |",
             "| none: the kernel's default scheduler | 13,546 | | |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
@@ -283,7 +287,7 @@ mod tests {
     fn the_specification_quotes_the_table() {
         let (rows, table) = (specification(&sample()), render(&sample()));
         let figures: Vec<_> = rows.lines().skip(3).map(|row| row.split(" | ").nth(1).unwrap()).collect();
-        assert_eq!(figures.len(), 11, "{rows}");
+        assert_eq!(figures.len(), 13, "{rows}");
         for figure in figures.iter().flat_map(|figure| figure.split(", ")) {
             let figure = figure.trim_end_matches(" instructions");
             assert!(table.contains(figure), "{figure} is not in\n{table}");

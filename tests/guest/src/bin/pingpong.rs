@@ -28,6 +28,9 @@ struct Options {
     /// Round trips of each measurement
     #[arg(long, default_value_t = 5000)]
     rounds: u32,
+    /// Swap the policy in again so many times before it is measured in the host: each time it is in another slot
+    #[arg(long, default_value_t = 0)]
+    swaps: u32,
     /// Write the figures (JSON) to this file as well
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -54,14 +57,15 @@ struct Ticks {
     direct_ticks: f64,
     /// In the host.
     hosted_ticks: f64,
+    /// In a lean host, see `scx-upgrade run --lean`.
+    lean_ticks: f64,
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
     let default_ticks = measure(options.rounds)?;
     println!("default scheduler   {default_ticks:>7.0}");
-    let policies =
-        options.policy.iter().map(|policy| under(policy, options.rounds)).collect::<Result<_>>()?;
+    let policies = options.policy.iter().map(|policy| under(policy, &options)).collect::<Result<_>>()?;
     if let Some(file) = &options.report {
         let report = Report { machine: Machine::this()?, default_ticks, policies };
         std::fs::write(file, serde_json::to_vec_pretty(&report)?)
@@ -70,20 +74,29 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn under(policy: &Path, rounds: u32) -> Result<Ticks> {
+fn under(policy: &Path, options: &Options) -> Result<Ticks> {
     let name = policy.file_name().context("a policy needs a name")?.to_string_lossy().into_owned();
     let mut direct = Direct::load(&Policy::from_binary(policy)?)?;
     direct.attach()?;
-    let alone = measure(rounds)?;
+    let alone = measure(options.rounds)?;
     direct.detach()?;
     println!("{name}");
     println!("  attached directly {alone:>7.0}");
 
-    scx_upgrade(&["run", &policy.to_string_lossy()])?;
-    let hosted = measure(rounds)?;
-    println!("  in the host       {hosted:>7.0}  {:+.2} %", (hosted / alone - 1.0) * 100.0);
-    scx_upgrade(&["stop"])?;
-    Ok(Ticks { policy: name, direct_ticks: alone, hosted_ticks: hosted })
+    let by_host = |title: &str, run: &[&str]| -> Result<f64> {
+        let path = policy.to_string_lossy();
+        scx_upgrade(&[run, &[&path]].concat())?;
+        for _ in 0..options.swaps {
+            scx_upgrade(&["swap", "--again", &path])?;
+        }
+        let ticks = measure(options.rounds)?;
+        println!("  {title:<17} {ticks:>7.0}  {:+.2} %", (ticks / alone - 1.0) * 100.0);
+        scx_upgrade(&["stop"])?;
+        Ok(ticks)
+    };
+    let hosted_ticks = by_host("in the host", &["run"])?;
+    let lean_ticks = by_host("in a lean host", &["run", "--lean"])?;
+    Ok(Ticks { policy: name, direct_ticks: alone, hosted_ticks, lean_ticks })
 }
 
 fn scx_upgrade(args: &[&str]) -> Result<()> {
