@@ -62,6 +62,9 @@ use crate::urgent;
 use crate::urgent::Children;
 use crate::urgent::Urgent;
 
+/// What `--lean` comes to where a host is there already.
+const NOT_LEAN: &str = "the host has all ops, as it was started: --lean counts where a host is started";
+
 /// Swap `policy` in for the one that runs, or that ran when the kernel took the host off.
 ///
 /// # Errors
@@ -125,6 +128,9 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
 
     let sweeper = Sweeper { compiled: compiled.as_ref(), slot: caller(&plan) };
     finish(host, &mut report, scopes, sweeper, &mut clock)?;
+    if wish.lean && host.registry.terms.spared.is_empty() {
+        report.warnings.push(NOT_LEAN.to_string());
+    }
     report.tell(&plan);
     report.queues = queue_rows;
     report.timings.open_ns = open_ns;

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::panic::resume_unwind;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -47,30 +48,34 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks several CPUs take
-    /// part, and the other scopes are swept while they do.
+    /// part. The first that finds no more tasks goes on with the other scopes: what is small goes last, where one CPU has more
+    /// to do than another.
     pub(crate) fn sweep_all(&self, scopes: &[&ScopeParts], sweeper: Sweeper<'_>) -> Vec<Result<Swept>> {
-        let together = |scopes: &[&ScopeParts]| scopes.iter().map(|s| self.sweep(s, sweeper)).collect();
+        let each = |scopes: &[&ScopeParts]| -> Vec<_> {
+            scopes.iter().map(|s| self.sweep(s, sweeper, &|| {})).collect()
+        };
         match scopes.split_first() {
-            Some((tasks, others)) if tasks.scope == Scope::Task && kernel::tasks() >= MANY => {
-                thread::scope(|threads| {
-                    let beside = threads.spawn(|| together(others));
-                    let mut all: Vec<_> = together(&[tasks]);
-                    all.extend(beside.join().unwrap_or_else(|panic| resume_unwind(panic)));
-                    all
-                })
+            Some((tasks, others)) if tasks.scope == Scope::Task => {
+                let rest = OnceLock::new();
+                let mut all = vec![self.sweep(tasks, sweeper, &|| {
+                    rest.get_or_init(|| each(others));
+                })];
+                all.extend(rest.into_inner().unwrap_or_else(|| each(others)));
+                all
             }
-            _ => together(scopes),
+            _ => each(scopes),
         }
     }
 
-    fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<Swept> {
+    /// `then` is for each CPU that takes part, when it is done.
+    fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>, then: &(dyn Fn() + Sync)) -> Result<Swept> {
         let begin = Instant::now();
         let pinned = self.sweeper(scope, sweeper.slot)?;
         let compiled = sweeper.compiled.and_then(|c| c.program(scope));
-        let mut sums = self.sweep_with(compiled.unwrap_or(pinned.as_fd()), scope)?;
+        let mut sums = self.sweep_with(compiled.unwrap_or(pinned.as_fd()), scope, then)?;
         if sums.left > 0 {
             // More than one plan behind.
-            sums.applied += self.sweep_with(pinned.as_fd(), scope)?.applied;
+            sums.applied += self.sweep_with(pinned.as_fd(), scope, then)?.applied;
         }
         Ok(Swept {
             scope: scope.scope.to_string(),
@@ -81,7 +86,12 @@ impl Host {
         })
     }
 
-    fn sweep_with(&self, program: BorrowedFd<'_>, scope: &ScopeParts) -> Result<SweepArgs> {
+    fn sweep_with(
+        &self,
+        program: BorrowedFd<'_>,
+        scope: &ScopeParts,
+        then: &(dyn Fn() + Sync),
+    ) -> Result<SweepArgs> {
         if scope.scope != Scope::Task {
             return share(program, scope, SweepArgs::default());
         }
@@ -91,7 +101,11 @@ impl Host {
         let all =
             SweepArgs { sweep: monotonic_ns(), parts, whole: whole(tasks, parts), ..Default::default() };
         self.data.set_swept(0);
-        let share = |part: u32| share(program, scope, SweepArgs { part, ..all });
+        let share = |part: u32| {
+            let sums = share(program, scope, SweepArgs { part, ..all })?;
+            then();
+            Ok(sums)
+        };
         let shares: Result<Vec<_>> = thread::scope(|threads| {
             let others: Vec<_> = (1..parts).map(|part| threads.spawn(move || share(part))).collect();
             let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks)));

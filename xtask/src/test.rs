@@ -275,6 +275,7 @@ const OLDER: &[&str] = &[
 /// What is tested on the oldest kernel: that every program of the host and of each kind of policy verifies, and what the
 /// host does otherwise there. What user space does is not repeated: the kernel between shows it.
 const OLDEST: &[&str] = &[
+    "a_lean_host_does_without_what_nobody_in_it_uses",
     "a_policy_with_conversions_attaches_directly",
     "an_ordinary_user_is_told_so",
     "another_ops_flag_takes_a_reattach_and_keeps_every_record",

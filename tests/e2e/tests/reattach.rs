@@ -320,6 +320,11 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     cli(&["stop"]);
     report(&["run", MINI]);
     assert!(status().spared.is_empty());
+    // Attached again, not started.
+    std::fs::write("/proc/sysrq-trigger", "S").unwrap();
+    wait_until("it is off", || kernel::state() == "disabled");
+    assert!(report(&["run", "--lean", MINI]).warnings.iter().any(|w| w.contains("--lean")));
+    assert!(status().spared.is_empty());
     load.stop().unwrap();
     fresh();
 }
