@@ -45,10 +45,10 @@ use crate::topology::Topology;
 use crate::variables;
 use crate::variables::Variables;
 
-/// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
 
+/// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
 const SCX_PROBE: &str = "scx_lib_init_probe";
 /// Where a policy has its `struct scx_sdk`.
 const SDK_SECTION: &str = ".rodata.scx_sdk";

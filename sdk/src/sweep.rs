@@ -67,7 +67,7 @@ impl Host {
         }
     }
 
-    /// `then` is for each CPU that takes part, when it is done.
+    /// `then` is for each CPU that takes part in a sweep of tasks, when it is done.
     fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>, then: &(dyn Fn() + Sync)) -> Result<Swept> {
         let begin = Instant::now();
         let pinned = self.sweeper(scope, sweeper.slot)?;

@@ -270,6 +270,12 @@ pub fn load(threads: usize) -> Load {
     Load::start(spec).expect("the load does not start")
 }
 
+/// Wait until every kind of this load has got on.
+pub fn advances(load: &Load) {
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+}
+
 /// A load whose sleepers sleep for `mean_s` seconds on average: long against a swap, which takes seconds on an old or a busy
 /// machine, so that it finds most of them as it left them.
 pub fn sleepy_load(threads: usize, mean_s: f64) -> Load {

@@ -4,10 +4,10 @@
 use std::fs;
 
 use e2e::EnabledWatch;
+use e2e::advances;
 use e2e::fresh;
 use e2e::load;
 use e2e::report;
-use e2e::wait_until;
 
 const LAST: &str = "/sys/devices/system/cpu/cpu1/online";
 /// Each with queues of another span, per CPU first.
@@ -23,29 +23,25 @@ fn set(online: bool) {
 fn cpus_go_and_come_under_each_kind_of_queue() {
     fresh();
     let load = load(100);
-    let advances = || {
-        let before = load.progress();
-        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
-    };
     report(&["run", POLICIES[0]]);
     let watch = EnabledWatch::start();
     for policy in POLICIES.iter().cycle().skip(1).take(POLICIES.len()) {
-        advances();
+        advances(&load);
         set(false);
-        advances();
+        advances(&load);
         // Loaded, swapped in, and taken back where a CPU is missing.
         report(&["swap", policy]);
-        advances();
+        advances(&load);
         report(&["rollback"]);
         set(true);
-        advances();
+        advances(&load);
         report(&["swap", policy]);
     }
     // Fast: what is on its queue has no time to go by itself.
     for n in 0..10 {
         set(n % 2 == 1);
     }
-    advances();
+    advances(&load);
     watch.finish();
     load.stop().unwrap();
     fresh();

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use e2e::Cgroup;
 use e2e::EnabledWatch;
+use e2e::advances;
 use e2e::cli;
 use e2e::fresh;
 use e2e::kill;
@@ -249,87 +250,6 @@ fn another_ops_flag_takes_a_reattach_and_keeps_every_record() {
 }
 
 #[test]
-fn a_lean_host_does_without_what_nobody_in_it_uses() {
-    fresh();
-    let load = load(300);
-    let advances = || {
-        let before = load.progress();
-        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
-    };
-    let lacks = |names: &[&str]| {
-        let spared = status().spared;
-        names.iter().filter(|name| spared.iter().any(|s| s == *name)).count()
-    };
-    const MINI: &str = "/bin/scx_mini";
-    const FAIR: &str = "/bin/scx_fair_v1";
-    const CORE: &str = "/bin/scx_core";
-    const ALL: [&str; 6] = [
-        "runnable",
-        "quiescent",
-        "tick",
-        "update_idle",
-        "SCX_OPS_ENQ_EXITING",
-        "SCX_OPS_ENQ_MIGRATION_DISABLED",
-    ];
-
-    report(&["run", "--lean", MINI]);
-    assert_eq!((lacks(&ALL), lacks(&["select_cpu", "running", "stopping"])), (6, 0));
-    assert!(cli(&["status"]).out.contains("lean        without "));
-    assert!(cli(&["status"]).out.lines().all(|line| line.chars().count() <= 80));
-    let mut known = Knowledge::new(vec![Cgroup::root()]);
-    advances();
-    // In place: who uses no more.
-    let watch = EnabledWatch::start();
-    assert!(!report(&["swap", MINI]).reattached);
-    assert!(!report(&["swap", "/bin/scx_mix"]).reattached);
-    assert!(!report(&["rollback"]).reattached);
-    advances();
-    // Told beforehand, and not done unasked: who uses more.
-    for (binary, names) in [(FAIR, &ALL[..1]), (CORE, &ALL[2..])] {
-        let plan = cli(&["plan", binary]);
-        let refused = cli(&["swap", binary]);
-        assert_eq!((plan.code, refused.code), (0, 4), "{}{}", plan.err, refused.err);
-        for name in names.iter().chain(&["--lean", "--allow-reattach"]) {
-            assert!(plan.out.contains(name), "{name} is not in: {}", plan.out);
-            assert!(refused.err.contains(name), "{name} is not in: {}", refused.err);
-        }
-    }
-    watch.finish();
-
-    // Each is spared no longer, and whoever was loaded before needs no other host.
-    for (binary, spares) in [(FAIR, 5), (CORE, 1)] {
-        assert!(report(&["swap", "--allow-reattach", binary]).reattached);
-        assert_eq!(lacks(&ALL), spares);
-        known.nobody_is_in_the_fair_class();
-        let watch = EnabledWatch::start();
-        advances();
-        assert!(!report(&["rollback"]).reattached);
-        advances();
-        assert!(!report(&["rollback"]).reattached);
-        assert!(!report(&["swap", MINI]).reattached);
-        advances();
-        watch.finish();
-    }
-    // Taken off by the kernel, it comes back as it was.
-    std::fs::write("/proc/sysrq-trigger", "S").unwrap();
-    wait_until("it is off", || kernel::state() == "disabled");
-    report(&["recover"]);
-    assert_eq!((lacks(&ALL), status().state.as_str()), (1, "enabled"));
-    known.nobody_is_in_the_fair_class();
-    advances();
-    cli(&["stop"]);
-    report(&["run", MINI]);
-    assert!(status().spared.is_empty());
-    // Attached again, not started.
-    std::fs::write("/proc/sysrq-trigger", "S").unwrap();
-    wait_until("it is off", || kernel::state() == "disabled");
-    assert!(report(&["run", "--lean", MINI]).warnings.iter().any(|w| w.contains("--lean")));
-    assert!(status().spared.is_empty());
-    load.stop().unwrap();
-    fresh();
-}
-
-#[test]
 fn queues_of_all_loaded_policies_are_there_after_a_reattach() {
     fresh();
     let load = load(200);
@@ -343,8 +263,7 @@ fn queues_of_all_loaded_policies_are_there_after_a_reattach() {
         report(&["swap", binary]);
         report(&["rollback"]);
         report(&["rollback"]);
-        let before = load.progress();
-        wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+        advances(&load);
     }
     watch.finish();
     load.stop().unwrap();
@@ -380,8 +299,7 @@ fn a_reattach_that_the_kernel_refuses_puts_the_old_one_back() {
     report(&["swap", "--allow-reattach", ON]);
     report(&["rollback", "--allow-reattach"]);
     known.audit(false);
-    let before = load.progress();
-    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    advances(&load);
     wait_until("nothing piled up", || objects().links <= held.links && objects().pins == held.pins);
     load.stop().unwrap();
     fresh();
@@ -464,8 +382,7 @@ fn a_killed_reattach_is_finished_or_undone_by_the_next_command() {
             _ => vec!["swap", "--allow-reattach", ON],
         },
     );
-    let before = load.progress();
-    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    advances(&load);
     load.stop().unwrap();
     fresh();
 }
@@ -545,8 +462,7 @@ fn a_reattach_that_is_killed_or_robbed_while_nothing_is_attached_keeps_the_recor
     known.is_kept(&before);
     known.nobody_is_in_the_fair_class();
     known.audit(false);
-    let before = load.progress();
-    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    advances(&load);
     load.stop().unwrap();
     fresh();
 }
@@ -575,8 +491,7 @@ fn an_ejected_host_is_reattached_with_its_records() {
         known.nobody_is_in_the_fair_class();
         known.audit(false);
     }
-    let before = load.progress();
-    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    advances(&load);
     load.stop().unwrap();
     fresh();
 }
@@ -642,8 +557,7 @@ fn a_host_of_another_version_is_replaced_by_a_reattach() {
         || host().data.set_abi(OTHER_VERSION),
         |n| vec!["swap", "--allow-reattach", [OFF, ON][n as usize % 2]],
     );
-    let before = load.progress();
-    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    advances(&load);
     load.stop().unwrap();
     fresh();
 }
