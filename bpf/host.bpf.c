@@ -176,11 +176,23 @@ HOST_OP_VOID(dequeue)
  * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
  * end the grace period may be among them, and it may be killed.
  */
+static __noinline int dispatch_among_orphans(unsigned long long *ctx);
+
 HOST_OP(void, dispatch)
 {
-	if (unlikely(scx_host.nr_orphans) && serve_orphans())
+	if (unlikely(scx_host.nr_orphans)) {
+		dispatch_among_orphans(ctx);
 		return;
+	}
 	CALL_POLICY(dispatch);
+}
+
+/* With a tail call of its own, which returns here: so the context is not saved on the way to the one above. */
+static __noinline int dispatch_among_orphans(unsigned long long *ctx)
+{
+	if (!serve_orphans())
+		CALL_POLICY(dispatch);
+	return 0;
 }
 
 HOST_OP_VOID(tick)

@@ -51,12 +51,29 @@ static u64 fair_slice(struct task_struct *p)
 	return slice < slice_min_ns ? slice_min_ns : slice;
 }
 
+static void fair_woke(struct policy_task *t)
+{
+	u64 now = scx_bpf_now(), since = now - t->last_woke_at;
+
+	t->last_woke_at = now;
+	/* Per second. A clock that stood or went back counts as the shortest time. */
+	t->wakeup_freq = fair_average(t->wakeup_freq, 1000 * FAIR_MS / ((s64)since > 0 ? since : 1));
+}
+
+/*
+ * A wake-up is counted here if it ends here, and in enqueue if not: as good as in an op for it, `runnable`, which the kernel
+ * would have to call.
+ */
 s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
+	struct policy_task *t;
 	bool is_idle = false;
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
 	if (is_idle) {
+		t = task_state(p);
+		if (t)
+			fair_woke(t);
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, fair_slice(p), 0);
 		nr_direct++;
 	}
@@ -72,6 +89,8 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, fair_slice(p), enq_flags);
 		return;
 	}
+	if (enq_flags & SCX_ENQ_WAKEUP)
+		fair_woke(t);
 	floor = global_state()->vtime_now - fair_credit(t);
 	if (time_before(t->vtime, floor))
 		t->vtime = floor;
@@ -82,19 +101,6 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
 {
 	scx_bpf_dsq_move_to_local(fair_queue, 0);
-}
-
-void BPF_STRUCT_OPS(fair_runnable, struct task_struct *p, u64 enq_flags)
-{
-	struct policy_task *t = task_state(p);
-	u64 now = scx_bpf_now(), since;
-
-	if (!t || !(enq_flags & SCX_ENQ_WAKEUP))
-		return;
-	since = now - t->last_woke_at;
-	t->last_woke_at = now;
-	/* Per second. A clock that stood or went back counts as the shortest time. */
-	t->wakeup_freq = fair_average(t->wakeup_freq, 1000 * FAIR_MS / ((s64)since > 0 ? since : 1));
 }
 
 void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
@@ -141,7 +147,6 @@ void BPF_STRUCT_OPS(fair_enable, struct task_struct *p)
 	.select_cpu	= (void *)fair_select_cpu,			\
 	.enqueue	= (void *)fair_enqueue,				\
 	.dispatch	= (void *)fair_dispatch,			\
-	.runnable	= (void *)fair_runnable,			\
 	.running	= (void *)fair_running,				\
 	.stopping	= (void *)fair_stopping,			\
 	.enable		= (void *)fair_enable
