@@ -69,12 +69,15 @@ struct {
  * op of each context switch: r1 holds the context all along, where the compiler would save it, and two registers more,
  * around each of four calls. Where a comparison has told the index, the verifier knows it too.
  */
-#define CALL_POLICY(op)								\
+#define CALL_POLICY(op)	CALL_POLICY_OF(&scx_host, op)
+
+/* For who has the host's address at hand. */
+#define CALL_POLICY_OF(host, op)						\
 do {										\
 	register void *r1 asm("r1") = ctx;					\
+	register volatile void *r3 asm("r3") = host;				\
 										\
-	asm volatile("r3 = %[host] ll;"						\
-		     "r3 = *(u8 *)(r3 + 0);"					\
+	asm volatile("r3 = *(u8 *)(r3 + 0);"					\
 		     "r2 = %[array] ll;"					\
 		     "if r3 != 0 goto 1f;"					\
 		     "call 12; goto 4f;"					\
@@ -84,9 +87,9 @@ do {										\
 		     "call 12; goto 4f;"					\
 		     "3: r3 = 3; call 12;"					\
 		     "4:"							\
-		     : "+r"(r1)							\
-		     : [host] "i"(&scx_host), [array] "i"(&op_##op)		\
-		     : "r0", "r2", "r3", "r4", "r5", "memory");			\
+		     : "+r"(r1), "+r"(r3)					\
+		     : [array] "i"(&op_##op)					\
+		     : "r0", "r2", "r4", "r5", "memory");			\
 } while (0)
 
 #define HOST_OP(ret, op)							\
@@ -144,21 +147,38 @@ local:
 	return true;
 }
 
-static __noinline int enqueue_default(unsigned long long *ctx)
+/*
+ * A slot in use always has an enqueue, the kernel's way of it where the policy has none (scx_enqueue_default() in
+ * policy.bpf.h): so nothing here needs the context after the call, and none of the instructions that would save it. Were
+ * one empty, the task would be on no queue: better that the kernel takes all of them.
+ */
+static __noinline int no_enqueue(void)
 {
-	scx_bpf_dsq_insert((struct task_struct *)ctx[0], SCX_DSQ_GLOBAL, SCX_SLICE_DFL, ctx[1]);
+	scx_bpf_error("scx-upgrade: the running policy's slot has no enqueue");
 	return 0;
 }
 
-/* Otherwise the global DSQ, with the default slice. */
+static __noinline int enqueue_emulating(unsigned long long *ctx);
+
 HOST_OP(void, enqueue)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
 
-	if (unlikely((p->flags & PF_EXITING) | p->migration_disabled) && goes_local(ctx))
+	if (unlikely((p->flags & PF_EXITING) | p->migration_disabled)) {
+		enqueue_emulating(ctx);
 		return;
+	}
 	CALL_POLICY(enqueue);
-	enqueue_default(ctx);
+	no_enqueue();
+}
+
+static __noinline int enqueue_emulating(unsigned long long *ctx)
+{
+	if (goes_local(ctx))
+		return 0;
+	CALL_POLICY(enqueue);
+	no_enqueue();
+	return 0;
 }
 
 /* In its place in a host that has none of the flags that it emulates: see sdk/src/terms.rs. */
@@ -166,7 +186,7 @@ SEC("struct_ops/host_enqueue_all")
 void host_enqueue_all(unsigned long long *ctx)
 {
 	CALL_POLICY(enqueue);
-	enqueue_default(ctx);
+	no_enqueue();
 }
 
 HOST_OP_VOID(dequeue)
@@ -180,11 +200,15 @@ static __noinline int dispatch_among_orphans(unsigned long long *ctx);
 
 HOST_OP(void, dispatch)
 {
-	if (unlikely(scx_host.nr_orphans)) {
+	volatile struct scx_host *host = &scx_host;
+
+	/* In a register: the compiler would load the address for each of the two. */
+	barrier_var(host);
+	if (unlikely(host->nr_orphans)) {
 		dispatch_among_orphans(ctx);
 		return;
 	}
-	CALL_POLICY(dispatch);
+	CALL_POLICY_OF(host, dispatch);
 }
 
 /* With a tail call of its own, which returns here: so the context is not saved on the way to the one above. */
