@@ -4,7 +4,7 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 /// Version of the records' form, counted apart from [`ABI`]: a reattach keeps the records of a host of another ABI if
 /// this is the same. It changes with the header of a record, or with what a stamp means.
 pub const RECORDS: u32 = 2;

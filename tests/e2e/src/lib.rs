@@ -138,6 +138,7 @@ pub fn fresh() {
         "scx_core",
         "scx_quota",
         "plain",
+        "bare",
         "ledger_a",
         "ledger_b",
         "misbehave",

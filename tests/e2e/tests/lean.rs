@@ -17,8 +17,10 @@ use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::pins::Pins;
 
 const MINI: &str = "/bin/scx_mini";
-const FAIR: &str = "/bin/scx_fair_v1";
+const LAT: &str = "/bin/scx_lat";
 const CORE: &str = "/bin/scx_core";
+/// Has neither a way to choose a CPU nor one to queue a task.
+const BARE: &str = "/bin/bare";
 /// What a host of scx_mini's does without, among others.
 const ALL: [&str; 6] =
     ["runnable", "quiescent", "tick", "update_idle", "SCX_OPS_ENQ_EXITING", "SCX_OPS_ENQ_MIGRATION_DISABLED"];
@@ -44,8 +46,12 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     assert!(!report(&["swap", "/bin/scx_mix"]).reattached);
     assert!(!report(&["rollback"]).reattached);
     advances(&load);
+    assert!(!report(&["swap", BARE]).reattached);
+    advances(&load);
+    assert!(!report(&["rollback"]).reattached);
+    advances(&load);
     // Told beforehand, and not done unasked: who uses more.
-    for (binary, names) in [(FAIR, &ALL[..1]), (CORE, &ALL[2..])] {
+    for (binary, names) in [(LAT, &ALL[..1]), (CORE, &ALL[2..])] {
         let plan = cli(&["plan", binary]);
         let refused = cli(&["swap", binary]);
         assert_eq!((plan.code, refused.code), (0, 4), "{}{}", plan.err, refused.err);
@@ -57,7 +63,7 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     watch.finish();
 
     // Each is spared no longer, and whoever was loaded before needs no other host.
-    for (binary, spares) in [(FAIR, 5), (CORE, 1)] {
+    for (binary, spares) in [(LAT, 5), (CORE, 1)] {
         assert!(report(&["swap", "--allow-reattach", binary]).reattached);
         assert_eq!(lacks(&ALL), spares);
         assert_eq!(in_fair(), 0);
@@ -78,8 +84,12 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     assert_eq!(in_fair(), 0);
     advances(&load);
     cli(&["stop"]);
-    report(&["run", MINI]);
+    report(&["run", BARE]);
     assert!(status().spared.is_empty());
+    advances(&load);
+    report(&["swap", MINI]);
+    report(&["rollback"]);
+    advances(&load);
     // Attached again, not started.
     fs::write("/proc/sysrq-trigger", "S").unwrap();
     wait_until("it is off", || kernel::state() == "disabled");
