@@ -202,6 +202,8 @@ pub struct HostData {
     pub global_image: [u8; GLOBAL_DATA],
     /// By slot: while it is active, plans that call the policy of this load number wait for it.
     pub callers: [u64; NR_SLOTS],
+    /// Of each CPU that sweeps tasks the process that it is at, if others could help.
+    pub sweeping: [u32; MAX_SWEEPERS],
     /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
     pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
     /// Why the kernel last took the host off.
@@ -222,6 +224,11 @@ pub struct SdkData {
     pub direct_queues: [Family; MAX_QUEUES],
 }
 
+/// The most CPUs that share a sweep.
+pub const MAX_SWEEPERS: usize = 8;
+/// Of the number of a sweep so many low bits are free.
+pub const SWEEP_MARK_BITS: u32 = 17;
+
 /// Arguments of a sweep.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -234,20 +241,20 @@ pub struct SweepArgs {
     pub missing: u64,
     /// Those that are left to another sweep.
     pub left: u64,
-    /// A number that no other sweep of tasks has.
+    /// A number that no other sweep of tasks has, [`SWEEP_MARK_BITS`] up.
     pub sweep: u64,
-    /// Which share of a process that is shared, from 0.
-    pub part: u32,
-    /// Of how many, a power of two; 1 for all.
-    pub parts: u32,
-    /// The most threads of a process that is not shared.
-    pub whole: u32,
     /// After so many tasks it is enough for once.
     pub budget: u32,
-    /// Nothing of this share has been swept yet.
+    /// This CPU has swept nothing yet.
     pub first: u32,
+    /// Processes that others are at, instead of those that nobody is.
+    pub help: u32,
+    /// Which of those who share the sweep this is.
+    pub part: u32,
     /// There may be more to do.
     pub more: u32,
+    /// Not used.
+    pub reserved: u32,
 }
 
 /// Arguments of the host's programs on one family of DSQs.

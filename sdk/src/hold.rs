@@ -20,6 +20,7 @@ use state_migrate::Plan;
 
 use crate::abi;
 use crate::abi::Active;
+use crate::crew::Crew;
 use crate::error::Result;
 use crate::host::Host;
 use crate::registry::Pending;
@@ -85,13 +86,14 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
     host.data.set_caller(slot, caller);
     let empty = Active { slot, ..host.data.active() };
 
+    let crew = Crew::muster();
     swap::adopt(host, slot);
     let begin = Instant::now();
     host.data.commit(empty);
     host.settle()?;
     let settled = Instant::now();
     host.data.commit(Active { epoch: pending.epoch, ..empty });
-    let swept = bring_back(host, pending.sweeper, scopes);
+    let swept = bring_back(host, pending.sweeper, scopes, &crew);
     let sweep_ns = settled.elapsed().as_nanos() as u64;
     swap::adopt(host, pending.generation.slot);
     let commit_ns = swap::commit(
@@ -110,11 +112,11 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
 /// Step 3 of a rollback by a reattach: the host is detached, and the control word still names the newer policy.
 pub(crate) fn bring_back_detached(host: &Host, pending: &Pending, scopes: &[&ScopeParts]) -> Vec<Swept> {
     host.data.commit(Active { epoch: pending.epoch, ..host.data.active() });
-    bring_back(host, pending.sweeper, scopes)
+    bring_back(host, pending.sweeper, scopes, &Crew::muster())
 }
 
-fn bring_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts]) -> Vec<Swept> {
-    let all = host.sweep_all(scopes, Sweeper { slot: sweeper, ..Sweeper::default() });
+fn bring_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts], crew: &Crew) -> Vec<Swept> {
+    let all = host.sweep_all(scopes, Sweeper { slot: sweeper, ..Sweeper::default() }, crew);
     // Whatever happens, tasks must not stay without a policy.
     let failed =
         |scope: &ScopeParts, e| log::warn!("columns of scope {} stay as they were left: {e}", scope.scope);

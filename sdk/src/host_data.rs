@@ -18,6 +18,7 @@ use crate::abi::HostData;
 use crate::abi::MAX_CPUS;
 use crate::abi::MAX_ORPHANS;
 use crate::abi::MAX_QUEUES;
+use crate::abi::MAX_SWEEPERS;
 use crate::abi::NR_PLANS;
 use crate::abi::NR_SLOTS;
 use crate::abi::Plan;
@@ -254,7 +255,16 @@ impl Mapped {
         unsafe { self.at::<u32>(offset_of!(HostData, swept)).read_volatile() }
     }
 
-    /// Begin to count anew.
+    /// A sweep of tasks begins: none has been seen, and nobody is at any. What a sweep left that was cut off is not so.
+    pub(crate) fn begin_sweep(&self) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe {
+            self.at::<[u32; MAX_SWEEPERS]>(offset_of!(HostData, sweeping)).write_volatile([0; MAX_SWEEPERS])
+        }
+        self.set_swept(0);
+    }
+
+    /// How many tasks the sweep under way has seen.
     pub(crate) fn set_swept(&self, tasks: u32) {
         // SAFETY: a field of HostData, see `at`.
         unsafe { self.at::<u32>(offset_of!(HostData, swept)).write_volatile(tasks) }

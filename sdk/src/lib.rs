@@ -34,6 +34,7 @@ mod bpf;
 pub mod clock;
 mod compiled;
 pub mod counters;
+mod crew;
 pub mod direct;
 pub mod doctor;
 pub mod ejection;

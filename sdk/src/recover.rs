@@ -1,6 +1,7 @@
 //! Finish or undo what a killed command left, told apart by the control word: if it holds the pending generation the
 //! commit happened.
 
+use crate::crew::Crew;
 use crate::error::Result;
 use crate::hold;
 use crate::host::Host;
@@ -25,9 +26,11 @@ pub fn recover(host: &mut Host) -> Result<()> {
     }
     if is_committed(host) {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
+        let crew = Crew::muster();
         host.settle()?;
         let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
-        host.sweep_all(&SCOPES.each_ref(), sweeper).into_iter().try_for_each(|swept| swept.map(drop))?;
+        let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &crew);
+        swept.into_iter().try_for_each(|swept| swept.map(drop))?;
         swap::hand_over(host)?;
         swap::close_books(host);
         return Ok(());

@@ -26,12 +26,15 @@ pub(crate) struct ScopeParts {
     pub image: usize,
 }
 
+/// The program that sweeps tasks.
+pub(crate) const SWEEP_TASKS: &str = "sweep_tasks";
+
 pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {
         scope: Scope::Task,
         index: 0,
         map: "scx_task_records",
-        sweep: "sweep_tasks",
+        sweep: SWEEP_TASKS,
         data: abi::TASK_DATA,
         image: offset_of!(HostData, task_image),
     },

@@ -26,6 +26,7 @@ use state_migrate::snapshot::restore as match_columns;
 
 use self::records::Records;
 use crate::clock::unix_time;
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -96,7 +97,8 @@ pub fn save(pins: &Pins, path: &Path, with_tasks: bool) -> Result<Saved> {
     // So that every record is up to date. Only of a host that is taken off something may be pending still.
     let cut_off = host.registry.pending.as_ref().filter(|_| recover::is_committed(&host));
     let sweeper = Sweeper { slot: cut_off.and_then(|pending| pending.sweeper), ..Sweeper::default() };
-    host.sweep_all(&SCOPES.each_ref(), sweeper).into_iter().try_for_each(|swept| swept.map(drop))?;
+    let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &Crew::muster());
+    swept.into_iter().try_for_each(|swept| swept.map(drop))?;
     let slot = host.data.active().slot;
     let info = host.registry.slot(slot).cloned().ok_or(Error::NothingRunning)?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

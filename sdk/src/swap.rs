@@ -24,6 +24,8 @@ use crate::clock::Clock;
 use crate::clock::monotonic_ns;
 use crate::clock::unix_time;
 use crate::compiled::Compiled;
+use crate::crew;
+use crate::crew::Crew;
 use crate::error::Error;
 use crate::error::Result;
 use crate::hold;
@@ -467,7 +469,7 @@ pub(crate) fn scopes_to_sweep(plan: &Plan) -> Vec<&'static ScopeParts> {
 
 /// The plan in instructions, for the sweep of many tasks. A kernel that does not take it costs time, nothing else.
 fn compile(host: &Host, plan: &Plan) -> Option<Compiled> {
-    if kernel::tasks() < sweep::MANY {
+    if kernel::tasks() < crew::MANY {
         return None;
     }
     politely(|| Compiled::load(plan, &host.shared())).unwrap_or_else(|e| {
@@ -510,14 +512,20 @@ pub(crate) fn finish(
     clock: &mut Clock,
 ) -> Result<()> {
     report.committed_at_ns = monotonic_ns();
+    // Some milliseconds may be urgent; so many that a person could watch them pass may not.
+    let class = || (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
+    // Those who will sweep are there when it is settled.
+    let crew = (!scopes.is_empty()).then(|| {
+        let _class = class();
+        Crew::muster()
+    });
     begin("settle");
     host.settle()?;
     report.timings.settle_ns += clock.lap();
     begin("sweep");
-    if !scopes.is_empty() {
-        // Some milliseconds may be urgent; so many that a person could watch them pass may not.
-        let _class = (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
-        report.swept = host.sweep_all(scopes, sweeper).into_iter().collect::<Result<_>>()?;
+    if let Some(crew) = &crew {
+        let _class = class();
+        report.swept = host.sweep_all(scopes, sweeper, crew).into_iter().collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     begin("hand over");

@@ -6,23 +6,24 @@
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
-use std::panic::resume_unwind;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
 use state_migrate::Scope;
 
+use crate::abi::SWEEP_MARK_BITS;
 use crate::abi::SweepArgs;
 use crate::bpf;
 use crate::clock::monotonic_ns;
 use crate::compiled::Compiled;
+use crate::crew::Crew;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::Host;
 use crate::kernel;
 use crate::report::Swept;
+use crate::scopes::SWEEP_TASKS;
 use crate::scopes::ScopeParts;
 
 /// Whose program sweeps, if not the host's own.
@@ -34,10 +35,6 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
-pub(crate) const MANY: u64 = 4_000;
-/// The most CPUs that share a sweep: each walks the list of processes, so more gain little.
-const MAX_SHARES: u32 = 8;
 /// After so many tasks others may run: one to two milliseconds on hardware.
 const ENOUGH: u32 = 4_096;
 /// For so long.
@@ -47,35 +44,43 @@ pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks several CPUs take
-    /// part. The first that finds no more tasks goes on with the other scopes: what is small goes last, where one CPU has more
-    /// to do than another.
-    pub(crate) fn sweep_all(&self, scopes: &[&ScopeParts], sweeper: Sweeper<'_>) -> Vec<Result<Swept>> {
+    /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the crew begins with
+    /// them while this thread sees to the other scopes, and then takes part.
+    pub(crate) fn sweep_all(
+        &self,
+        scopes: &[&ScopeParts],
+        sweeper: Sweeper<'_>,
+        crew: &Crew,
+    ) -> Vec<Result<Swept>> {
         let each = |scopes: &[&ScopeParts]| -> Vec<_> {
-            scopes.iter().map(|s| self.sweep(s, sweeper, &|| {})).collect()
+            scopes.iter().map(|s| self.sweep(s, sweeper, crew, &mut || {})).collect()
         };
-        match scopes.split_first() {
-            Some((tasks, others)) if tasks.scope == Scope::Task => {
-                let rest = OnceLock::new();
-                let mut all = vec![self.sweep(tasks, sweeper, &|| {
-                    rest.get_or_init(|| each(others));
-                })];
-                all.extend(rest.into_inner().unwrap_or_else(|| each(others)));
-                all
-            }
-            _ => each(scopes),
-        }
+        let Some((tasks, others)) = scopes.split_first().filter(|(first, _)| first.scope == Scope::Task)
+        else {
+            return each(scopes);
+        };
+        let mut rest = None;
+        let swept = self.sweep(tasks, sweeper, crew, &mut || {
+            rest.get_or_insert_with(|| each(others));
+        });
+        std::iter::once(swept).chain(rest.unwrap_or_else(|| each(others))).collect()
     }
 
-    /// `then` is for each CPU that takes part in a sweep of tasks, when it is done.
-    fn sweep(&self, scope: &ScopeParts, sweeper: Sweeper<'_>, then: &(dyn Fn() + Sync)) -> Result<Swept> {
+    /// `meanwhile` is what this thread does before it takes part in a sweep of tasks.
+    fn sweep(
+        &self,
+        scope: &ScopeParts,
+        sweeper: Sweeper<'_>,
+        crew: &Crew,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Swept> {
         let begin = Instant::now();
         let pinned = self.sweeper(scope, sweeper.slot)?;
         let compiled = sweeper.compiled.and_then(|c| c.program(scope));
-        let mut sums = self.sweep_with(compiled.unwrap_or(pinned.as_fd()), scope, then)?;
+        let mut sums = self.sweep_with(compiled.unwrap_or(pinned.as_fd()), scope, crew, meanwhile)?;
         if sums.left > 0 {
             // More than one plan behind.
-            sums.applied += self.sweep_with(pinned.as_fd(), scope, then)?.applied;
+            sums.applied += self.sweep_with(pinned.as_fd(), scope, crew, &mut || {})?.applied;
         }
         Ok(Swept {
             scope: scope.scope.to_string(),
@@ -90,36 +95,30 @@ impl Host {
         &self,
         program: BorrowedFd<'_>,
         scope: &ScopeParts,
-        then: &(dyn Fn() + Sync),
+        crew: &Crew,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
         if scope.scope != Scope::Task {
-            return share(program, scope, SweepArgs::default());
+            return run(program, scope.sweep, SweepArgs::default());
         }
         let tasks = kernel::tasks();
-        let parts = shares(tasks);
         // Of the time, because no other sweep has had it; also where that was cut off.
-        let all =
-            SweepArgs { sweep: monotonic_ns(), parts, whole: whole(tasks, parts), ..Default::default() };
-        self.data.set_swept(0);
-        let share = |part: u32| {
-            let sums = share(program, scope, SweepArgs { part, ..all })?;
-            then();
-            Ok(sums)
-        };
-        let shares: Result<Vec<_>> = thread::scope(|threads| {
-            let others: Vec<_> = (1..parts).map(|part| threads.spawn(move || share(part))).collect();
+        let args = SweepArgs { sweep: (monotonic_ns() / 1000) << SWEEP_MARK_BITS, ..Default::default() };
+        self.data.begin_sweep();
+        let shares = thread::scope(|threads| {
             let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks)));
-            let first = share(0);
-            let joined = others.into_iter().map(|t| t.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            let all = std::iter::once(first).chain(joined).collect();
+            let shares = crew.share(program, args, || {
+                meanwhile();
+                share(program, args)
+            });
             // Ends the watch.
             self.data.set_swept(u32::MAX);
             if let Some(watch) = watch {
                 watch.thread().unpark();
             }
-            all
+            shares
         });
-        Ok(shares?.into_iter().fold(all, plus))
+        Ok(shares?.into_iter().fold(args, plus))
     }
 
     /// Say how far a sweep that takes long is, until it is over.
@@ -141,22 +140,28 @@ impl Host {
     }
 }
 
-/// What falls to one CPU, and the sums of it.
-fn share(program: BorrowedFd<'_>, scope: &ScopeParts, all: SweepArgs) -> Result<SweepArgs> {
-    let mut sums = SweepArgs { first: 1, budget: ENOUGH, ..all };
+/// What falls to one CPU of a sweep of tasks, and the sums of it: of processes that nobody is at yet, then of those that others
+/// are at.
+pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
+    let mut sums = SweepArgs { first: 1, budget: ENOUGH, ..args };
     loop {
-        let mut args = SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums };
-        let ret = bpf::run(&program, scope.sweep, &mut args)?;
-        if ret < 0 {
-            return Err(std::io::Error::from_raw_os_error(-ret))
-                .trying(format!("cannot sweep: {}", scope.sweep));
+        let args = SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums };
+        let part = run(program, SWEEP_TASKS, args)?;
+        sums = SweepArgs { first: 0, ..plus(sums, part) };
+        match (part.more, sums.help) {
+            (0, 0) => sums.help = 1,
+            (0, _) => return Ok(sums),
+            _ => thread::sleep(BREATH),
         }
-        sums = SweepArgs { first: 0, ..plus(sums, args) };
-        if args.more == 0 {
-            return Ok(sums);
-        }
-        thread::sleep(BREATH);
     }
+}
+
+fn run(program: BorrowedFd<'_>, name: &str, mut args: SweepArgs) -> Result<SweepArgs> {
+    let ret = bpf::run(&program, name, &mut args)?;
+    if ret < 0 {
+        return Err(std::io::Error::from_raw_os_error(-ret)).trying(format!("cannot sweep: {name}"));
+    }
+    Ok(args)
 }
 
 /// The sums of both, and otherwise the first.
@@ -168,18 +173,4 @@ fn plus(a: SweepArgs, b: SweepArgs) -> SweepArgs {
         left: a.left + b.left,
         ..a
     }
-}
-
-/// How many CPUs share the sweep of so many tasks: a power of two.
-fn shares(tasks: u64) -> u32 {
-    if tasks < MANY {
-        return 1;
-    }
-    let cpus = thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    1 << cpus.min(MAX_SHARES).ilog2()
-}
-
-/// The most threads of a process that one CPU takes on by itself: with more, the others would have long been done.
-fn whole(tasks: u64, parts: u32) -> u32 {
-    if parts == 1 { u32::MAX } else { (tasks / u64::from(2 * parts)) as u32 }
 }

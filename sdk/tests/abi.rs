@@ -91,6 +91,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cpu_image,
         global_image,
         callers,
+        sweeping,
         plans,
         exit
     );
@@ -103,11 +104,10 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         missing,
         left,
         sweep,
-        part,
-        parts,
-        whole,
         budget,
         first,
+        help,
+        part,
         more
     );
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);

@@ -11,6 +11,7 @@
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
+#define SCX_UPGRADE_MAX_SWEEPERS	8	/* CPUs that share a sweep: each walks the list of processes, so more gain little */
 
 /* Bytes of state behind the header of a record of each scope. Powers of two, see scx_store(). */
 #define SCX_UPGRADE_TASK_DATA	256
@@ -179,10 +180,15 @@ struct scx_host {
 	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
 	/* By slot: while it is active, plans that call conversions of the policy of this load number wait for it. */
 	u64	callers[SCX_UPGRADE_NR_SLOTS];
+	/* Of each CPU that sweeps tasks: the process that it is at, if others could help; else 0. */
+	u32	sweeping[SCX_UPGRADE_MAX_SWEEPERS];
 	/* The plan of epoch e stands at e % NR_PLANS. */
 	struct scx_plan plans[SCX_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
 	struct scx_exit_record exit;
 } __attribute__((aligned(64)));
+
+/* Of the number of a sweep the bits below are free: see scx_sweep_tasks(). */
+#define SCX_SWEEP_MARK_BITS	17
 
 /* Arguments of the host's SYSCALL programs. */
 struct scx_sweep_args {
@@ -190,13 +196,13 @@ struct scx_sweep_args {
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
 	u64	left;			/* out: those that are left to another sweep */
-	u64	sweep;			/* in: a number that no other sweep of tasks has */
-	u32	part;			/* in: which share of a process that is shared, from 0 */
-	u32	parts;			/* in: of how many, a power of two; 1 for all */
-	u32	whole;			/* in: the most threads of a process that is not shared */
+	u64	sweep;			/* in: a number that no other sweep of tasks has, SCX_SWEEP_MARK_BITS up */
 	u32	budget;			/* in: after so many tasks it is enough for once */
-	u32	first;			/* in: nothing of this share has been swept yet */
+	u32	first;			/* in: this CPU has swept nothing yet */
+	u32	help;			/* in: processes that others are at, instead of those that nobody is */
+	u32	part;			/* in: which of those who share the sweep this is */
 	u32	more;			/* out: there may be more to do */
+	u32	reserved;
 };
 
 struct scx_queue_args {

@@ -38,59 +38,122 @@ do {										\
 /* One PID in so many speaks for all when it comes to how far the sweep is. The verifier would follow a counter. */
 #define SCX_SWEEP_WORD	1024
 
-/* Is the task part of our share of a process that is shared? */
-static __always_inline bool scx_sweep_shares(const struct scx_sweep_args *args, const struct task_struct *p)
+/* From so many threads on a process is worth another CPU's coming to help. */
+#define SCX_SWEEP_HELP	1024
+
+/*
+ * What a process's leader has of a sweep: the sweep's number, and below it a bit for each block of its threads that someone
+ * sweeps, and one that tells that somebody has been through all of them. Blocks are of 512 PIDs in a row, and again after
+ * 16 of them.
+ */
+#define SCX_SWEEP_MARKS		((1ULL << SCX_SWEEP_MARK_BITS) - 1)
+#define SCX_SWEEP_DONE		(1ULL << 16)
+#define SCX_SWEEP_BLOCK(p)	(1ULL << (((p)->pid >> 9) & 15))
+
+/* Does the process fall to us? To whoever comes first; to who helps if it is not done. */
+static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *head)
 {
-	return (p->pid & (args->parts - 1)) == args->part;
+	u64 last = *(volatile u64 *)&head->sweep;
+
+	if (args->help)
+		return (last & ~SCX_SWEEP_MARKS) == args->sweep && !(last & SCX_SWEEP_DONE);
+	return (last & ~SCX_SWEEP_MARKS) != args->sweep &&
+	       __sync_val_compare_and_swap(&head->sweep, last, args->sweep) == last;
 }
 
-/* Does the process fall to us? To whoever comes first. */
-static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *leader)
+/* The threads of a process, but for the blocks that others have. @head is the record of its leader, which has the marks. */
+static __always_inline void scx_sweep_process(struct scx_sweep_args *args, struct task_struct *leader,
+					      struct scx_task_record *head)
 {
-	u64 last = leader->sweep;
+	u64 mine = 0, theirs = 0;
+	struct task_struct *p;
 
-	return last != args->sweep && __sync_val_compare_and_swap(&leader->sweep, last, args->sweep) == last;
+	bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
+		u64 block = SCX_SWEEP_BLOCK(p);
+		struct scx_task_record *rec;
+
+		if (!(mine & block)) {
+			if (theirs & block) {
+				/* Who has a block may meet threads of it up to the end. */
+				if (!mine && head && (*(volatile u64 *)&head->sweep & SCX_SWEEP_DONE))
+					break;
+				continue;
+			}
+			if (head && (__sync_fetch_and_or(&head->sweep, block) & block)) {
+				theirs |= block;
+				continue;
+			}
+			mine |= block;
+		}
+		if (!(p->pid & (SCX_SWEEP_WORD - 1)))
+			__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
+		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		SCX_SWEEP(args, rec, task);
+	}
+	if (head)
+		__sync_fetch_and_or(&head->sweep, SCX_SWEEP_DONE);
+}
+
+/* What the others are still at, for a CPU that finds no more processes of its own. */
+static __always_inline int scx_sweep_help(struct scx_sweep_args *args)
+{
+	struct scx_sweep_args swept = *args;
+	struct task_struct *leader;
+	struct scx_task_record *head;
+	u32 part;
+
+	swept.more = 0;
+	bpf_rcu_read_lock();
+	bpf_for(part, 0, SCX_UPGRADE_MAX_SWEEPERS) {
+		leader = bpf_task_from_pid(READ_ONCE(scx_host.sweeping[part & (SCX_UPGRADE_MAX_SWEEPERS - 1)]));
+		if (!leader)
+			continue;
+		head = bpf_task_storage_get(&scx_task_records, leader, 0, 0);
+		if (head && scx_sweep_takes(&swept, head))
+			scx_sweep_process(&swept, leader, head);
+		bpf_task_release(leader);
+	}
+	bpf_rcu_read_unlock();
+	*args = swept;
+	return 0;
 }
 
 /*
  * Some of all tasks: several CPUs run this at once, and each again until there is no more. A process is for the first that
- * comes to it, so the others need not walk its threads; one that has many is shared by all. It ends between two processes
- * when it has had enough for once: user space then lets others run. Threads of a process that passes that mark meanwhile may
- * be left: who touches them first brings them up to date, as ever.
+ * comes to it, so the others need not walk its threads. It ends between two processes when it has had enough for once: user
+ * space then lets others run. Threads of a process that passes that mark meanwhile may be left: who touches them first brings
+ * them up to date, as ever.
  */
 static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 {
 	struct scx_sweep_args swept = *args;
-	struct task_struct *pos, *leader, *p;
+	u32 *at = (u32 *)&scx_host.sweeping[swept.part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
+	struct task_struct *pos, *leader;
+	struct scx_task_record *head;
 
+	if (args->help)
+		return scx_sweep_help(args);
 	swept.more = 0;
 	bpf_rcu_read_lock();
 	bpf_for_each(task, pos, NULL, BPF_TASK_ITER_ALL_PROCS) {
-		struct scx_task_record *rec;
-		bool shared = pos->signal->nr_threads > swept.whole;
-
 		if (pos->flags & PF_IDLE)
 			continue;
 		if (swept.visited >= swept.budget) {
 			swept.more = 1;
 			break;
 		}
-		rec = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		head = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		/* Without a record nobody can say that it is theirs. */
-		if ((!rec || shared) ? !swept.first : !scx_sweep_takes(&swept, rec))
+		if (head ? !scx_sweep_takes(&swept, head) : !swept.first)
 			continue;
 		/* The kernel wants a reference to where a walk begins. Who has none to give any more is gone. */
 		leader = bpf_task_acquire(pos);
 		if (!leader)
 			continue;
-		bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
-			if (shared && !scx_sweep_shares(&swept, p))
-				continue;
-			if (!(p->pid & (SCX_SWEEP_WORD - 1)))
-				__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
-			rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-			SCX_SWEEP(&swept, rec, task);
-		}
+		if (leader->signal->nr_threads >= SCX_SWEEP_HELP)
+			WRITE_ONCE(*at, leader->pid);
+		scx_sweep_process(&swept, leader, head);
+		WRITE_ONCE(*at, 0);
 		bpf_task_release(leader);
 	}
 	bpf_rcu_read_unlock();

@@ -1,0 +1,92 @@
+//! Threads that share a sweep of many tasks with the one that has it. They are started before it is time, while there is a grace
+//! period to wait for: to start a thread takes milliseconds of what the sweep takes.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use crate::abi::MAX_SWEEPERS;
+use crate::abi::SweepArgs;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::kernel;
+use crate::sweep;
+
+/// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
+pub(crate) const MANY: u64 = 4_000;
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    hands: Vec<Hand>,
+}
+
+/// A thread, which ends when there can be no more jobs for it.
+#[derive(Debug)]
+struct Hand {
+    jobs: Sender<Job>,
+    done: Receiver<Result<SweepArgs>>,
+}
+
+#[derive(Debug)]
+struct Job {
+    program: OwnedFd,
+    args: SweepArgs,
+}
+
+impl Crew {
+    /// As many as the machine has CPUs for, besides the one that this thread has; none where there are few tasks. They are in
+    /// the class that this thread is in. Where one cannot be had, its share is for the others.
+    pub fn muster() -> Crew {
+        let many = kernel::tasks() >= MANY;
+        let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_SWEEPERS));
+        let hands = if many { (1..cpus).map_while(|_| Hand::start()).collect() } else { Vec::new() };
+        Crew { hands }
+    }
+
+    /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile, as part 0. What they came to.
+    pub fn share(
+        &self,
+        program: BorrowedFd<'_>,
+        args: SweepArgs,
+        own: impl FnOnce() -> Result<SweepArgs>,
+    ) -> Result<Vec<SweepArgs>> {
+        let parts = (1..).map(|part| SweepArgs { part, ..args });
+        let at_it: Vec<_> =
+            self.hands.iter().zip(parts).filter(|(hand, args)| hand.begin(program, *args)).collect();
+        let own = own();
+        // All of them are waited for, whatever becomes of one.
+        let theirs: Vec<_> = at_it.into_iter().map(|(hand, _)| hand.wait()).collect();
+        std::iter::once(own).chain(theirs).collect()
+    }
+}
+
+impl Hand {
+    fn start() -> Option<Hand> {
+        let (jobs, orders) = channel::<Job>();
+        let (results, done) = channel();
+        let serve = move || {
+            for Job { program, args } in orders {
+                if results.send(sweep::share(program.as_fd(), args)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("sweep".to_string()).spawn(serve);
+        thread.map_err(|e| log::warn!("the sweep takes longer: it has no other thread: {e}")).ok()?;
+        Some(Hand { jobs, done })
+    }
+
+    /// False if it cannot: then there is nothing to wait for, and the others have more to do.
+    fn begin(&self, program: BorrowedFd<'_>, args: SweepArgs) -> bool {
+        let own = program.try_clone_to_owned();
+        own.is_ok_and(|program| self.jobs.send(Job { program, args }).is_ok())
+    }
+
+    fn wait(&self) -> Result<SweepArgs> {
+        self.done.recv().map_err(std::io::Error::other).trying("a thread of the sweep is gone")?
+    }
+}
