@@ -148,13 +148,23 @@ local:
 }
 
 /*
- * A slot in use always has an enqueue, the kernel's way of it where the policy has none (scx_enqueue_default() in
- * policy.bpf.h): so nothing here needs the context after the call, and none of the instructions that would save it. Were
- * one empty, the task would be on no queue: better that the kernel takes all of them.
+ * The global DSQ, with the default slice: do_enqueue_task(). In each slot whose policy has no enqueue, so that a slot always
+ * has one, and nothing here needs the context after the call, nor any of the instructions that would save it. The map is
+ * for libbpf, which takes the program's type from it.
  */
+SEC("struct_ops/host_enqueue_default")
+void BPF_PROG(host_enqueue_default, struct task_struct *p, u64 enq_flags)
+{
+	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);
+}
+
+SEC(".struct_ops.link")
+struct sched_ext_ops host_defaults = { .enqueue = (void *)host_enqueue_default, .name = "scx_upgrade" };
+
+/* Were a slot empty all the same, the task would be on no queue: better that the kernel takes all of them. */
 static __noinline int no_enqueue(void)
 {
-	scx_bpf_error("scx-upgrade: the running policy's slot has no enqueue");
+	scx_bpf_error("scx-upgrade: the active slot has no enqueue");
 	return 0;
 }
 

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -61,28 +62,17 @@ pub(crate) fn pin(link: &impl AsFd, path: &Path) -> Result<()> {
 }
 
 /// Put a program into a slot of a program array, or empty the slot.
-pub(crate) fn set_slot(array: &MapHandle, slot: u8, program: Option<&dyn AsFdDyn>) -> Result<()> {
+pub(crate) fn set_slot(array: &MapHandle, slot: u8, program: Option<BorrowedFd<'_>>) -> Result<()> {
     let key = u32::from(slot).to_ne_bytes();
     let name = array.name().to_string_lossy().into_owned();
     match program {
         Some(program) => {
-            let fd = program.raw().to_ne_bytes();
+            let fd = program.as_raw_fd().to_ne_bytes();
             array.update(&key, &fd, MapFlags::ANY).trying(format!("cannot fill slot {slot} of {name}"))
         }
         None => match array.delete(&key) {
             Err(e) if e.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
             other => other.trying(format!("cannot empty slot {slot} of {name}")),
         },
-    }
-}
-
-/// Object-safe face of [`AsFd`].
-pub(crate) trait AsFdDyn {
-    fn raw(&self) -> i32;
-}
-
-impl<T: AsFd> AsFdDyn for T {
-    fn raw(&self) -> i32 {
-        self.as_fd().as_raw_fd()
     }
 }

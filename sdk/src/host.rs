@@ -1,6 +1,7 @@
 //! The host that is running: found through its pins, driven through its maps and SYSCALL programs.
 
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use libbpf_rs::MapCore;
@@ -11,12 +12,14 @@ use libbpf_rs::Object;
 use state_migrate::Scope;
 
 use crate::abi;
+use crate::abi::NR_SLOTS;
 use crate::bpf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host_data::Mapped;
 use crate::kernel;
+use crate::load;
 use crate::load::HELD_MAPS;
 use crate::load::Loaded;
 use crate::pins::Pins;
@@ -176,6 +179,7 @@ impl Host {
             let name = program.name().to_string_lossy().into_owned();
             if queues::PROGRAMS.contains(&name.as_str())
                 || name == rescue::PROGRAM
+                || name == load::ENQUEUE_DEFAULT
                 || SCOPES.iter().any(|s| s.sweep == name)
             {
                 program
@@ -185,6 +189,7 @@ impl Host {
         }
         Registry::new().save(&pins.map(REGISTRY_MAP)?)?;
         let host = Host::pinned(pins)?;
+        (0..NR_SLOTS as u8).try_for_each(|slot| host.empty(slot))?;
         host.data.set_topology(&Topology::read()?);
         host.data.set_abi(abi::ABI);
         Ok(host)
@@ -228,12 +233,11 @@ impl Host {
         self.registry.save(&self.registry_map)
     }
 
-    /// Fill an idle slot with a policy's programs, and empty it for the ops that the policy lacks.
+    /// Fill an idle slot with a policy's programs, and empty it for the ops that the policy lacks, but for `enqueue`.
     pub(crate) fn fill(&self, slot: u8, loaded: &Loaded) -> Result<()> {
         debug_assert_ne!(self.data.active().slot, slot, "the live slot is never filled");
         for (op, array) in &self.arrays {
-            let program = loaded.program(op);
-            bpf::set_slot(array, slot, program.as_ref().map(|p| p as &dyn bpf::AsFdDyn))?;
+            self.set_slot(op, array, slot, loaded.program(op))?;
         }
         self.data.set_lacks(slot, loaded.lacks);
         self.data.set_caller(slot, loaded.load);
@@ -273,8 +277,17 @@ impl Host {
 
     /// Empty a slot: its programs are freed once no op is in them.
     pub(crate) fn empty(&self, slot: u8) -> Result<()> {
-        self.arrays.iter().try_for_each(|(_, array)| bpf::set_slot(array, slot, None))?;
+        self.arrays.iter().try_for_each(|(op, array)| self.set_slot(op, array, slot, None))?;
         self.unpin_own(slot)
+    }
+
+    /// A slot has an `enqueue` always: see `bpf/host.bpf.c`.
+    fn set_slot(&self, op: &str, array: &MapHandle, slot: u8, program: Option<BorrowedFd<'_>>) -> Result<()> {
+        if op == "enqueue" && program.is_none() {
+            let default = self.program(load::ENQUEUE_DEFAULT)?;
+            return bpf::set_slot(array, slot, Some(default.as_fd()));
+        }
+        bpf::set_slot(array, slot, program)
     }
 
     /// Wait until no op that began before the call is still in flight.

@@ -63,8 +63,10 @@ pub(crate) const EMULATED: [(&str, u8); 2] = [
 const ENQUEUE: &str = "host_enqueue";
 /// See [`ENQUEUE`].
 const ENQUEUE_ALL: &str = "host_enqueue_all";
-/// What each policy's object has for one that lacks the op: see `policy.bpf.h`.
-const ENQUEUE_DEFAULT: &str = "scx_enqueue_default";
+/// What the kernel does where a scheduler has no such op: in each slot whose policy has none.
+pub(crate) const ENQUEUE_DEFAULT: &str = "host_enqueue_default";
+/// The host's struct_ops map. It has another, for programs that only stand in slots.
+pub(crate) const HOST_OPS: &str = "host_ops";
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
@@ -151,7 +153,7 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject>
     let host = Policy::new(HOST_OBJECT, env!("CARGO_PKG_VERSION"));
     let mut open = open_object(host.object(), None)?;
     kernel.fill_enums(&mut open, &variables::Variables::of(HOST_OBJECT)?)?;
-    let mut ops = Ops::read(&open, &host.btf()?)?;
+    let mut ops = Ops::read_of_host(&open, &host.btf()?, HOST_OPS)?;
     for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op) || terms.spared.contains(op)) {
         ops.clear(&mut open, &op);
     }
@@ -220,7 +222,6 @@ pub(crate) fn load_for_host(
         return Err(Error::NeedsReattach { policy: ops.name, why: terms.why_not(&asks, kernel) });
     }
     let lacks = lacks(&ops, kernel);
-    have_enqueue(&mut open, &mut ops);
     size_cpu_records(&mut open)?;
     share(&mut open, &home.shared)?;
     let object = load(open, &ops)?;
@@ -388,17 +389,6 @@ fn drop_unknown_ops(open: &mut OpenObject, ops: &mut Ops, kernel: &KernelBtf) {
     for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
         log::warn!("{}: this kernel has no op {op}, it will not be called", ops.name);
         ops.clear(open, &op);
-    }
-}
-
-/// A policy that leaves it to the kernel has the kernel's way of it in its slot: the host calls no default of its own.
-fn have_enqueue(open: &mut OpenObject, ops: &mut Ops) {
-    if ops.programs.contains_key("enqueue") {
-        return;
-    }
-    ops.set(open, "enqueue", ENQUEUE_DEFAULT);
-    for mut program in open.progs_mut().filter(|p| p.name() == ENQUEUE_DEFAULT) {
-        program.set_autoload(true);
     }
 }
 

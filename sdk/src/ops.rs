@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::MapType;
+use libbpf_rs::OpenMap;
 use libbpf_rs::OpenObject;
 use state_migrate::Btf;
 use state_migrate::Kind;
@@ -31,12 +32,21 @@ impl Ops {
     /// Read them. In an opened object libbpf keeps a struct_ops map's initial value with a pointer to the program in
     /// each member that names one.
     pub fn read(object: &OpenObject, btf: &Btf<'_>) -> Result<Ops> {
-        let not = |why: &str| Error::NotAPolicy { why: why.to_string() };
         let mut tables = object.maps().filter(|m| m.map_type() == MapType::StructOps);
         let table = tables.next().ok_or_else(|| not("the BPF object has no struct sched_ext_ops"))?;
         if tables.next().is_some() {
             return Err(not("the BPF object has more than one struct_ops map"));
         }
+        Ops::of(object, &table, btf)
+    }
+
+    /// Those of the host, whose object has a struct_ops map beside the one of this name.
+    pub(crate) fn read_of_host(object: &OpenObject, btf: &Btf<'_>, map: &str) -> Result<Ops> {
+        let table = object.maps().find(|m| m.name() == map);
+        Ops::of(object, &table.ok_or_else(|| not("the host has no ops"))?, btf)
+    }
+
+    fn of(object: &OpenObject, table: &OpenMap<'_>, btf: &Btf<'_>) -> Result<Ops> {
         let id = btf
             .find(Kind::Struct, "sched_ext_ops")
             .ok_or_else(|| not("its struct_ops map is not a struct sched_ext_ops"))?;
@@ -100,11 +110,15 @@ impl Ops {
         let Some(offset) = self.members.get(member).filter(|o| **o + bytes.len() <= self.size) else {
             return;
         };
-        let table = object.maps_mut().find(|m| m.map_type() == MapType::StructOps);
+        let table = object.maps_mut().find(|m| m.name() == self.map.as_str());
         if let Some(value) = table.and_then(|mut m| m.initial_value_mut().map(|v| v.as_mut_ptr())) {
             // SAFETY: `offset + len` lies inside the value, whose length was `size` when it was read and cannot
             // change between open and load.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.add(*offset), bytes.len()) }
         }
     }
+}
+
+fn not(why: &str) -> Error {
+    Error::NotAPolicy { why: why.to_string() }
 }

@@ -31,7 +31,6 @@ use std::time::Instant;
 use libbpf_rs::Link;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
-use libbpf_rs::MapType;
 use libbpf_rs::Object;
 use libbpf_rs::query::LinkTypeInfo;
 use state_migrate::Layout;
@@ -49,6 +48,7 @@ use crate::host::Host;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::load;
+use crate::load::HOST_OPS;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::recover;
@@ -257,7 +257,7 @@ fn arm(host: &Host, active: Active) {
 pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
     let mut ops = object
         .maps_mut()
-        .find(|m| m.map_type() == MapType::StructOps)
+        .find(|m| m.name() == HOST_OPS)
         .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string()))?;
     // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
     host.data.clear_exit();

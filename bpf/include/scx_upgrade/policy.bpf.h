@@ -123,16 +123,6 @@ static __always_inline u32 nr_cgroup_queues(void)
 
 const volatile struct scx_sdk scx_sdk SEC(".rodata.scx_sdk") = { .abi = SCX_UPGRADE_ABI };
 
-/*
- * What the kernel does for a scheduler without this op: do_enqueue_task(). Loaded for a policy that lacks it, and not for
- * others: the host, which has the op, would have to save its context across each call to do it in the policy's stead.
- */
-SEC("?struct_ops/scx_enqueue_default")
-void BPF_PROG(scx_enqueue_default, struct task_struct *p, u64 enq_flags)
-{
-	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);
-}
-
 /* Is this the policy that runs? An op in flight may belong to one that has just been replaced. */
 static __always_inline bool policy_is_active(void)
 {
