@@ -202,8 +202,8 @@ pub struct HostData {
     pub global_image: [u8; GLOBAL_DATA],
     /// By slot: while it is active, plans that call the policy of this load number wait for it.
     pub callers: [u64; NR_SLOTS],
-    /// Of each CPU that sweeps tasks the process that it is at, if others could help.
-    pub sweeping: [u32; MAX_SWEEPERS],
+    /// The CPUs that share a sweep of tasks.
+    pub sweepers: [Sweeper; MAX_SWEEPERS],
     /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
     pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
     /// Why the kernel last took the host off.
@@ -226,8 +226,20 @@ pub struct SdkData {
 
 /// The most CPUs that share a sweep.
 pub const MAX_SWEEPERS: usize = 8;
-/// Of the number of a sweep so many low bits are free.
-pub const SWEEP_MARK_BITS: u32 = 17;
+
+/// Where a CPU is that sweeps tasks.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sweeper {
+    /// The thread that it was at lately; 0 if it is at no process.
+    pub at: u32,
+    /// Of the process's threads, about.
+    pub left: u32,
+    /// The thread that it goes up to; 0 if that is the last.
+    pub stop: u32,
+    /// Not used.
+    pub reserved: [u32; 13],
+}
 
 /// Arguments of a sweep.
 #[repr(C)]
@@ -241,7 +253,7 @@ pub struct SweepArgs {
     pub missing: u64,
     /// Those that are left to another sweep.
     pub left: u64,
-    /// A number that no other sweep of tasks has, [`SWEEP_MARK_BITS`] up.
+    /// A number that no other sweep of tasks has.
     pub sweep: u64,
     /// After so many tasks it is enough for once.
     pub budget: u32,

@@ -22,6 +22,7 @@ use crate::abi::MAX_SWEEPERS;
 use crate::abi::NR_PLANS;
 use crate::abi::NR_SLOTS;
 use crate::abi::Plan;
+use crate::abi::Sweeper;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::scopes::ScopeParts;
@@ -259,7 +260,8 @@ impl Mapped {
     pub(crate) fn begin_sweep(&self) {
         // SAFETY: a field of HostData, see `at`.
         unsafe {
-            self.at::<[u32; MAX_SWEEPERS]>(offset_of!(HostData, sweeping)).write_volatile([0; MAX_SWEEPERS])
+            self.at::<[Sweeper; MAX_SWEEPERS]>(offset_of!(HostData, sweepers))
+                .write_volatile(Default::default())
         }
         self.set_swept(0);
     }

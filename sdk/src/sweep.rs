@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use state_migrate::Scope;
 
-use crate::abi::SWEEP_MARK_BITS;
 use crate::abi::SweepArgs;
 use crate::bpf;
 use crate::clock::monotonic_ns;
@@ -103,7 +102,7 @@ impl Host {
         }
         let tasks = kernel::tasks();
         // Of the time, because no other sweep has had it; also where that was cut off.
-        let args = SweepArgs { sweep: (monotonic_ns() / 1000) << SWEEP_MARK_BITS, ..Default::default() };
+        let args = SweepArgs { sweep: monotonic_ns(), ..Default::default() };
         self.data.begin_sweep();
         let shares = thread::scope(|threads| {
             let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks)));
@@ -150,6 +149,8 @@ pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArg
         sums = SweepArgs { first: 0, ..plus(sums, part) };
         match (part.more, sums.help) {
             (0, 0) => sums.help = 1,
+            // Once more, for what is left of it by then.
+            (0, _) if part.visited > 0 => {}
             (0, _) => return Ok(sums),
             _ => thread::sleep(BREATH),
         }

@@ -91,7 +91,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cpu_image,
         global_image,
         callers,
-        sweeping,
+        sweepers,
         plans,
         exit
     );
@@ -110,6 +110,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         part,
         more
     );
+    same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop);
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
     same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);

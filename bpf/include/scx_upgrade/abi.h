@@ -138,6 +138,14 @@ struct scx_family {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
+/* Where a CPU is that sweeps tasks, for those who come to help it: see scx_sweep_help(). */
+struct scx_sweeper {
+	u32	at;			/* the thread that it was at lately; 0 if it is at no process */
+	u32	left;			/* of the process's threads, about */
+	u32	stop;			/* the thread that it goes up to: someone else has that and those behind it; or 0 */
+	u32	reserved[13];		/* a cache line to itself */
+};
+
 /*
  * Everything that user space and BPF share about the host. The first cache line is what each op reads. `active`, `abi`
  * and `closed` keep their places in every version, so that each can tell which one runs, and what in it.
@@ -180,15 +188,12 @@ struct scx_host {
 	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
 	/* By slot: while it is active, plans that call conversions of the policy of this load number wait for it. */
 	u64	callers[SCX_UPGRADE_NR_SLOTS];
-	/* Of each CPU that sweeps tasks: the process that it is at, if others could help; else 0. */
-	u32	sweeping[SCX_UPGRADE_MAX_SWEEPERS];
+	/* The CPUs that share a sweep of tasks. */
+	struct scx_sweeper sweepers[SCX_UPGRADE_MAX_SWEEPERS];
 	/* The plan of epoch e stands at e % NR_PLANS. */
 	struct scx_plan plans[SCX_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
 	struct scx_exit_record exit;
 } __attribute__((aligned(64)));
-
-/* Of the number of a sweep the bits below are free: see scx_sweep_tasks(). */
-#define SCX_SWEEP_MARK_BITS	17
 
 /* Arguments of the host's SYSCALL programs. */
 struct scx_sweep_args {
@@ -196,7 +201,7 @@ struct scx_sweep_args {
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
 	u64	left;			/* out: those that are left to another sweep */
-	u64	sweep;			/* in: a number that no other sweep of tasks has, SCX_SWEEP_MARK_BITS up */
+	u64	sweep;			/* in: a number that no other sweep of tasks has */
 	u32	budget;			/* in: after so many tasks it is enough for once */
 	u32	first;			/* in: this CPU has swept nothing yet */
 	u32	help;			/* in: processes that others are at, instead of those that nobody is */

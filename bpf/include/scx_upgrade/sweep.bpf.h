@@ -35,83 +35,80 @@ do {										\
 	}									\
 } while (0)
 
-/* One PID in so many speaks for all when it comes to how far the sweep is. The verifier would follow a counter. */
-#define SCX_SWEEP_WORD	1024
+/* After so many tasks a CPU says where it is. */
+#define SCX_SWEEP_WORD	256
+/* With so many threads left it is worth another CPU's coming to help. */
+#define SCX_SWEEP_HELP	512
 
-/* From so many threads on a process is worth another CPU's coming to help. */
-#define SCX_SWEEP_HELP	1024
+/* Does the process fall to us? To whoever comes first. */
+static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *leader)
+{
+	u64 last = leader->sweep;
+
+	return last != args->sweep && __sync_val_compare_and_swap(&leader->sweep, last, args->sweep) == last;
+}
 
 /*
- * What a process's leader has of a sweep: the sweep's number, and below it a bit for each block of its threads that someone
- * sweeps, and one that tells that somebody has been through all of them. Blocks are of 512 PIDs in a row, and again after
- * 16 of them.
+ * One of the threads of a process; false if from here on they are somebody else's. @args has the count, because the verifier
+ * knows nothing of what comes from user space: it would follow a counter of our own.
  */
-#define SCX_SWEEP_MARKS		((1ULL << SCX_SWEEP_MARK_BITS) - 1)
-#define SCX_SWEEP_DONE		(1ULL << 16)
-#define SCX_SWEEP_BLOCK(p)	(1ULL << (((p)->pid >> 9) & 15))
-
-/* Does the process fall to us? To whoever comes first; to who helps if it is not done. */
-static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *head)
+static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volatile struct scx_sweeper *own,
+					     struct task_struct *p)
 {
-	u64 last = *(volatile u64 *)&head->sweep;
+	struct scx_task_record *rec;
 
-	if (args->help)
-		return (last & ~SCX_SWEEP_MARKS) == args->sweep && !(last & SCX_SWEEP_DONE);
-	return (last & ~SCX_SWEEP_MARKS) != args->sweep &&
-	       __sync_val_compare_and_swap(&head->sweep, last, args->sweep) == last;
-}
-
-/* The threads of a process, but for the blocks that others have. @head is the record of its leader, which has the marks. */
-static __always_inline void scx_sweep_process(struct scx_sweep_args *args, struct task_struct *leader,
-					      struct scx_task_record *head)
-{
-	u64 mine = 0, theirs = 0;
-	struct task_struct *p;
-
-	bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
-		u64 block = SCX_SWEEP_BLOCK(p);
-		struct scx_task_record *rec;
-
-		if (!(mine & block)) {
-			if (theirs & block) {
-				/* Who has a block may meet threads of it up to the end. */
-				if (!mine && head && (*(volatile u64 *)&head->sweep & SCX_SWEEP_DONE))
-					break;
-				continue;
-			}
-			if (head && (__sync_fetch_and_or(&head->sweep, block) & block)) {
-				theirs |= block;
-				continue;
-			}
-			mine |= block;
-		}
-		if (!(p->pid & (SCX_SWEEP_WORD - 1)))
-			__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
-		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		SCX_SWEEP(args, rec, task);
+	if (p->pid == own->stop)
+		return false;
+	if (!(args->visited & (SCX_SWEEP_WORD - 1))) {
+		own->at = p->pid;
+		own->left -= SCX_SWEEP_WORD;
+		__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
 	}
-	if (head)
-		__sync_fetch_and_or(&head->sweep, SCX_SWEEP_DONE);
+	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	SCX_SWEEP(args, rec, task);
+	return true;
 }
 
-/* What the others are still at, for a CPU that finds no more processes of its own. */
-static __always_inline int scx_sweep_help(struct scx_sweep_args *args)
+/*
+ * For a CPU that finds no more processes that nobody is at: take from another what lies far ahead of it in its process. The
+ * threads up to there cost us a walk, and it the sweep; with three fifths of what is left both are done at the same time.
+ *
+ * Nothing is missed. Who stops at a thread was told to by one who sweeps from that thread on. If the other has passed it, or
+ * it has ended, or the other is at another process by now, nobody stops there and some is swept twice, which does nothing.
+ */
+static __always_inline int scx_sweep_help(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
 	struct scx_sweep_args swept = *args;
-	struct task_struct *leader;
-	struct scx_task_record *head;
 	u32 part;
 
 	swept.more = 0;
 	bpf_rcu_read_lock();
 	bpf_for(part, 0, SCX_UPGRADE_MAX_SWEEPERS) {
-		leader = bpf_task_from_pid(READ_ONCE(scx_host.sweeping[part & (SCX_UPGRADE_MAX_SWEEPERS - 1)]));
-		if (!leader)
+		volatile struct scx_sweeper *other = &scx_host.sweepers[part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
+		u32 at = other->at, left = other->left, ahead;
+		struct task_struct *from, *p;
+		bool begun = false;
+
+		/* As a signed number: it may be less than none. */
+		if (!at || (s32)left < SCX_SWEEP_HELP)
 			continue;
-		head = bpf_task_storage_get(&scx_task_records, leader, 0, 0);
-		if (head && scx_sweep_takes(&swept, head))
-			scx_sweep_process(&swept, leader, head);
-		bpf_task_release(leader);
+		from = bpf_task_from_pid(at);
+		if (!from)
+			continue;
+		ahead = left / 5 * 3;
+		bpf_for_each(task, p, from, BPF_TASK_ITER_PROC_THREADS) {
+			if (!begun) {
+				if (ahead--)
+					continue;
+				begun = true;
+				own->left = left / 5 * 2;
+				own->stop = __sync_lock_test_and_set(&other->stop, p->pid);
+			}
+			if (!scx_sweep_thread(&swept, own, p))
+				break;
+		}
+		own->at = 0;
+		bpf_task_release(from);
 	}
 	bpf_rcu_read_unlock();
 	*args = swept;
@@ -126,34 +123,40 @@ static __always_inline int scx_sweep_help(struct scx_sweep_args *args)
  */
 static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 {
+	volatile struct scx_sweeper *own = &scx_host.sweepers[args->part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
 	struct scx_sweep_args swept = *args;
-	u32 *at = (u32 *)&scx_host.sweeping[swept.part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
-	struct task_struct *pos, *leader;
-	struct scx_task_record *head;
+	struct task_struct *pos, *leader, *p;
 
 	if (args->help)
-		return scx_sweep_help(args);
+		return scx_sweep_help(args, own);
 	swept.more = 0;
 	bpf_rcu_read_lock();
 	bpf_for_each(task, pos, NULL, BPF_TASK_ITER_ALL_PROCS) {
+		struct scx_task_record *rec;
+
 		if (pos->flags & PF_IDLE)
+			continue;
+		rec = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		/* Without a record nobody can say that it is theirs. */
+		if (rec ? rec->sweep == swept.sweep : !swept.first)
 			continue;
 		if (swept.visited >= swept.budget) {
 			swept.more = 1;
 			break;
 		}
-		head = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		/* Without a record nobody can say that it is theirs. */
-		if (head ? !scx_sweep_takes(&swept, head) : !swept.first)
+		if (rec && !scx_sweep_takes(&swept, rec))
 			continue;
 		/* The kernel wants a reference to where a walk begins. Who has none to give any more is gone. */
 		leader = bpf_task_acquire(pos);
 		if (!leader)
 			continue;
-		if (leader->signal->nr_threads >= SCX_SWEEP_HELP)
-			WRITE_ONCE(*at, leader->pid);
-		scx_sweep_process(&swept, leader, head);
-		WRITE_ONCE(*at, 0);
+		own->stop = 0;
+		own->left = leader->signal->nr_threads;
+		bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
+			if (!scx_sweep_thread(&swept, own, p))
+				break;
+		}
+		own->at = 0;
 		bpf_task_release(leader);
 	}
 	bpf_rcu_read_unlock();
