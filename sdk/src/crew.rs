@@ -18,6 +18,7 @@ use crate::sweep;
 
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
 pub(crate) const MANY: u64 = 4_000;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Crew {
