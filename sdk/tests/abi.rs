@@ -108,9 +108,10 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         first,
         help,
         part,
-        more
+        more,
+        reserved
     );
-    same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop);
+    same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop, reserved);
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
     same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);
