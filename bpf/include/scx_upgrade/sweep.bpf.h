@@ -76,12 +76,10 @@ static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volati
  * Nothing is missed. Who stops at a thread was told to by one who sweeps from that thread on. If the other has passed it, or
  * it has ended, or the other is at another process by now, nobody stops there and some is swept twice, which does nothing.
  */
-static __always_inline int scx_sweep_help(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
+static __always_inline void scx_sweep_help(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
-	struct scx_sweep_args swept = *args;
 	u32 part;
 
-	swept.more = 0;
 	bpf_rcu_read_lock();
 	bpf_for(part, 0, SCX_UPGRADE_MAX_SWEEPERS) {
 		volatile struct scx_sweeper *other = &scx_host.sweepers[part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
@@ -104,15 +102,13 @@ static __always_inline int scx_sweep_help(struct scx_sweep_args *args, volatile 
 				own->left = left / 5 * 2;
 				own->stop = __sync_lock_test_and_set(&other->stop, p->pid);
 			}
-			if (!scx_sweep_thread(&swept, own, p))
+			if (!scx_sweep_thread(args, own, p))
 				break;
 		}
 		own->at = 0;
 		bpf_task_release(from);
 	}
 	bpf_rcu_read_unlock();
-	*args = swept;
-	return 0;
 }
 
 /*
@@ -121,15 +117,10 @@ static __always_inline int scx_sweep_help(struct scx_sweep_args *args, volatile 
  * space then lets others run. Threads of a process that passes that mark meanwhile may be left: who touches them first brings
  * them up to date, as ever.
  */
-static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
+static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
-	volatile struct scx_sweeper *own = &scx_host.sweepers[args->part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
-	struct scx_sweep_args swept = *args;
 	struct task_struct *pos, *leader, *p;
 
-	if (args->help)
-		return scx_sweep_help(args, own);
-	swept.more = 0;
 	bpf_rcu_read_lock();
 	bpf_for_each(task, pos, NULL, BPF_TASK_ITER_ALL_PROCS) {
 		struct scx_task_record *rec;
@@ -138,13 +129,13 @@ static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 			continue;
 		rec = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		/* Without a record nobody can say that it is theirs. */
-		if (rec ? rec->sweep == swept.sweep : !swept.first)
+		if (rec ? rec->sweep == args->sweep : !args->first)
 			continue;
-		if (swept.visited >= swept.budget) {
-			swept.more = 1;
+		if (args->visited >= args->budget) {
+			args->more = 1;
 			break;
 		}
-		if (rec && !scx_sweep_takes(&swept, rec))
+		if (rec && !scx_sweep_takes(args, rec))
 			continue;
 		/* The kernel wants a reference to where a walk begins. Who has none to give any more is gone. */
 		leader = bpf_task_acquire(pos);
@@ -153,13 +144,27 @@ static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 		own->stop = 0;
 		own->left = leader->signal->nr_threads;
 		bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
-			if (!scx_sweep_thread(&swept, own, p))
+			if (!scx_sweep_thread(args, own, p))
 				break;
 		}
 		own->at = 0;
 		bpf_task_release(leader);
 	}
 	bpf_rcu_read_unlock();
+}
+
+static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
+{
+	struct scx_sweep_args swept = *args;
+	volatile struct scx_sweeper *own = &scx_host.sweepers[swept.part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
+
+	/* The context is read here, and not by an offset that the compiler makes further down: a verifier up to 7.0 refuses. */
+	barrier();
+	swept.more = 0;
+	if (swept.help)
+		scx_sweep_help(&swept, own);
+	else
+		scx_sweep_processes(&swept, own);
 	*args = swept;
 	return 0;
 }
