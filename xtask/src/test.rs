@@ -31,7 +31,8 @@ use crate::{
 const MATRIX: &[&str] = &["7.3+", "7.0", "6.18|6.16"];
 
 /// Suites that have a machine to themselves, and what is special about it.
-const SPECIAL: &[(&str, Special)] = &[("scx_core", Special::Smt), ("latency", Special::Counted)];
+const SPECIAL: &[(&str, Special)] =
+    &[("scx_core", Special::Smt), ("latency", Special::Counted), ("cost", Special::Counted)];
 
 /// An instruction takes four nanoseconds there: a slow machine, which is emulated sooner.
 const COUNTED_SHIFT: u8 = 2;
@@ -301,7 +302,8 @@ fn on_kernel(
     let filters = filters(options, share);
     for kind in [Some(Special::Smt), Some(Special::Counted), None] {
         let of_kind: Vec<_> = suites.iter().copied().filter(|suite| special(suite) == kind).collect();
-        // Latencies are of our schedulers and of the kernel's default one, and take long by that clock: once is enough.
+        // Latencies are of our schedulers and of the kernel's default one, instructions of our code, and both take long by
+        // that clock: once is enough.
         if kind == Some(Special::Counted) && share != Share::All {
             continue;
         }
