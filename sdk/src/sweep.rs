@@ -37,7 +37,7 @@ pub(crate) struct Sweeper<'a> {
 /// After so many tasks others may run: one to two milliseconds on hardware.
 const ENOUGH: u32 = 4_096;
 /// For so long.
-const BREATH: Duration = Duration::from_micros(100);
+const BREATH: Duration = Duration::from_micros(250);
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
