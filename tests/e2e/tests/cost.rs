@@ -27,8 +27,9 @@ fn a_lean_host_adds_one_percent_to_a_context_switch() {
         let more = |way: &str| (of[way].as_f64().unwrap() / direct - 1.0) * 100.0;
         let (lean, full) = (more("lean_ticks"), more("hosted_ticks"));
         println!("{}: lean {lean:+.2} %, full {full:+.2} %", of["policy"]);
-        // A tenth for what else runs in the guest.
-        assert!(lean < 1.1, "{}: a lean host adds {lean:.2} %", of["policy"]);
+        // Half of one for what else runs there: an instruction takes four nanoseconds, so ticks come four times as often as
+        // where `cargo xtask bench` counts.
+        assert!(lean < 1.5, "{}: a lean host adds {lean:.2} %", of["policy"]);
         assert!(full < 8.0, "{}: a host adds {full:.2} %", of["policy"]);
     }
     fresh();
