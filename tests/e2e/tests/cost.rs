@@ -16,7 +16,7 @@ fn a_lean_host_adds_one_percent_to_a_context_switch() {
     let policies = ["/bin/scx_mini", "/bin/scx_fair_v1"];
     let mut pingpong = Command::new("/bin/pingpong");
     pingpong.args(["--rounds", ROUNDS, "--report", REPORT]);
-    policies.iter().for_each(|policy| drop(pingpong.args(["--policy", policy])));
+    pingpong.args(policies.iter().flat_map(|policy| ["--policy", policy]));
     assert!(pingpong.status().unwrap().success());
 
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(REPORT).unwrap()).unwrap();
