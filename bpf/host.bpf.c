@@ -201,13 +201,13 @@ void host_enqueue_all(unsigned long long *ctx)
 
 HOST_OP_VOID(dequeue)
 
+static __noinline int dispatch_among_orphans(unsigned long long *ctx);
+
 /*
  * Orphans are the queues that a commit took from under their tasks: the running policy does not name them. Those who
  * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
  * end the grace period may be among them, and it may be killed.
  */
-static __noinline int dispatch_among_orphans(unsigned long long *ctx);
-
 HOST_OP(void, dispatch)
 {
 	volatile struct scx_host *host = &scx_host;

@@ -11,7 +11,7 @@ const ROUNDS: &str = "1000";
 const REPORT: &str = "/tmp/pingpong.json";
 
 #[test]
-fn a_lean_host_adds_one_percent_to_a_context_switch() {
+fn a_lean_host_adds_little_to_a_context_switch() {
     fresh();
     let policies = ["/bin/scx_mini", "/bin/scx_fair_v1"];
     let mut pingpong = Command::new("/bin/pingpong");
