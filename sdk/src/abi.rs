@@ -237,9 +237,16 @@ pub struct Sweeper {
     pub left: u32,
     /// The thread that it goes up to; 0 if that is the last.
     pub stop: u32,
+    /// That of the process.
+    pub leader: u32,
     /// Not used.
-    pub reserved: [u32; 13],
+    pub reserved: [u32; 12],
 }
+
+/// There is no more to sweep for this CPU.
+pub const SWEEP_DONE: u32 = 0;
+/// It was enough for once.
+pub const SWEEP_PAUSE: u32 = 1;
 
 /// Arguments of a sweep.
 #[repr(C)]
@@ -263,7 +270,7 @@ pub struct SweepArgs {
     pub help: u32,
     /// Which of those who share the sweep this is.
     pub part: u32,
-    /// There may be more to do.
+    /// [`SWEEP_DONE`], or what there may be to do.
     pub more: u32,
     /// Not used.
     pub reserved: u32,

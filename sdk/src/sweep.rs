@@ -1,7 +1,7 @@
 //! The sweep: every record of a scope is brought up to date. `bpf/include/scx_upgrade/sweep.bpf.h` has the programs.
 //!
-//! It may be as urgent as the commit was (`urgent.rs`), and then nobody else runs on the CPUs that take part: so it stops to
-//! take breath every few thousand tasks.
+//! It may be as urgent as the commit was (`urgent.rs`), and then nobody else runs on the CPUs that take part: so it pauses every
+//! two thousand tasks.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use state_migrate::Scope;
 
+use crate::abi::SWEEP_DONE;
+use crate::abi::SWEEP_PAUSE;
 use crate::abi::SweepArgs;
 use crate::bpf;
 use crate::clock::monotonic_ns;
@@ -34,10 +36,10 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// After so many tasks others may run: one to two milliseconds on hardware.
-const ENOUGH: u32 = 4_096;
-/// For so long.
-const BREATH: Duration = Duration::from_micros(250);
+/// After so many tasks it pauses: some tenths of a millisecond on hardware. A multiple of SCX_SWEEP_WORD.
+const ENOUGH: u32 = 2_048;
+/// For so long others may run.
+const PAUSE: Duration = Duration::from_micros(100);
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -147,12 +149,12 @@ pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArg
         let args = SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums };
         let part = run(program, SWEEP_TASKS, args)?;
         sums = SweepArgs { first: 0, ..plus(sums, part) };
-        match (part.more, sums.help) {
-            (0, 0) => sums.help = 1,
+        match part.more {
+            SWEEP_PAUSE => thread::sleep(PAUSE),
+            SWEEP_DONE if sums.help == 0 => sums.help = 1,
+            SWEEP_DONE if part.visited == 0 => return Ok(sums),
             // Once more, for what is left of it by then.
-            (0, _) if part.visited > 0 => {}
-            (0, _) => return Ok(sums),
-            _ => thread::sleep(BREATH),
+            _ => {}
         }
     }
 }

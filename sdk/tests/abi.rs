@@ -111,7 +111,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         more,
         reserved
     );
-    same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop, reserved);
+    same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop, leader, reserved);
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
     same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);

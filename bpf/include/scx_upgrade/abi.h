@@ -138,12 +138,16 @@ struct scx_family {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
-/* Where a CPU is that sweeps tasks, for those who come to help it: see scx_sweep_help(). */
+/*
+ * Where a CPU is that sweeps tasks: for itself, when it goes on after it let others run, and for those who come to help it. See
+ * scx_sweep_rest().
+ */
 struct scx_sweeper {
 	u32	at;			/* the thread that it was at lately; 0 if it is at no process */
 	u32	left;			/* of the process's threads, about */
 	u32	stop;			/* the thread that it goes up to: someone else has that and those behind it; or 0 */
-	u32	reserved[13];		/* a cache line to itself */
+	u32	leader;			/* that of the process */
+	u32	reserved[12];		/* a cache line to itself */
 };
 
 /*
@@ -206,8 +210,15 @@ struct scx_sweep_args {
 	u32	first;			/* in: this CPU has swept nothing yet */
 	u32	help;			/* in: processes that others are at, instead of those that nobody is */
 	u32	part;			/* in: which of those who share the sweep this is */
-	u32	more;			/* out: there may be more to do */
+	u32	more;			/* out: SCX_SWEEP_DONE or what there may be to do */
 	u32	reserved;
+};
+
+/* What a sweep of tasks says of itself. */
+enum scx_sweep_more {
+	SCX_SWEEP_DONE		= 0,	/* there is no more for it */
+	SCX_SWEEP_PAUSE		= 1,	/* it was enough for once */
+	SCX_SWEEP_ON		= 2,	/* it may go on at once */
 };
 
 struct scx_queue_args {

@@ -35,7 +35,7 @@ do {										\
 	}									\
 } while (0)
 
-/* After so many tasks a CPU says where it is. */
+/* After so many tasks a CPU says where it is, and may pause. */
 #define SCX_SWEEP_WORD	256
 /* With so many threads left it is worth another CPU's coming to help. */
 #define SCX_SWEEP_HELP	512
@@ -49,8 +49,8 @@ static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, s
 }
 
 /*
- * One of the threads of a process; false if from here on they are somebody else's. @args has the count, because the verifier
- * knows nothing of what comes from user space: it would follow a counter of our own.
+ * One of the threads of a process; false if it is not for us, now or ever, and what is behind it neither. @args has the count,
+ * because the verifier knows nothing of what comes from user space: it would follow a counter of our own.
  */
 static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volatile struct scx_sweeper *own,
 					     struct task_struct *p)
@@ -61,6 +61,10 @@ static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volati
 		return false;
 	if (!(args->visited & (SCX_SWEEP_WORD - 1))) {
 		own->at = p->pid;
+		if (args->visited >= args->budget) {
+			args->more = SCX_SWEEP_PAUSE;
+			return false;
+		}
 		own->left -= SCX_SWEEP_WORD;
 		__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
 	}
@@ -69,53 +73,78 @@ static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volati
 	return true;
 }
 
+/* Where a walk over the rest of @sweeper's process begins, and null if it is at none. With a reference. */
+static __always_inline struct task_struct *scx_sweep_from(volatile struct scx_sweeper *sweeper)
+{
+	u32 at = sweeper->at, leader = sweeper->leader;
+	struct task_struct *from;
+
+	if (!at)
+		return NULL;
+	from = bpf_task_from_pid(at);
+	if (from && from->tgid == leader)
+		return from;
+	/* It has ended: all of them once more. To most that does nothing. */
+	if (from)
+		bpf_task_release(from);
+	return bpf_task_from_pid(leader);
+}
+
 /*
- * For a CPU that finds no more processes that nobody is at: take from another what lies far ahead of it in its process. The
- * threads up to there cost us a walk, and it the sweep; with three fifths of what is left both are done at the same time.
+ * The rest of a process. Our own, that we paused in; or for a CPU that finds no more processes that nobody is at, what lies far
+ * ahead of another in its process. The threads up to there cost us a walk, and it the sweep; with three fifths of what is left
+ * both are done at the same time.
  *
  * Nothing is missed. Who stops at a thread was told to by one who sweeps from that thread on. If the other has passed it, or
  * it has ended, or the other is at another process by now, nobody stops there and some is swept twice, which does nothing.
  */
-static __always_inline void scx_sweep_help(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
+static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
-	u32 part;
+	u32 part, resume = own->at;
 
 	bpf_rcu_read_lock();
 	bpf_for(part, 0, SCX_UPGRADE_MAX_SWEEPERS) {
 		volatile struct scx_sweeper *other = &scx_host.sweepers[part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
-		u32 at = other->at, left = other->left, ahead;
+		u32 left = other->left, ahead = left / 5 * 3;
 		struct task_struct *from, *p;
 		bool begun = false;
 
-		/* As a signed number: it may be less than none. */
-		if (!at || (s32)left < SCX_SWEEP_HELP)
+		if (resume) {
+			if (part != args->part)
+				continue;
+			begun = true;
+		} else if ((s32)left < SCX_SWEEP_HELP) {
+			/* As a signed number: it may be less than none. */
 			continue;
-		from = bpf_task_from_pid(at);
+		}
+		from = scx_sweep_from(other);
 		if (!from)
 			continue;
-		ahead = left / 5 * 3;
 		bpf_for_each(task, p, from, BPF_TASK_ITER_PROC_THREADS) {
 			if (!begun) {
 				if (ahead--)
 					continue;
 				begun = true;
 				own->left = left / 5 * 2;
+				own->leader = p->tgid;
 				own->stop = __sync_lock_test_and_set(&other->stop, p->pid);
 			}
 			if (!scx_sweep_thread(args, own, p))
 				break;
 		}
-		own->at = 0;
 		bpf_task_release(from);
+		if (args->more)
+			break;
+		own->at = 0;
 	}
 	bpf_rcu_read_unlock();
+	if (resume && !args->more)
+		args->more = SCX_SWEEP_ON;
 }
 
 /*
  * Some of all tasks: several CPUs run this at once, and each again until there is no more. A process is for the first that
- * comes to it, so the others need not walk its threads. It ends between two processes when it has had enough for once: user
- * space then lets others run. Threads of a process that passes that mark meanwhile may be left: who touches them first brings
- * them up to date, as ever.
+ * comes to it, so the others need not walk its threads. When it has had enough for once, user space lets others run.
  */
 static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
@@ -132,7 +161,7 @@ static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, vol
 		if (rec ? rec->sweep == args->sweep : !args->first)
 			continue;
 		if (args->visited >= args->budget) {
-			args->more = 1;
+			args->more = SCX_SWEEP_PAUSE;
 			break;
 		}
 		if (rec && !scx_sweep_takes(args, rec))
@@ -142,15 +171,29 @@ static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, vol
 		if (!leader)
 			continue;
 		own->stop = 0;
+		own->leader = leader->pid;
 		own->left = leader->signal->nr_threads;
 		bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
 			if (!scx_sweep_thread(args, own, p))
 				break;
 		}
-		own->at = 0;
 		bpf_task_release(leader);
+		if (args->more)
+			break;
+		own->at = 0;
 	}
 	bpf_rcu_read_unlock();
+}
+
+/*
+ * Who runs this stands above sched_ext, and whom it took the CPU from waits for it at the head of the CPU's own queue, with what it
+ * had left of its slice: in a pause that one would go on, and nobody else. Have the policy say anew whose turn it is. A kernel
+ * before 6.19 can do that only in an op that costs each switch to another class.
+ */
+static __always_inline void scx_sweep_give_way(void)
+{
+	if (bpf_ksym_exists(scx_bpf_reenqueue_local___v2___compat))
+		scx_bpf_reenqueue_local___v2___compat();
 }
 
 static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
@@ -160,11 +203,13 @@ static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 
 	/* The context is read here, and not by an offset that the compiler makes further down: a verifier up to 7.0 refuses. */
 	barrier();
-	swept.more = 0;
-	if (swept.help)
-		scx_sweep_help(&swept, own);
+	swept.more = SCX_SWEEP_DONE;
+	if (swept.help || own->at)
+		scx_sweep_rest(&swept, own);
 	else
 		scx_sweep_processes(&swept, own);
+	if (swept.more == SCX_SWEEP_PAUSE)
+		scx_sweep_give_way();
 	*args = swept;
 	return 0;
 }

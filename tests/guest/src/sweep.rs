@@ -30,6 +30,11 @@ const POLICIES: [&str; 2] = ["sweep_1", "sweep_2"];
 const WALKS: usize = 5;
 /// Time between two points of the probe.
 const PERIOD: Duration = Duration::from_millis(1);
+/// How many of a window's longest waits are told.
+const LONGEST: usize = 20;
+
+/// That of the baseline, that of the swap, and when its commit was.
+type Windows = (Window, Window, u64);
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -102,8 +107,46 @@ pub struct Delays {
     pub baseline: Window,
     /// Around the swap that sweeps.
     pub swap: Window,
+    /// The longest of `baseline`, the longest first; times are since its begin.
+    pub baseline_longest: Vec<Wait>,
+    /// The longest of `swap`; times are since the commit.
+    pub swap_longest: Vec<Wait>,
     /// The round in which that was.
     pub round: Round,
+}
+
+/// One wait for a CPU.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Wait {
+    /// When it began, milliseconds.
+    pub at_ms: f64,
+    /// How long it was, milliseconds.
+    pub ms: f64,
+}
+
+fn delays((baseline, swap, committed_at_ns): Windows, round: Round) -> Delays {
+    Delays {
+        baseline_longest: longest(&baseline, baseline.from_ns),
+        swap_longest: longest(&swap, committed_at_ns),
+        baseline,
+        swap,
+        round,
+    }
+}
+
+/// The longest waits of a window; `zero_ns`: the time that theirs are told from.
+fn longest(window: &Window, zero_ns: u64) -> Vec<Wait> {
+    let ms = |ns: f64| (ns / 1e4).round() / 1e2;
+    // A wait of many periods has a sample for each, each smaller than the one before.
+    let begins = |at: usize| at == 0 || window.raw[at].delay_ns > window.raw[at - 1].delay_ns;
+    let mut waits: Vec<_> = (0..window.raw.len())
+        .filter(|&at| begins(at))
+        .map(|at| window.raw[at])
+        .map(|s| Wait { at_ms: ms(s.target_ns as f64 - zero_ns as f64), ms: ms(s.delay_ns as f64) })
+        .collect();
+    waits.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    waits.truncate(LONGEST);
+    waits
 }
 
 impl Round {
@@ -146,7 +189,7 @@ pub fn run(options: &Options) -> Result<Report> {
         if !options.window.is_zero() {
             let (round, windows) =
                 round(&command, &binaries, Some(options.window)).context("the round of the delays")?;
-            report.delays = windows.map(|(baseline, swap)| Delays { baseline, swap, round });
+            report.delays = windows.map(|windows| delays(windows, round));
         }
         for n in 0..options.rounds {
             let (round, _) = round(&command, &binaries, None).with_context(|| format!("round {n}"))?;
@@ -168,7 +211,7 @@ fn round(
     command: &Command,
     binaries: &[PathBuf; 2],
     window: Option<Duration>,
-) -> Result<(Round, Option<(Window, Window)>)> {
+) -> Result<(Round, Option<Windows>)> {
     let mut round =
         Round { attach_ns: command.launch("run", &binaries[0])?.timings.attach_ns, ..Round::default() };
     let host = Host::running(&Pins::open()?)?;
@@ -193,7 +236,8 @@ fn round(
             std::thread::sleep(length / 2);
             let changed = swap()?;
             std::thread::sleep(length / 2);
-            (changed, Some((baseline, probe.stop())))
+            let committed_at_ns = changed.committed_at_ns;
+            (changed, Some((baseline, probe.stop(), committed_at_ns)))
         }
     };
     (round.changed, round.changed_swept) = (changed.timings, changed.swept);
