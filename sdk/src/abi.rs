@@ -266,7 +266,7 @@ pub struct SweepArgs {
     pub budget: u32,
     /// This CPU has swept nothing yet.
     pub first: u32,
-    /// Processes that others are at, instead of those that nobody is.
+    /// The process that this one of those who share the sweep is at, counted from 1; 0 for those that nobody is at.
     pub help: u32,
     /// Which of those who share the sweep this is.
     pub part: u32,

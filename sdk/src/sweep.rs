@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use state_migrate::Scope;
 
+use crate::abi::MAX_SWEEPERS;
 use crate::abi::SWEEP_DONE;
 use crate::abi::SWEEP_PAUSE;
 use crate::abi::SweepArgs;
@@ -144,16 +145,28 @@ impl Host {
 /// What falls to one CPU of a sweep of tasks, and the sums of it: of processes that nobody is at yet, then of those that others
 /// are at.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let mut sums = SweepArgs { first: 1, budget: ENOUGH, ..args };
+    let mut sums = piecewise(program, SweepArgs { first: 1, budget: ENOUGH, ..args })?;
     loop {
-        let args = SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums };
-        let part = run(program, SWEEP_TASKS, args)?;
+        let before = sums.visited;
+        for other in 1..=MAX_SWEEPERS as u32 {
+            sums = piecewise(program, SweepArgs { first: 0, help: other, ..sums })?;
+        }
+        // Once more, for what is left of it by then.
+        if sums.visited == before {
+            return Ok(sums);
+        }
+    }
+}
+
+/// Run it with these arguments for as long as it has more to do, with pauses. The sums that came in, and what it added.
+fn piecewise(program: BorrowedFd<'_>, mut sums: SweepArgs) -> Result<SweepArgs> {
+    loop {
+        let part =
+            run(program, SWEEP_TASKS, SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums })?;
         sums = SweepArgs { first: 0, ..plus(sums, part) };
         match part.more {
+            SWEEP_DONE => return Ok(sums),
             SWEEP_PAUSE => thread::sleep(PAUSE),
-            SWEEP_DONE if sums.help == 0 => sums.help = 1,
-            SWEEP_DONE if part.visited == 0 => return Ok(sums),
-            // Once more, for what is left of it by then.
             _ => {}
         }
     }

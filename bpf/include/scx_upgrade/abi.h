@@ -208,7 +208,7 @@ struct scx_sweep_args {
 	u64	sweep;			/* in: a number that no other sweep of tasks has */
 	u32	budget;			/* in: after so many tasks it is enough for once */
 	u32	first;			/* in: this CPU has swept nothing yet */
-	u32	help;			/* in: processes that others are at, instead of those that nobody is */
+	u32	help;			/* in: whose process, by part, from 1; 0 for those that nobody is at */
 	u32	part;			/* in: which of those who share the sweep this is */
 	u32	more;			/* out: SCX_SWEEP_DONE or what there may be to do */
 	u32	reserved;

@@ -100,31 +100,21 @@ static __always_inline struct task_struct *scx_sweep_from(volatile struct scx_sw
  */
 static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
-	u32 part, resume = own->at;
+	volatile struct scx_sweeper *other = &scx_host.sweepers[(args->help - 1) & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
+	bool resume = own->at;
+	u32 left = other->left, ahead = resume ? 0 : left / 5 * 3;
+	struct task_struct *from, *p;
 
+	/* As a signed number: it may be less than none. */
+	if (!resume && (s32)left < SCX_SWEEP_HELP)
+		return;
 	bpf_rcu_read_lock();
-	bpf_for(part, 0, SCX_UPGRADE_MAX_SWEEPERS) {
-		volatile struct scx_sweeper *other = &scx_host.sweepers[part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
-		u32 left = other->left, ahead = left / 5 * 3;
-		struct task_struct *from, *p;
-		bool begun = false;
-
-		if (resume) {
-			if (part != args->part)
-				continue;
-			begun = true;
-		} else if ((s32)left < SCX_SWEEP_HELP) {
-			/* As a signed number: it may be less than none. */
-			continue;
-		}
-		from = scx_sweep_from(other);
-		if (!from)
-			continue;
+	from = scx_sweep_from(resume ? own : other);
+	if (from) {
 		bpf_for_each(task, p, from, BPF_TASK_ITER_PROC_THREADS) {
-			if (!begun) {
-				if (ahead--)
+			if (ahead) {
+				if (--ahead)
 					continue;
-				begun = true;
 				own->left = left / 5 * 2;
 				own->leader = p->tgid;
 				own->stop = __sync_lock_test_and_set(&other->stop, p->pid);
@@ -133,12 +123,12 @@ static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile
 				break;
 		}
 		bpf_task_release(from);
-		if (args->more)
-			break;
-		own->at = 0;
 	}
 	bpf_rcu_read_unlock();
-	if (resume && !args->more)
+	if (args->more)
+		return;
+	own->at = 0;
+	if (resume)
 		args->more = SCX_SWEEP_ON;
 }
 
