@@ -100,6 +100,7 @@ fn a_sweep_costs_a_fraction_of_detach_and_attach() {
         threads: THREADS,
         cgroups: 200,
         rounds: 3,
+        delays: 0,
         window: std::time::Duration::ZERO,
         worker: Some("/bin/load".into()),
     };

@@ -2,9 +2,10 @@
 //! the same threads.
 //!
 //! One round is: `run` a policy, walk the tasks without doing anything, swap to the same policy (nothing to convert),
-//! swap to one that adds and converts five columns, roll back, `stop`. Delays are measured in a round of their own, in two
+//! swap to one that adds and converts five columns, roll back, `stop`. Delays are measured in rounds of their own, each with two
 //! windows of equal length, one in which nothing happens and one with the swap that sweeps: whatever that swap finds has
-//! been in no cache for a while.
+//! been in no cache for a while. The 99.9th percentile of one window is what some ten waits make it, so those of several rounds are
+//! taken together.
 
 mod cgroups;
 mod walk;
@@ -33,8 +34,13 @@ const PERIOD: Duration = Duration::from_millis(1);
 /// How many of a window's longest waits are told.
 const LONGEST: usize = 20;
 
-/// That of the baseline, that of the swap, and when its commit was.
-type Windows = (Window, Window, u64);
+/// The two windows of a round.
+#[derive(Debug)]
+struct Windows {
+    baseline: Window,
+    swap: Window,
+    committed_at_ns: u64,
+}
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -43,9 +49,11 @@ pub struct Options {
     pub threads: usize,
     /// Cgroups to make.
     pub cgroups: usize,
-    /// How often, without the round in which delays are measured.
+    /// How often, without the rounds in which delays are measured.
     pub rounds: usize,
-    /// Length of the two windows in which delays are measured; zero for none.
+    /// Rounds in which delays are measured; 0 for none.
+    pub delays: usize,
+    /// Length of each of the two windows of such a round.
     pub window: Duration,
     /// The load's workers, if not this program: see [`LoadSpec::program`].
     pub worker: Option<PathBuf>,
@@ -103,16 +111,16 @@ pub struct Report {
 /// How long threads that sleep a while wait for a CPU.
 #[derive(Clone, Debug, Serialize)]
 pub struct Delays {
-    /// While nothing happens.
+    /// While nothing happens, in all rounds.
     pub baseline: Window,
-    /// Around the swap that sweeps.
+    /// Around the swaps that sweep.
     pub swap: Window,
-    /// The longest of `baseline`, the longest first; times are since its begin.
+    /// The longest of `baseline`, the longest first; times are since the begin of its window.
     pub baseline_longest: Vec<Wait>,
     /// The longest of `swap`; times are since the commit.
     pub swap_longest: Vec<Wait>,
-    /// The round in which that was.
-    pub round: Round,
+    /// The rounds in which that was.
+    pub rounds: Vec<Round>,
 }
 
 /// One wait for a CPU.
@@ -124,29 +132,31 @@ pub struct Wait {
     pub ms: f64,
 }
 
-fn delays((baseline, swap, committed_at_ns): Windows, round: Round) -> Delays {
-    Delays {
-        baseline_longest: longest(&baseline, baseline.from_ns),
-        swap_longest: longest(&swap, committed_at_ns),
-        baseline,
-        swap,
-        round,
+fn delays(measured: Vec<(Round, Windows)>) -> Option<Delays> {
+    let (rounds, windows): (_, Vec<_>) = measured.into_iter().unzip();
+    let mut all = Delays {
+        baseline: Window::pooled(windows.iter().map(|w| w.baseline.clone()))?,
+        swap: Window::pooled(windows.iter().map(|w| w.swap.clone()))?,
+        baseline_longest: windows.iter().flat_map(|w| waits(&w.baseline, w.baseline.from_ns)).collect(),
+        swap_longest: windows.iter().flat_map(|w| waits(&w.swap, w.committed_at_ns)).collect(),
+        rounds,
+    };
+    for waits in [&mut all.baseline_longest, &mut all.swap_longest] {
+        waits.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+        waits.truncate(LONGEST);
     }
+    Some(all)
 }
 
-/// The longest waits of a window; `zero_ns`: the time that theirs are told from.
-fn longest(window: &Window, zero_ns: u64) -> Vec<Wait> {
+/// The waits of a window; `zero_ns`: the time that theirs are told from.
+fn waits(window: &Window, zero_ns: u64) -> Vec<Wait> {
     let ms = |ns: f64| (ns / 1e4).round() / 1e2;
     // A wait of many periods has a sample for each, each smaller than the one before.
     let begins = |at: usize| at == 0 || window.raw[at].delay_ns > window.raw[at - 1].delay_ns;
-    let mut waits: Vec<_> = (0..window.raw.len())
-        .filter(|&at| begins(at))
-        .map(|at| window.raw[at])
+    let samples = (0..window.raw.len()).filter(|&at| begins(at)).map(|at| window.raw[at]);
+    samples
         .map(|s| Wait { at_ms: ms(s.target_ns as f64 - zero_ns as f64), ms: ms(s.delay_ns as f64) })
-        .collect();
-    waits.sort_by(|a, b| b.ms.total_cmp(&a.ms));
-    waits.truncate(LONGEST);
-    waits
+        .collect()
 }
 
 impl Round {
@@ -186,11 +196,13 @@ pub fn run(options: &Options) -> Result<Report> {
         ..Report::default()
     };
     let mut rounds = || -> Result<()> {
-        if !options.window.is_zero() {
-            let (round, windows) =
-                round(&command, &binaries, Some(options.window)).context("the round of the delays")?;
-            report.delays = windows.map(|windows| delays(windows, round));
+        let mut measured = Vec::new();
+        for n in 0..options.delays {
+            let (round, windows) = round(&command, &binaries, Some(options.window))
+                .with_context(|| format!("round {n} of the delays"))?;
+            measured.extend(windows.map(|windows| (round, windows)));
         }
+        report.delays = delays(measured);
         for n in 0..options.rounds {
             let (round, _) = round(&command, &binaries, None).with_context(|| format!("round {n}"))?;
             report.rounds.push(round);
@@ -237,7 +249,7 @@ fn round(
             let changed = swap()?;
             std::thread::sleep(length / 2);
             let committed_at_ns = changed.committed_at_ns;
-            (changed, Some((baseline, probe.stop(), committed_at_ns)))
+            (changed, Some(Windows { baseline, swap: probe.stop(), committed_at_ns }))
         }
     };
     (round.changed, round.changed_swept) = (changed.timings, changed.swept);

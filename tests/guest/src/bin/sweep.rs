@@ -18,10 +18,13 @@ struct Args {
     /// Cgroups
     #[arg(long, default_value_t = 2_000)]
     cgroups: usize,
-    /// How often to measure, without the round in which delays are
+    /// How often to measure, without the rounds in which delays are
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Length of the two windows in which delays are measured, 0 for none
+    /// Rounds in which delays are measured
+    #[arg(long, default_value_t = 3)]
+    delays: usize,
+    /// Length of each of the two windows of such a round
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     window: f64,
 }
@@ -34,6 +37,7 @@ fn main() -> Result<()> {
         threads: args.threads,
         cgroups: args.cgroups,
         rounds: args.rounds,
+        delays: args.delays,
         window,
         worker: None,
     })?;

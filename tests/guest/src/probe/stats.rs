@@ -56,6 +56,21 @@ impl Window {
         }
     }
 
+    /// What several windows saw, as one; from the begin of the first to the end of the last. `None` where there is none.
+    pub fn pooled(windows: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut windows = windows.into_iter();
+        let mut all = windows.next()?;
+        for window in windows {
+            all.missed += window.missed;
+            all.lost += window.lost;
+            all.stuck += window.stuck;
+            all.to_ns = window.to_ns;
+            all.raw.extend(window.raw);
+        }
+        all.rank();
+        Some(all)
+    }
+
     /// Adds a waking, and a sample for every further target that passed before it.
     pub(super) fn add(&mut self, target_ns: u64, delay_ns: u64, period_ns: u64) {
         let missed = delay_ns / period_ns;
@@ -117,6 +132,21 @@ mod tests {
         assert_eq!(window.p99_us, 49_000.0);
         assert!(window.raw.is_sorted_by_key(|sample| sample.target_ns));
         assert_eq!(window.raw[100], Sample { target_ns: 101_000_000, delay_ns: 0 });
+    }
+
+    #[test]
+    fn windows_are_pooled_by_their_samples() {
+        let of = |from_ns: u64, delay_ns| {
+            let mut window = Window::empty(from_ns, from_ns + 100);
+            window.add(from_ns + 1, delay_ns, 1_000_000);
+            window.rank();
+            window
+        };
+        let all = Window::pooled([of(0, 2_000), of(500, 3_500_000), of(900, 1_000)]).unwrap();
+        assert_eq!((all.samples, all.missed), (6, 3));
+        assert_eq!((all.from_ns, all.to_ns), (0, 1_000));
+        assert_eq!((all.max_us, all.p50_us), (3_500.0, 500.0));
+        assert!(Window::pooled([]).is_none());
     }
 
     #[test]
