@@ -40,7 +40,7 @@ pub(crate) struct Sweeper<'a> {
 /// After so many tasks it pauses: some tenths of a millisecond on hardware. A multiple of SCX_SWEEP_WORD.
 const ENOUGH: u32 = 2_048;
 /// For so long others may run.
-const PAUSE: Duration = Duration::from_micros(100);
+const PAUSE: Duration = Duration::from_micros(50);
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
