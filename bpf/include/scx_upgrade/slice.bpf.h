@@ -56,4 +56,15 @@ static __always_inline u64 slice_of_weight(u64 slice, u64 min, u64 weight)
 	return part < min ? min : part;
 }
 
+/*
+ * For dispatch, where it has nothing to dispatch: the kernel goes on with @prev then, if that wants to, and gives it
+ * SCX_SLICE_DFL, 20 ms (balance_one() and pick_task_scx(), kernel/sched/ext/ext.c), which all who wake meanwhile wait for.
+ * Give it the slice that the policy would.
+ */
+#define go_on(prev, slice)								\
+do {											\
+	if ((prev) && (prev)->scx.flags & SCX_TASK_QUEUED)				\
+		scx_bpf_task_set_slice(prev, slice);					\
+} while (0)
+
 #endif /* __SCX_UPGRADE_SLICE_BPF_H */

@@ -36,7 +36,7 @@
 /* Of a task of nice 0, and of a cgroup with the default cpu.weight. */
 #define VTIME_WEIGHT	100ULL
 #define VTIME_LEAD	(10 * NSEC_PER_SEC_ULL)
-#define VTIME_OWED	(200 * NSEC_PER_MSEC_ULL)
+#define VTIME_OWED	(20 * NSEC_PER_MSEC_ULL)
 
 /* @ran ns of a task of @weight, as virtual time. */
 static __always_inline u64 vtime_of(u64 ran, u64 weight)

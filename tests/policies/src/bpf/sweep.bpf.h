@@ -15,6 +15,16 @@ static __always_inline u64 sweep_slice(struct task_struct *p)
 	return slice_of_weight(5 * NSEC_PER_MSEC_ULL, NSEC_PER_MSEC_ULL, p->scx.weight);
 }
 
+s32 BPF_STRUCT_OPS(sweep_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool idle = false;
+	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+
+	if (idle)
+		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, sweep_slice(p), 0);
+	return cpu;
+}
+
 void BPF_STRUCT_OPS(sweep_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct policy_task *t = task_state(p);
@@ -27,7 +37,8 @@ void BPF_STRUCT_OPS(sweep_enqueue, struct task_struct *p, u64 enq_flags)
 
 void BPF_STRUCT_OPS(sweep_dispatch, s32 cpu, struct task_struct *prev)
 {
-	scx_bpf_dsq_move_to_local(sweep_queue, 0);
+	if (!scx_bpf_dsq_move_to_local(sweep_queue, 0))
+		go_on(prev, sweep_slice(prev));
 }
 
 void BPF_STRUCT_OPS(sweep_stopping, struct task_struct *p, bool runnable)
@@ -58,6 +69,7 @@ void BPF_STRUCT_OPS(sweep_running, struct task_struct *p)
 }
 
 #define SWEEP_OPS							\
+	.select_cpu	= (void *)sweep_select_cpu,			\
 	.enqueue	= (void *)sweep_enqueue,			\
 	.dispatch	= (void *)sweep_dispatch,			\
 	.running	= (void *)sweep_running,			\
