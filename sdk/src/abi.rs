@@ -272,8 +272,8 @@ pub struct SweepArgs {
     pub part: u32,
     /// [`SWEEP_DONE`], or what there may be to do.
     pub more: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// It is in a class above sched_ext, and has the policy say who runs in its pauses.
+    pub gives_way: u32,
 }
 
 /// Arguments of the host's programs on one family of DSQs.

@@ -1,5 +1,8 @@
 //! Threads that share a sweep of many tasks with the one that has it. They are started before it is time, while there is a grace
 //! period to wait for: to start a thread takes milliseconds of what the sweep takes.
+//!
+//! They need not be as urgent as that one: if all CPUs were taken from everybody else for as long as a sweep takes, everybody else
+//! would wait for so long, and behind each other afterwards.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -8,6 +11,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::thread::JoinHandle;
 
 use crate::abi::MAX_SWEEPERS;
 use crate::abi::SweepArgs;
@@ -15,6 +19,7 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::kernel;
 use crate::sweep;
+use crate::urgent;
 
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
 pub(crate) const MANY: u64 = 4_000;
@@ -30,6 +35,7 @@ pub(crate) struct Crew {
 struct Hand {
     jobs: Sender<Job>,
     done: Receiver<Result<SweepArgs>>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -39,8 +45,13 @@ struct Job {
 }
 
 impl Crew {
+    /// Nobody: this thread does all of it.
+    pub fn none() -> Crew {
+        Crew { hands: Vec::new() }
+    }
+
     /// As many as the machine has CPUs for, besides the one that this thread has; none where there are few tasks. They are in
-    /// the class that this thread is in. Where one cannot be had, its share is for the others.
+    /// the class and at the priority that this thread is in now. Where one cannot be had, its share is for the others.
     pub fn muster() -> Crew {
         let many = kernel::tasks() >= MANY;
         let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_SWEEPERS));
@@ -49,6 +60,9 @@ impl Crew {
     }
 
     /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile, as part 0. What they came to.
+    ///
+    /// Where this thread is urgent and they are not, they run when the policy lets them, and it does what they do not come to.
+    /// What is left with one of them in the end must not wait for the policy: then they are as urgent.
     pub fn share(
         &self,
         program: BorrowedFd<'_>,
@@ -59,6 +73,7 @@ impl Crew {
         let at_it: Vec<_> =
             self.hands.iter().zip(parts).filter(|(hand, args)| hand.begin(program, *args)).collect();
         let own = own();
+        at_it.iter().for_each(|(hand, _)| urgent::hurry(&hand.thread));
         // All of them are waited for, whatever becomes of one.
         let theirs: Vec<_> = at_it.into_iter().map(|(hand, _)| hand.wait()).collect();
         std::iter::once(own).chain(theirs).collect()
@@ -77,8 +92,9 @@ impl Hand {
             }
         };
         let thread = thread::Builder::new().name("sweep".to_string()).spawn(serve);
-        thread.map_err(|e| log::warn!("the sweep takes longer: it has no other thread: {e}")).ok()?;
-        Some(Hand { jobs, done })
+        let thread =
+            thread.map_err(|e| log::warn!("the sweep takes longer: it has no other thread: {e}")).ok()?;
+        Some(Hand { jobs, done, thread })
     }
 
     /// False if it cannot: then there is nothing to wait for, and the others have more to do.

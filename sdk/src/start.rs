@@ -28,7 +28,7 @@ use crate::take_over::Wish;
 use crate::terms::Terms;
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
-/// init_task, so there is nothing to settle or to sweep.
+/// init_task, where they have not been yet, so there is nothing to settle or to sweep.
 pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     let stranger = match kernel::state().as_str() {
@@ -84,9 +84,11 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     report.timings.prepare_ns = clock.lap();
 
     report.timings.commit_ns = swap::commit(&host, after);
+    // Makes their records; init_task finds them, and makes those of the tasks that are born meanwhile.
+    host.walk_tasks();
     clock.lap();
 
-    // The records of tasks and cgroups are made here where the snapshot has something for them; init_task finds them.
+    // The records of cgroups are made here, where the snapshot has something for them.
     if let Some(prepared) = &prepared {
         let restored =
             snapshot::apply(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;

@@ -39,6 +39,7 @@ use crate::load::Loaded;
 use crate::load::On;
 use crate::policy::Inspected;
 use crate::policy::Policy;
+use crate::polite::eagerly;
 use crate::polite::politely;
 use crate::reattach;
 use crate::recover;
@@ -77,7 +78,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let from = host.registry.slot(before.slot).map(SlotInfo::title);
 
     begin("open");
-    let (kernel, inspected) = politely(|| Ok((KernelBtf::read()?, policy.inspect()?)))?;
+    let (kernel, inspected) = politely(|| Result::Ok((KernelBtf::read()?, policy.inspect()?)))?;
     let open_ns = clock.lap();
 
     begin("plan");
@@ -102,7 +103,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
         shared: host.shared(),
         on: if wish.may_reattach || !host.attached { On::Any } else { On::These(&host.registry.terms) },
     };
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
+    let loaded = politely(|| load::load_for_host(policy, &inspected, &kernel, &home))?;
     let way = Way::find(host, &kernel, &loaded.asks)?;
     let generation =
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
@@ -118,6 +119,10 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
     prepare(host, books, &plan, &loaded, after, new_queues)?;
     let compiled = compile(host, &plan);
+    if !scopes.is_empty() {
+        // Before the commit, where it may take its time.
+        politely(|| host.walk_tasks());
+    }
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
 
@@ -514,11 +519,8 @@ pub(crate) fn finish(
     report.committed_at_ns = monotonic_ns();
     // Some milliseconds may be urgent; so many that a person could watch them pass may not.
     let class = || (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
-    // Those who will sweep are there when it is settled.
-    let crew = (!scopes.is_empty()).then(|| {
-        let _class = class();
-        Crew::muster()
-    });
+    // Those who will sweep are there when it is settled. They run when the new policy lets them.
+    let crew = (!scopes.is_empty()).then(|| eagerly(Crew::muster));
     begin("settle");
     host.settle()?;
     report.timings.settle_ns += clock.lap();

@@ -1,7 +1,10 @@
 //! The sweep: every record of a scope is brought up to date. `bpf/include/scx_upgrade/sweep.bpf.h` has the programs.
 //!
-//! It may be as urgent as the commit was (`urgent.rs`), and then nobody else runs on the CPUs that take part: so it pauses every
-//! two thousand tasks.
+//! The thread that swaps may be as urgent as the commit was (`urgent.rs`), and then nobody else runs on its CPU: so it pauses every
+//! few thousand tasks. Those who help it are tasks like any (`crew.rs`), so on their CPUs the policy says who runs; but not while
+//! they are in a BPF program: a task there cannot migrate, and where the policy has not asked for such tasks
+//! (SCX_OPS_ENQ_MIGRATION_DISABLED) the kernel itself gives it the CPU for another 20 ms each time that its slice ends
+//! (`do_enqueue_task()`, kernel/sched/ext/ext.c). So they give way of their own accord after each piece.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -25,8 +28,10 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::kernel;
 use crate::report::Swept;
+use crate::scopes::SCOPES;
 use crate::scopes::SWEEP_TASKS;
 use crate::scopes::ScopeParts;
+use crate::urgent;
 
 /// Whose program sweeps, if not the host's own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,15 +42,30 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// After so many tasks it pauses: some tenths of a millisecond on hardware. A multiple of SCX_SWEEP_WORD.
-const ENOUGH: u32 = 2_048;
-/// For so long others may run.
-const PAUSE: Duration = Duration::from_micros(50);
+/// After so many tasks others may run: some tenths of a millisecond on hardware. A multiple of SCX_SWEEP_WORD.
+const PIECE: u32 = 2_048;
+/// The same for a thread that is urgent.
+const URGENT_PIECE: u32 = 4_096;
+/// That one then pauses for this part of the time that the piece took.
+const PAUSE: u32 = 16;
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
+    /// Walk all tasks by a sweep for which there is nothing to do, ahead of one for which there is: what that will touch, one
+    /// page after another of what nobody has touched for long, is in the caches then. Tasks without a record have one made, so
+    /// before the host is attached that is each: they lie in memory in the order in which sweeps pass by, and not in that in
+    /// which the tasks of all processes were born.
+    ///
+    /// Nothing depends on it.
+    pub(crate) fn walk_tasks(&self) {
+        let Some(tasks) = SCOPES.iter().find(|s| s.scope == Scope::Task) else { return };
+        if let Err(e) = self.sweep(tasks, Sweeper::default(), &Crew::none(), &mut || {}) {
+            log::debug!("the sweep takes longer: {e}");
+        }
+    }
+
     /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the crew begins with
     /// them while this thread sees to the other scopes, and then takes part.
     pub(crate) fn sweep_all(
@@ -145,7 +165,9 @@ impl Host {
 /// What falls to one CPU of a sweep of tasks, and the sums of it: of processes that nobody is at yet, then of those that others
 /// are at.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let mut sums = piecewise(program, SweepArgs { first: 1, budget: ENOUGH, ..args })?;
+    let urgent = urgent::is_urgent();
+    let budget = if urgent { URGENT_PIECE } else { PIECE };
+    let mut sums = piecewise(program, SweepArgs { first: 1, budget, gives_way: urgent.into(), ..args })?;
     loop {
         let before = sums.visited;
         for other in 1..=MAX_SWEEPERS as u32 {
@@ -158,15 +180,17 @@ pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArg
     }
 }
 
-/// Run it with these arguments for as long as it has more to do, with pauses. The sums that came in, and what it added.
+/// Run it with these arguments for as long as it has more to do, in pieces. The sums that came in, and what it added.
 fn piecewise(program: BorrowedFd<'_>, mut sums: SweepArgs) -> Result<SweepArgs> {
     loop {
+        let begin = Instant::now();
         let part =
             run(program, SWEEP_TASKS, SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums })?;
         sums = SweepArgs { first: 0, ..plus(sums, part) };
         match part.more {
             SWEEP_DONE => return Ok(sums),
-            SWEEP_PAUSE => thread::sleep(PAUSE),
+            SWEEP_PAUSE if sums.gives_way != 0 => thread::sleep(begin.elapsed() / PAUSE),
+            SWEEP_PAUSE => thread::yield_now(),
             _ => {}
         }
     }

@@ -2,6 +2,9 @@
 //! itself be one of those whom that forgets. The real-time classes stand above sched_ext, so for as long as it is urgent this
 //! thread is in one of them, at the lowest priority.
 
+use std::os::unix::thread::JoinHandleExt;
+use std::thread::JoinHandle;
+
 use log::debug;
 
 /// The lowest of the real-time class.
@@ -35,6 +38,26 @@ impl Urgent {
 /// Not urgent for as long as what this gives lives, if it is.
 pub(crate) fn normal() -> Urgent {
     Urgent { before: change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0))) }
+}
+
+/// Is this thread in a class above sched_ext?
+pub(crate) fn is_urgent() -> bool {
+    // SAFETY: 0 names the calling thread; no memory is involved.
+    let class = unsafe { libc::sched_getscheduler(0) } & !libc::SCHED_RESET_ON_FORK;
+    [libc::SCHED_FIFO, libc::SCHED_RR].contains(&class)
+}
+
+/// From now on `thread` is in the lowest real-time class, if this one is urgent.
+pub(crate) fn hurry(thread: &JoinHandle<()>) {
+    if !is_urgent() {
+        return;
+    }
+    let param = libc::sched_param { sched_priority: LOWEST };
+    // SAFETY: who has the handle has not joined the thread, so its name is good; and `param` is readable.
+    let errno = unsafe { libc::pthread_setschedparam(thread.as_pthread_t(), libc::SCHED_FIFO, &param) };
+    if errno != 0 {
+        debug!("a thread goes on as it is: {}", std::io::Error::from_raw_os_error(errno));
+    }
 }
 
 /// Put this thread into the class and at the priority that `to` gives for its present priority, if it gives one; what it was

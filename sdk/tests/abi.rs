@@ -109,7 +109,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         help,
         part,
         more,
-        reserved
+        gives_way
     );
     same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop, leader, reserved);
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);

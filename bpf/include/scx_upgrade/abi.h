@@ -211,7 +211,7 @@ struct scx_sweep_args {
 	u32	help;			/* in: whose process, by part, from 1; 0 for those that nobody is at */
 	u32	part;			/* in: which of those who share the sweep this is */
 	u32	more;			/* out: SCX_SWEEP_DONE or what there may be to do */
-	u32	reserved;
+	u32	gives_way;		/* in: it is in a class above sched_ext, so others run in its pauses only */
 };
 
 /* What a sweep of tasks says of itself. */

@@ -198,7 +198,7 @@ static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 		scx_sweep_rest(&swept, own);
 	else
 		scx_sweep_processes(&swept, own);
-	if (swept.more == SCX_SWEEP_PAUSE)
+	if (swept.more == SCX_SWEEP_PAUSE && swept.gives_way)
 		scx_sweep_give_way();
 	*args = swept;
 	return 0;
