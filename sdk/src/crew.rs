@@ -18,6 +18,7 @@ use crate::abi::SweepArgs;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::kernel;
+use crate::polite;
 use crate::sweep;
 use crate::urgent;
 
@@ -51,11 +52,20 @@ impl Crew {
     }
 
     /// As many as the machine has CPUs for, besides the one that this thread has; none where there are few tasks. They are in
-    /// the class and at the priority that this thread is in now. Where one cannot be had, its share is for the others.
+    /// the class and at the priority that this thread is in. Where one cannot be had, its share is for the others.
     pub fn muster() -> Crew {
+        Crew::of(|| {})
+    }
+
+    /// The same, and they run when the policy lets them. This thread never depends on it.
+    pub fn muster_eager() -> Crew {
+        Crew::of(polite::be_eager)
+    }
+
+    fn of(begin: fn()) -> Crew {
         let many = kernel::tasks() >= MANY;
         let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_SWEEPERS));
-        let hands = if many { (1..cpus).map_while(|_| Hand::start()).collect() } else { Vec::new() };
+        let hands = if many { (1..cpus).map_while(|_| Hand::start(begin)).collect() } else { Vec::new() };
         Crew { hands }
     }
 
@@ -81,10 +91,11 @@ impl Crew {
 }
 
 impl Hand {
-    fn start() -> Option<Hand> {
+    fn start(begin: fn()) -> Option<Hand> {
         let (jobs, orders) = channel::<Job>();
         let (results, done) = channel();
         let serve = move || {
+            begin();
             for Job { program, args } in orders {
                 if results.send(sweep::share(program.as_fd(), args)).is_err() {
                     return;

@@ -3,30 +3,30 @@
 
 use crate::urgent;
 
-const NICEST: i32 = 19;
+/// So much nicer than whoever runs the command has it. A tenth of the weight: on a machine that is full to the brim it ends, and
+/// who runs the command above others has a say in how soon.
+const NICER: i32 = 10;
 const LEAST_NICE: i32 = -20;
 
-/// Run `f` with this thread at the lowest priority of the normal class, however urgent it is otherwise. Threads that it starts
-/// are so too, and stay so.
+/// Run `f` with this thread in the normal class, and ten steps nicer than it is, however urgent it is otherwise. Threads that it
+/// starts are so too, and stay so.
 ///
 /// A priority that cannot be changed is no error: it only takes longer for others.
 pub(crate) fn politely<T>(f: impl FnOnce() -> T) -> T {
-    at(NICEST, f)
-}
-
-/// The same at its highest priority: before all others as far as the policy that runs goes by that, and not above it.
-pub(crate) fn eagerly<T>(f: impl FnOnce() -> T) -> T {
-    at(LEAST_NICE, f)
-}
-
-fn at<T>(nice: i32, f: impl FnOnce() -> T) -> T {
     let _class = urgent::normal();
     // SAFETY: 0 names the calling thread; no memory is involved.
     let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
     // SAFETY: as above.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, before + NICER) };
     let result = f();
     // SAFETY: as above.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, before) };
     result
+}
+
+/// From now on this thread is in the normal class, and before all others there as far as the policy that runs goes by that.
+pub(crate) fn be_eager() {
+    urgent::be_normal();
+    // SAFETY: 0 names the calling thread; no memory is involved.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_NICE) };
 }

@@ -39,7 +39,6 @@ use crate::load::Loaded;
 use crate::load::On;
 use crate::policy::Inspected;
 use crate::policy::Policy;
-use crate::polite::eagerly;
 use crate::polite::politely;
 use crate::reattach;
 use crate::recover;
@@ -520,7 +519,7 @@ pub(crate) fn finish(
     // Some milliseconds may be urgent; so many that a person could watch them pass may not.
     let class = || (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
     // Those who will sweep are there when it is settled. They run when the new policy lets them.
-    let crew = (!scopes.is_empty()).then(|| eagerly(Crew::muster));
+    let crew = (!scopes.is_empty()).then(Crew::muster_eager);
     begin("settle");
     host.settle()?;
     report.timings.settle_ns += clock.lap();

@@ -40,6 +40,11 @@ pub(crate) fn normal() -> Urgent {
     Urgent { before: change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0))) }
 }
 
+/// Not urgent from now on.
+pub(crate) fn be_normal() {
+    std::mem::forget(normal());
+}
+
 /// Is this thread in a class above sched_ext?
 pub(crate) fn is_urgent() -> bool {
     // SAFETY: 0 names the calling thread; no memory is involved.

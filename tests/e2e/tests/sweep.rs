@@ -4,17 +4,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
+use std::process::Command;
+use std::process::Stdio;
 
+use e2e::Busy;
+use e2e::Cgroup;
 use e2e::EnabledWatch;
 use e2e::fresh;
 use e2e::oracle;
 use e2e::oracle::host;
+use e2e::pids;
 use e2e::report;
 use e2e::sleepy_load;
+use e2e::wait_until;
 use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
 use guest::sweep;
+use scx_upgrade_sdk::report::Report;
 use state_migrate::Layout;
 use state_migrate::Plan;
 use state_migrate::Scope;
@@ -86,6 +93,40 @@ fn a_plan_in_instructions_does_what_the_reference_does() {
         report(&["rollback"]);
         assert!(audit(&before, &snapshot(&mut reader), &layout, &back) > THREADS / 20);
     }
+    watch.finish();
+    load.stop().unwrap();
+    fresh();
+}
+
+/// Those who help are tasks like any: the new policy may starve them, and then the sweep ends without them.
+#[test]
+fn a_policy_that_starves_who_helps_does_not_keep_the_sweep() {
+    fresh();
+    guest::load::raise_limits(THREADS).unwrap();
+    let load = sleepy_load(THREADS, 60.0);
+    report(&["run", "/bin/ledger_b"]);
+    let watch = EnabledWatch::start();
+    let (root, starved) = (Cgroup::root(), Cgroup::new("sweep_starved"));
+    let cgroup = starved.id().to_string();
+    let generation = host().data.active().generation;
+    let mut swap = Command::new("/bin/scx-upgrade");
+    swap.args(["--json", "swap", "/bin/misbehave", "--", "--how", "starve", "--cgroup", &cgroup]);
+    let swap = swap.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    starved.take(swap.id() as i32);
+    let hogs: Vec<_> = (0..4).map(|_| Busy::start(&root)).collect();
+    wait_until("it is swept", || {
+        let host = host();
+        host.data.active().generation > generation && host.registry.pending.is_none()
+    });
+    for pid in pids("misbehave") {
+        let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(group.contains("sweep_starved"), "{group}");
+    }
+    drop(hogs);
+    let out = swap.wait_with_output().unwrap();
+    let swapped: Report = serde_json::from_slice(&out.stdout).expect("the report is no JSON");
+    let swept = swapped.swept("task").expect("the plan has steps, and yet nothing was swept");
+    assert!(swept.visited >= THREADS as u64 && swept.missing == 0, "{swept:?}");
     watch.finish();
     load.stop().unwrap();
     fresh();
