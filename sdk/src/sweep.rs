@@ -42,12 +42,10 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// After so many tasks others may run: some tenths of a millisecond on hardware. A multiple of SCX_SWEEP_WORD.
-const PIECE: u32 = 2_048;
-/// The same for a thread that is urgent.
-const URGENT_PIECE: u32 = 4_096;
-/// That one then pauses for this part of the time that the piece took.
-const PAUSE: u32 = 16;
+/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCX_SWEEP_WORD.
+const PIECE: u32 = 4_096;
+/// Who is urgent then pauses for this part of the time that the piece took.
+const PAUSE: u32 = 32;
 /// From so many tasks on a sweep may take long enough to say how far it is; how often.
 pub(crate) const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -165,9 +163,8 @@ impl Host {
 /// What falls to one CPU of a sweep of tasks, and the sums of it: of processes that nobody is at yet, then of those that others
 /// are at.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let urgent = urgent::is_urgent();
-    let budget = if urgent { URGENT_PIECE } else { PIECE };
-    let mut sums = piecewise(program, SweepArgs { first: 1, budget, gives_way: urgent.into(), ..args })?;
+    let gives_way = urgent::is_urgent().into();
+    let mut sums = piecewise(program, SweepArgs { first: 1, budget: PIECE, gives_way, ..args })?;
     loop {
         let before = sums.visited;
         for other in 1..=MAX_SWEEPERS as u32 {
