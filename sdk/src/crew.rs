@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 
 use crate::abi::MAX_SWEEPERS;
 use crate::abi::SweepArgs;
+use crate::affinity::Stay;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::kernel;
@@ -72,13 +73,18 @@ impl Crew {
     /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile, as part 0. What they came to.
     ///
     /// Where this thread is urgent and they are not, they run when the policy lets them, and it does what they do not come to.
-    /// What is left with one of them in the end must not wait for the policy: then they are as urgent.
+    /// What is left with one of them in the end must not wait for the policy: then they are as urgent. And they are kept off its
+    /// CPU. There they would begin in a pause, and be stuck with what they began: a task in a BPF program cannot migrate.
     pub fn share(
         &self,
         program: BorrowedFd<'_>,
         args: SweepArgs,
         own: impl FnOnce() -> Result<SweepArgs>,
     ) -> Result<Vec<SweepArgs>> {
+        let stay = (!self.hands.is_empty() && urgent::is_urgent()).then(Stay::begin).flatten();
+        if let Some(stay) = &stay {
+            self.hands.iter().for_each(|hand| stay.keep_off(&hand.thread));
+        }
         let parts = (1..).map(|part| SweepArgs { part, ..args });
         let at_it: Vec<_> =
             self.hands.iter().zip(parts).filter(|(hand, args)| hand.begin(program, *args)).collect();

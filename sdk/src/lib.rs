@@ -29,6 +29,7 @@
 //! Reading order for the curious: [`take_over`] is where a command comes in, [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
 
 pub mod abi;
+mod affinity;
 pub mod attend;
 mod bpf;
 pub mod clock;
