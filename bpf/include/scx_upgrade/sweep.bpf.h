@@ -16,6 +16,9 @@ extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task,
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
 extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
+extern void bpf_local_irq_save(unsigned long *flags) __ksym __weak;
+extern void bpf_local_irq_restore(unsigned long *flags) __ksym __weak;
+
 /* How a stale record is brought up to date; false if that is left to another sweep. */
 #ifndef SCX_SWEEP_BRING_UP
 #define SCX_SWEEP_BRING_UP(scope, rec)	(scx_bring_up_##scope(rec), true)
@@ -35,10 +38,26 @@ do {										\
 	}									\
 } while (0)
 
-/* After so many tasks a CPU says where it is, and may pause. */
-#define SCX_SWEEP_WORD	256
+/* After so many tasks, some microseconds, a CPU lets interrupts in, says where it is, and may pause. A power of two. */
+#define SCX_SWEEP_WORD	64
 /* With so many threads left it is worth another CPU's coming to help. */
 #define SCX_SWEEP_HELP	512
+
+/*
+ * The lock of a record turns interrupts off and on again, which is a good part of what it costs, and nothing where they are off: so
+ * they are, for a few tasks at once. From Linux 6.14 on; before, the lock does it.
+ */
+static __always_inline void scx_irqs_off(unsigned long *flags)
+{
+	if (bpf_ksym_exists(bpf_local_irq_save))
+		bpf_local_irq_save(flags);
+}
+
+static __always_inline void scx_irqs_on(unsigned long *flags)
+{
+	if (bpf_ksym_exists(bpf_local_irq_save))
+		bpf_local_irq_restore(flags);
+}
 
 /* Does the process fall to us? To whoever comes first. */
 static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *leader)
@@ -53,13 +72,17 @@ static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, s
  * because the verifier knows nothing of what comes from user space: it would follow a counter of our own.
  */
 static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volatile struct scx_sweeper *own,
-					     struct task_struct *p)
+					     struct task_struct *p, unsigned long *flags)
 {
 	struct scx_task_record *rec;
+	u32 stop = own->stop;
 
-	if (p->pid == own->stop)
+	/* Mostly nobody has asked, and then this does not touch one line more of each task. */
+	if (stop && p->pid == stop)
 		return false;
 	if (!(args->visited & (SCX_SWEEP_WORD - 1))) {
+		scx_irqs_on(flags);
+		scx_irqs_off(flags);
 		own->at = p->pid;
 		if (args->visited >= args->budget) {
 			args->more = SCX_SWEEP_PAUSE;
@@ -68,9 +91,28 @@ static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volati
 		own->left -= SCX_SWEEP_WORD;
 		__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
 	}
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+	if (!rec) {
+		/* What it is made of may have to come by an interrupt. */
+		scx_irqs_on(flags);
+		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		scx_irqs_off(flags);
+	}
 	SCX_SWEEP(args, rec, task);
 	return true;
+}
+
+/* @p and those behind it in its process, as far as they are for us. @it is at @p. */
+static __always_inline void scx_sweep_threads(struct scx_sweep_args *args, volatile struct scx_sweeper *own,
+					      struct bpf_iter_task *it, struct task_struct *p)
+{
+	unsigned long flags;
+
+	/* Not before the iterator is there: the verifier compares what is held by the order in which it was taken. */
+	scx_irqs_off(&flags);
+	while (p && scx_sweep_thread(args, own, p, &flags))
+		p = bpf_iter_task_next(it);
+	scx_irqs_on(&flags);
 }
 
 /* Where a walk over the rest of @sweeper's process begins, and null if it is at none. With a reference. */
@@ -104,6 +146,7 @@ static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile
 	bool resume = own->at;
 	u32 left = other->left, ahead = resume ? 0 : left / 5 * 3;
 	struct task_struct *from, *p;
+	struct bpf_iter_task it;
 
 	/* As a signed number: it may be less than none. */
 	if (!resume && (s32)left < SCX_SWEEP_HELP)
@@ -111,17 +154,19 @@ static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile
 	bpf_rcu_read_lock();
 	from = scx_sweep_from(resume ? own : other);
 	if (from) {
-		bpf_for_each(task, p, from, BPF_TASK_ITER_PROC_THREADS) {
-			if (ahead) {
-				if (--ahead)
-					continue;
+		bpf_iter_task_new(&it, from, BPF_TASK_ITER_PROC_THREADS);
+		p = bpf_iter_task_next(&it);
+		if (ahead) {
+			while (p && --ahead)
+				p = bpf_iter_task_next(&it);
+			if (p) {
 				own->left = left / 5 * 2;
 				own->leader = p->tgid;
 				own->stop = __sync_lock_test_and_set(&other->stop, p->pid);
 			}
-			if (!scx_sweep_thread(args, own, p))
-				break;
 		}
+		scx_sweep_threads(args, own, &it, p);
+		bpf_iter_task_destroy(&it);
 		bpf_task_release(from);
 	}
 	bpf_rcu_read_unlock();
@@ -138,7 +183,8 @@ static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile
  */
 static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
 {
-	struct task_struct *pos, *leader, *p;
+	struct task_struct *pos, *leader;
+	struct bpf_iter_task it;
 
 	bpf_rcu_read_lock();
 	bpf_for_each(task, pos, NULL, BPF_TASK_ITER_ALL_PROCS) {
@@ -163,10 +209,9 @@ static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, vol
 		own->stop = 0;
 		own->leader = leader->pid;
 		own->left = leader->signal->nr_threads;
-		bpf_for_each(task, p, leader, BPF_TASK_ITER_PROC_THREADS) {
-			if (!scx_sweep_thread(args, own, p))
-				break;
-		}
+		bpf_iter_task_new(&it, leader, BPF_TASK_ITER_PROC_THREADS);
+		scx_sweep_threads(args, own, &it, bpf_iter_task_next(&it));
+		bpf_iter_task_destroy(&it);
 		bpf_task_release(leader);
 		if (args->more)
 			break;
