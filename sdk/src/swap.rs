@@ -55,12 +55,10 @@ use crate::run;
 use crate::scopes::SCOPES;
 use crate::scopes::ScopeParts;
 use crate::steps;
-use crate::sweep;
 use crate::sweep::Sweeper;
 use crate::take_over::Wish;
 use crate::terms::Asks;
 use crate::terms::Terms;
-use crate::urgent;
 use crate::urgent::Children;
 use crate::urgent::Urgent;
 
@@ -516,8 +514,6 @@ pub(crate) fn finish(
     clock: &mut Clock,
 ) -> Result<()> {
     report.committed_at_ns = monotonic_ns();
-    // Some milliseconds may be urgent; so many that a person could watch them pass may not.
-    let class = || (kernel::tasks() >= sweep::SLOW).then(urgent::normal);
     // Those who will sweep are there when it is settled. They run when the new policy lets them.
     let crew = (!scopes.is_empty()).then(Crew::muster_eager);
     begin("settle");
@@ -525,7 +521,6 @@ pub(crate) fn finish(
     report.timings.settle_ns += clock.lap();
     begin("sweep");
     if let Some(crew) = &crew {
-        let _class = class();
         report.swept = host.sweep_all(scopes, sweeper, crew).into_iter().collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }

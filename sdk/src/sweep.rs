@@ -46,8 +46,8 @@ pub(crate) struct Sweeper<'a> {
 const PIECE: u32 = 4_096;
 /// Who is urgent then pauses for this part of the time that the piece took.
 const PAUSE: u32 = 32;
-/// From so many tasks on a sweep may take long enough to say how far it is; how often.
-pub(crate) const SLOW: u64 = 500_000;
+/// From so many tasks on a sweep may take long enough to say how far it is, and how often; and for a pause to be as long as a piece.
+const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
@@ -164,11 +164,12 @@ impl Host {
 /// are at.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
     let gives_way = urgent::is_urgent().into();
-    let mut sums = piecewise(program, SweepArgs { first: 1, budget: PIECE, gives_way, ..args })?;
+    let pause = if kernel::tasks() >= SLOW { 1 } else { PAUSE };
+    let mut sums = piecewise(program, SweepArgs { first: 1, budget: PIECE, gives_way, ..args }, pause)?;
     loop {
         let before = sums.visited;
         for other in 1..=MAX_SWEEPERS as u32 {
-            sums = piecewise(program, SweepArgs { first: 0, help: other, ..sums })?;
+            sums = piecewise(program, SweepArgs { first: 0, help: other, ..sums }, pause)?;
         }
         // Once more, for what is left of it by then.
         if sums.visited == before {
@@ -177,8 +178,9 @@ pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArg
     }
 }
 
-/// Run it with these arguments for as long as it has more to do, in pieces. The sums that came in, and what it added.
-fn piecewise(program: BorrowedFd<'_>, mut sums: SweepArgs) -> Result<SweepArgs> {
+/// Run it with these arguments for as long as it has more to do, in pieces, of whose time `pause` divides what an urgent one
+/// pauses for. The sums that came in, and what it added.
+fn piecewise(program: BorrowedFd<'_>, mut sums: SweepArgs, pause: u32) -> Result<SweepArgs> {
     loop {
         let begin = Instant::now();
         let part =
@@ -186,7 +188,7 @@ fn piecewise(program: BorrowedFd<'_>, mut sums: SweepArgs) -> Result<SweepArgs> 
         sums = SweepArgs { first: 0, ..plus(sums, part) };
         match part.more {
             SWEEP_DONE => return Ok(sums),
-            SWEEP_PAUSE if sums.gives_way != 0 => thread::sleep(begin.elapsed() / PAUSE),
+            SWEEP_PAUSE if sums.gives_way != 0 => thread::sleep(begin.elapsed() / pause),
             SWEEP_PAUSE => thread::yield_now(),
             _ => {}
         }
