@@ -12,6 +12,7 @@
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>
 #include "queues.host.h"
+#include "roster.host.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -262,26 +263,55 @@ HOST_OP(void, cpu_offline)
  * process that forks or attaches, which can migrate: what it shows is what entering an op adds (up to v6.17 always
  * one, since then none with CONFIG_PREEMPT_RCU).
  */
+static __noinline s32 init_task_of_policy(unsigned long long *ctx);
+
 HOST_OP(s32, init_task)
 {
+	struct task_struct *p = (struct task_struct *)ctx[0];
+	s32 ret;
+
 	scx_host.prolog = bpf_get_current_task_btf()->migration_disabled;
-	if (!scx_task_record((struct task_struct *)ctx[0]))
+	if (!admit(p, (struct scx_init_task_args *)ctx[1]))
 		return -ENOMEM;
+	ret = init_task_of_policy(ctx);
+	/* The kernel calls no exit_task for it. */
+	if (ret)
+		strike(p, ROW_NONE);
+	return ret;
+}
+
+/* With a tail call of its own, which returns here. */
+static __noinline s32 init_task_of_policy(unsigned long long *ctx)
+{
 	CALL_POLICY(init_task);
 	return 0;
 }
 
-HOST_OP_VOID(exit_task)
+/* A task that ends, or whose fork has failed, or the host is detached. */
+HOST_OP(void, exit_task)
+{
+	struct task_struct *p = (struct task_struct *)ctx[0];
+
+	strike(p, ROW_GONE);
+	/* Neither one that ends nor one whose fork failed: all of them go. */
+	if (!(p->flags & PF_EXITING) && !((struct scx_exit_task_args *)ctx[1])->cancelled)
+		scx_host.roster.detached = 1;
+	CALL_POLICY(exit_task);
+}
 
 /*
- * A task that was between init_task and enable when a plan was committed is on no list that the sweep walks. It passes
- * here before any other op.
+ * A task that was between init_task and enable when a plan was committed is not on the roster. It passes here before any other
+ * op.
  */
 HOST_OP(void, enable)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
-	struct scx_task_record *rec = scx_task_record(p);
+	struct scx_task_record *rec;
 
+	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (rec)
+		enlist(p, rec);
+	rec = scx_task_record(p);
 	if (scx_host.restore_vtime && rec && rec->dsq_vtime) {
 		p->scx.dsq_vtime = rec->dsq_vtime;
 		rec->dsq_vtime = 0;

@@ -4,7 +4,7 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 6;
+pub const ABI: u32 = 7;
 /// Version of the records' form, counted apart from [`ABI`]: a reattach keeps the records of a host of another ABI if
 /// this is the same. It changes with the header of a record, or with what a stamp means.
 pub const RECORDS: u32 = 2;
@@ -156,8 +156,8 @@ pub struct HostData {
     pub orphan_members: u32,
     /// 0, but the verifier does not know.
     pub zero: u32,
-    /// Tasks that the sweep under way has seen, about.
-    pub swept: u32,
+    /// Not used.
+    pub spare: u32,
     /// The generation whose books are closed.
     pub closed: u32,
     /// Set around a reattach: tasks that are enabled get back the `dsq_vtime` that they had.
@@ -202,8 +202,8 @@ pub struct HostData {
     pub global_image: [u8; GLOBAL_DATA],
     /// By slot: while it is active, plans that call the policy of this load number wait for it.
     pub callers: [u64; NR_SLOTS],
-    /// The CPUs that share a sweep of tasks.
-    pub sweepers: [Sweeper; MAX_SWEEPERS],
+    /// The roster of all tasks.
+    pub roster: Roster,
     /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
     pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
     /// Why the kernel last took the host off.
@@ -224,29 +224,21 @@ pub struct SdkData {
     pub direct_queues: [Family; MAX_QUEUES],
 }
 
-/// The most CPUs that share a sweep.
-pub const MAX_SWEEPERS: usize = 8;
-
-/// Where a CPU is that sweeps tasks.
-#[repr(C)]
+/// `struct scx_roster_state`: what is to be known of the roster, which has a row for each task.
+#[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Sweeper {
-    /// The thread that it was at lately; 0 if it is at no process.
-    pub at: u32,
-    /// Of the process's threads, about.
-    pub left: u32,
-    /// The thread that it goes up to; 0 if that is the last.
-    pub stop: u32,
-    /// That of the process.
-    pub leader: u32,
-    /// Not used.
-    pub reserved: [u32; 12],
+pub struct Roster {
+    /// The sweep under way in the upper half, and in the lower the first row that nobody has taken in it.
+    pub sweep: u64,
+    /// Rows that have been given, of which some may be free again.
+    pub rows: u32,
+    /// Tasks that have none, and that no op will give one.
+    pub strays: u32,
+    /// 1 while the kernel does not run the host: then nobody has a row.
+    pub detached: u32,
+    /// Fills the cache line.
+    pub reserved: [u32; 11],
 }
-
-/// There is no more to sweep for this CPU.
-pub const SWEEP_DONE: u32 = 0;
-/// It was enough for once.
-pub const SWEEP_PAUSE: u32 = 1;
 
 /// Arguments of a sweep.
 #[repr(C)]
@@ -260,17 +252,11 @@ pub struct SweepArgs {
     pub missing: u64,
     /// Those that are left to another sweep.
     pub left: u64,
-    /// A number that no other sweep of tasks has.
-    pub sweep: u64,
+    /// Which sweep of tasks this is a part of.
+    pub sweep: u32,
     /// After so many tasks it is enough for once.
     pub budget: u32,
-    /// This CPU has swept nothing yet.
-    pub first: u32,
-    /// The process that this one of those who share the sweep is at, counted from 1; 0 for those that nobody is at.
-    pub help: u32,
-    /// Which of those who share the sweep this is.
-    pub part: u32,
-    /// [`SWEEP_DONE`], or what there may be to do.
+    /// 0 if there is no more to do, 1 if it was enough for once.
     pub more: u32,
     /// It is in a class above sched_ext, and has the policy say who runs in its pauses.
     pub gives_way: u32,

@@ -13,7 +13,6 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::thread::JoinHandle;
 
-use crate::abi::MAX_SWEEPERS;
 use crate::abi::SweepArgs;
 use crate::affinity::Stay;
 use crate::error::Result;
@@ -25,6 +24,10 @@ use crate::urgent;
 
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
 pub(crate) const MANY: u64 = 4_000;
+
+/// The most CPUs that share one. They contend for the next rows of the roster each few microseconds, and everybody else is to have
+/// CPUs too.
+const MOST: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -65,16 +68,16 @@ impl Crew {
 
     fn of(begin: fn()) -> Crew {
         let many = kernel::tasks() >= MANY;
-        let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MAX_SWEEPERS));
+        let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MOST));
         let hands = if many { (1..cpus).map_while(|_| Hand::start(begin)).collect() } else { Vec::new() };
         Crew { hands }
     }
 
-    /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile, as part 0. What they came to.
+    /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile. What they came to.
     ///
     /// Where this thread is urgent and they are not, they run when the policy lets them, and it does what they do not come to.
-    /// What is left with one of them in the end must not wait for the policy: then they are as urgent. And they are kept off its
-    /// CPU. There they would begin in a pause, and be stuck with what they began: a task in a BPF program cannot migrate.
+    /// That the last of them says so must not wait for the policy: then they are as urgent. And they are kept off its CPU. There they
+    /// would begin in a pause, and be stuck: a task in a BPF program cannot migrate.
     pub fn share(
         &self,
         program: BorrowedFd<'_>,
@@ -85,13 +88,11 @@ impl Crew {
         if let Some(stay) = &stay {
             self.hands.iter().for_each(|hand| stay.keep_off(&hand.thread));
         }
-        let parts = (1..).map(|part| SweepArgs { part, ..args });
-        let at_it: Vec<_> =
-            self.hands.iter().zip(parts).filter(|(hand, args)| hand.begin(program, *args)).collect();
+        let at_it: Vec<_> = self.hands.iter().filter(|hand| hand.begin(program, args)).collect();
         let own = own();
-        at_it.iter().for_each(|(hand, _)| urgent::hurry(&hand.thread));
+        at_it.iter().for_each(|hand| urgent::hurry(&hand.thread));
         // All of them are waited for, whatever becomes of one.
-        let theirs: Vec<_> = at_it.into_iter().map(|(hand, _)| hand.wait()).collect();
+        let theirs: Vec<_> = at_it.into_iter().map(Hand::wait).collect();
         std::iter::once(own).chain(theirs).collect()
     }
 }

@@ -27,7 +27,9 @@ use crate::queues;
 use crate::reattach;
 use crate::registry::Registry;
 use crate::rescue;
+use crate::scopes;
 use crate::scopes::SCOPES;
+use crate::scopes::SWEEP_STRAYS;
 use crate::topology::Topology;
 use crate::urgent::Urgent;
 
@@ -48,6 +50,11 @@ const CGROUP_WORK: &str = "scx_cgroup_work";
 const DUMP: &str = "scx_dump";
 /// Map of the tasks that are on no queue: see `rescue.rs`.
 pub(crate) const FORGOTTEN: &str = "scx_forgotten";
+/// Map of all tasks, a row each, and the rows of it that are free again.
+pub(crate) const ROSTER: &str = "scx_roster";
+pub(crate) const ROSTER_FREE: &str = "scx_roster_free";
+/// Program that gives rows to who has none.
+pub(crate) const ENLIST_STRAYS: &str = "enlist_strays";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scx_numbers";
 
@@ -74,6 +81,7 @@ pub struct Host {
     registry_map: MapHandle,
     host_map: MapHandle,
     cgroup_numbers: MapHandle,
+    roster: MapHandle,
     records: Vec<(&'static str, MapHandle)>,
     arrays: Vec<(String, MapHandle)>,
 }
@@ -144,6 +152,7 @@ impl Host {
             registry_map,
             host_map,
             cgroup_numbers: pins.map(CGROUP_NUMBERS)?,
+            roster: pins.map(ROSTER)?,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             attached: false,
@@ -167,6 +176,8 @@ impl Host {
                 NUMBERS,
                 DUMP,
                 FORGOTTEN,
+                ROSTER,
+                ROSTER_FREE,
             ]
             .contains(&name.as_str())
                 || SCOPES.iter().any(|s| s.map == name)
@@ -180,7 +191,8 @@ impl Host {
             if queues::PROGRAMS.contains(&name.as_str())
                 || name == rescue::PROGRAM
                 || name == load::ENQUEUE_DEFAULT
-                || SCOPES.iter().any(|s| s.sweep == name)
+                || name == ENLIST_STRAYS
+                || scopes::sweeps(&name)
             {
                 program
                     .pin(pins.program_path(&name))
@@ -212,7 +224,9 @@ impl Host {
     /// The maps that a policy shares with the host.
     pub(crate) fn shared(&self) -> Vec<(&'static str, &MapHandle)> {
         let records = self.records.iter().map(|(name, map)| (*name, map));
-        records.chain([(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers)]).collect()
+        let others =
+            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (ROSTER, &self.roster)];
+        records.chain(others).collect()
     }
 
     /// The map of a scope's records, for readers.
@@ -250,7 +264,7 @@ impl Host {
         self.unpin_own(slot)?;
         for mut program in loaded.object.progs_mut() {
             let name = program.name().to_string_lossy().into_owned();
-            if SCOPES.iter().any(|s| s.sweep == name) {
+            if scopes::sweeps(&name) {
                 program
                     .pin(self.pins.policy_program_path(slot, &name))
                     .trying(format!("cannot pin the policy's program {name}"))?;
@@ -272,7 +286,8 @@ impl Host {
 
     fn unpin_own(&self, slot: u8) -> Result<()> {
         HELD_MAPS.iter().try_for_each(|m| self.pins.unpin(&self.pins.policy_map_path(slot, m)))?;
-        SCOPES.iter().try_for_each(|s| self.pins.unpin(&self.pins.policy_program_path(slot, s.sweep)))
+        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_STRAYS]);
+        sweeps.try_for_each(|name| self.pins.unpin(&self.pins.policy_program_path(slot, name)))
     }
 
     /// Empty a slot: its programs are freed once no op is in them.

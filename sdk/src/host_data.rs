@@ -18,11 +18,10 @@ use crate::abi::HostData;
 use crate::abi::MAX_CPUS;
 use crate::abi::MAX_ORPHANS;
 use crate::abi::MAX_QUEUES;
-use crate::abi::MAX_SWEEPERS;
 use crate::abi::NR_PLANS;
 use crate::abi::NR_SLOTS;
 use crate::abi::Plan;
-use crate::abi::Sweeper;
+use crate::abi::Roster;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::scopes::ScopeParts;
@@ -250,26 +249,44 @@ impl Mapped {
         unsafe { self.at::<u32>(offset_of!(HostData, closed)).write_volatile(generation) }
     }
 
-    /// About how many tasks the sweep under way has seen.
+    fn sweep(&self) -> &AtomicU64 {
+        // SAFETY: a field of HostData, aligned to 8, alive as long as self; every other user accesses it atomically too.
+        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, roster) + offset_of!(Roster, sweep))) }
+    }
+
+    fn of_roster(&self, field: usize) -> *mut u32 {
+        self.at::<u32>(offset_of!(HostData, roster) + field)
+    }
+
+    /// A sweep of the roster begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
+    /// finds no more to do in it.
+    pub(crate) fn begin_sweep(&self) -> u32 {
+        let number = ((self.sweep().load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
+        self.sweep().store(u64::from(number) << 32, Ordering::SeqCst);
+        number
+    }
+
+    /// How many rows of the roster the sweep under way has seen, about.
     pub fn swept(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, swept)).read_volatile() }
+        self.sweep().load(Ordering::Relaxed) as u32
     }
 
-    /// A sweep of tasks begins: none has been seen, and nobody is at any. What a sweep left that was cut off is not so.
-    pub(crate) fn begin_sweep(&self) {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe {
-            self.at::<[Sweeper; MAX_SWEEPERS]>(offset_of!(HostData, sweepers))
-                .write_volatile(Default::default())
-        }
-        self.set_swept(0);
+    /// Tasks that have no row of the roster, and that no op will give one.
+    pub fn strays(&self) -> u32 {
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.of_roster(offset_of!(Roster, strays)).read_volatile() }
     }
 
-    /// How many tasks the sweep under way has seen.
-    pub(crate) fn set_swept(&self, tasks: u32) {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, swept)).write_volatile(tasks) }
+    /// Has the kernel taken the rows back since the host was attached?
+    pub(crate) fn roster_is_void(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { self.of_roster(offset_of!(Roster, detached)).read_volatile() != 0 }
+    }
+
+    /// The host is about to be attached: each task is given a row, or counts as a stray.
+    pub(crate) fn open_roster(&self) {
+        // SAFETY: as above.
+        unsafe { self.of_roster(offset_of!(Roster, detached)).write_volatile(0) }
     }
 
     /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?
@@ -322,13 +339,13 @@ impl FirstPage {
 
     /// The generation whose books are closed; 0 if none is, and in a version that closes them otherwise.
     pub fn closed(&self) -> u32 {
-        (self.word(offset_of!(HostData, swept)) >> 32) as u32
+        (self.word(offset_of!(HostData, spare)) >> 32) as u32
     }
 }
 
 const FIRST_PAGE: usize = 4096;
 const _: () = assert!(offset_of!(HostData, abi) == offset_of!(HostData, lacks) + 4);
-const _: () = assert!(offset_of!(HostData, closed) == offset_of!(HostData, swept) + 4);
+const _: () = assert!(offset_of!(HostData, closed) == offset_of!(HostData, spare) + 4);
 
 /// `EXIT: reason (message)` in one line.
 pub(crate) fn describe(exit: &ExitRecord) -> String {

@@ -18,6 +18,8 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::load::HOST_OBJECT;
 
+/// The largest number of tasks that any kernel takes (include/linux/threads.h).
+const PID_MAX_LIMIT: u32 = 4 << 20;
 const SYSFS: &str = "/sys/kernel/sched_ext";
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The oldest kernel that the host works with.
@@ -57,6 +59,14 @@ pub fn tasks() -> u64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let total = text.split_whitespace().nth(3).and_then(|counts| counts.split('/').nth(1));
     total.and_then(|total| total.parse().ok()).unwrap_or(0)
+}
+
+/// The most tasks that there can be as the machine is set up now, with some room: those that have ended are tasks for a while yet.
+pub(crate) fn most_tasks() -> u32 {
+    let limits = ["threads-max", "pid_max"].iter().filter_map(|limit| {
+        fs::read_to_string(Path::new("/proc/sys/kernel").join(limit)).ok()?.trim().parse::<u32>().ok()
+    });
+    limits.min().unwrap_or(PID_MAX_LIMIT).min(PID_MAX_LIMIT) + 1_024
 }
 
 fn read(file: &str) -> String {

@@ -30,6 +30,9 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::HOST_MAP;
+use crate::host::ROSTER;
+use crate::host::ROSTER_FREE;
+use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::libbpf_log;
 use crate::ops::Ops;
@@ -37,6 +40,7 @@ use crate::policy::Inspected;
 use crate::policy::Policy;
 use crate::queues::family;
 use crate::registry::Claimed;
+use crate::scopes;
 use crate::scopes::CPU_MAP;
 use crate::scopes::SCOPES;
 use crate::terms::Asks;
@@ -67,6 +71,10 @@ const ENQUEUE_ALL: &str = "host_enqueue_all";
 pub(crate) const ENQUEUE_DEFAULT: &str = "host_enqueue_default";
 /// The host's struct_ops map. It has another, for programs that only stand in slots.
 pub(crate) const HOST_OPS: &str = "host_ops";
+/// A flag with which not every task is on sched_ext that could be.
+const SWITCH_PARTIAL: &str = "SCX_OPS_SWITCH_PARTIAL";
+/// What the host calls that.
+const HOST_IS_PARTIAL: &str = "host_is_partial";
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
@@ -152,7 +160,8 @@ pub(crate) fn name_of(policy: &Policy) -> Result<String> {
 pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject> {
     let host = Policy::new(HOST_OBJECT, env!("CARGO_PKG_VERSION"));
     let mut open = open_object(host.object(), None)?;
-    kernel.fill_enums(&mut open, &variables::Variables::of(HOST_OBJECT)?)?;
+    let variables = Variables::of(HOST_OBJECT)?;
+    kernel.fill_enums(&mut open, &variables)?;
     let mut ops = Ops::read_of_host(&open, &host.btf()?, HOST_OPS)?;
     for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op) || terms.spared.contains(op)) {
         ops.clear(&mut open, &op);
@@ -166,7 +175,19 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject>
     }
     ops.set_flags(&mut open, terms.host_flags(kernel));
     size_cpu_records(&mut open)?;
+    size_roster(&mut open)?;
+    let partial = terms.flags & kernel.scx(SWITCH_PARTIAL) != 0;
+    variables.set(&mut open, HOST_IS_PARTIAL, &[partial.into()])?;
     Ok(open)
+}
+
+/// A row for each task that there can be.
+fn size_roster(open: &mut OpenObject) -> Result<()> {
+    let rows = kernel::most_tasks();
+    for mut map in open.maps_mut().filter(|m| m.name() == ROSTER || m.name() == ROSTER_FREE) {
+        map.set_max_entries(rows).trying("cannot size a map by tasks")?;
+    }
+    Ok(())
 }
 
 /// One record for each CPU that there can be, and what `rest.bpf.h` has for each.
@@ -285,7 +306,7 @@ pub(crate) fn load_direct(
         patch(&mut open, SDK_SECTION, offset, unsafe { plain::as_bytes(&family) })?;
     }
     // Nothing is ever swept without the host.
-    for mut program in open.progs_mut().filter(|p| SCOPES.iter().any(|s| p.name() == s.sweep)) {
+    for mut program in open.progs_mut().filter(|p| scopes::sweeps(&p.name().to_string_lossy())) {
         program.set_autoload(false);
     }
     let object = load(open, &ops)?;

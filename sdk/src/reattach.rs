@@ -261,6 +261,7 @@ pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
         .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string()))?;
     // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
     host.data.clear_exit();
+    host.data.open_roster();
     let mut link = ops.attach_struct_ops().trying("cannot attach the host")?;
     // At once, so that the scheduler outlives this process from here on.
     link.pin(host.pins.link()).trying("cannot pin the host's link")?;
@@ -293,6 +294,7 @@ fn put_back(host: &mut Host, old: Option<Attached>, before: Active, error: Error
         Some(old) => {
             let off = wait_until_off();
             host.data.clear_exit();
+            host.data.open_roster();
             off.and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host))
         }
         None => Ok(()),

@@ -26,8 +26,15 @@ pub(crate) struct ScopeParts {
     pub image: usize,
 }
 
-/// The program that sweeps tasks.
+/// The program that sweeps tasks by the roster.
 pub(crate) const SWEEP_TASKS: &str = "sweep_tasks";
+/// The program that sweeps tasks by the kernel's lists.
+pub(crate) const SWEEP_STRAYS: &str = "sweep_strays";
+
+/// Is this the name of a program that sweeps?
+pub(crate) fn sweeps(program: &str) -> bool {
+    program == SWEEP_STRAYS || SCOPES.iter().any(|s| s.sweep == program)
+}
 
 pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {

@@ -9,26 +9,26 @@
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
 use state_migrate::Scope;
 
-use crate::abi::MAX_SWEEPERS;
-use crate::abi::SWEEP_DONE;
-use crate::abi::SWEEP_PAUSE;
 use crate::abi::SweepArgs;
 use crate::bpf;
-use crate::clock::monotonic_ns;
 use crate::compiled::Compiled;
 use crate::crew::Crew;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::host::ENLIST_STRAYS;
 use crate::host::Host;
 use crate::kernel;
 use crate::report::Swept;
 use crate::scopes::SCOPES;
+use crate::scopes::SWEEP_STRAYS;
 use crate::scopes::SWEEP_TASKS;
 use crate::scopes::ScopeParts;
 use crate::urgent;
@@ -42,7 +42,7 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCX_SWEEP_WORD.
+/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCX_SWEEP_TAKE.
 const PIECE: u32 = 4_096;
 /// Who is urgent then pauses for this part of the time that the piece took.
 const PAUSE: u32 = 32;
@@ -51,17 +51,31 @@ const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Walk all tasks by a sweep for which there is nothing to do, ahead of one for which there is: what that will touch, one
-    /// page after another of what nobody has touched for long, is in the caches then. Tasks without a record have one made, so
-    /// before the host is attached that is each: they lie in memory in the order in which sweeps pass by, and not in that in
-    /// which the tasks of all processes were born.
+    /// Sweep all tasks when there is nothing to do, ahead of a sweep for which there is: what that will touch, one page after another
+    /// of what nobody has touched for long, is in the caches then. And who was born outside sched_ext gets a row of the roster.
     ///
-    /// Nothing depends on it.
+    /// Before the host is attached it makes the records of all tasks, so that they lie in memory in the order of the kernel's lists
+    /// and not in that in which the tasks of all processes were born. Nothing depends on it.
     pub(crate) fn walk_tasks(&self) {
         let Some(tasks) = SCOPES.iter().find(|s| s.scope == Scope::Task) else { return };
-        if let Err(e) = self.sweep(tasks, Sweeper::default(), &Crew::none(), &mut || {}) {
+        if let Err(e) = self
+            .enlist_strays()
+            .and_then(|()| self.sweep(tasks, Sweeper::default(), &Crew::none(), &mut || {}))
+        {
             log::debug!("the sweep takes longer: {e}");
         }
+    }
+
+    fn enlist_strays(&self) -> Result<()> {
+        if !self.has_roster() || self.data.strays() == 0 {
+            return Ok(());
+        }
+        run(self.program(ENLIST_STRAYS)?.as_fd(), ENLIST_STRAYS, SweepArgs::default()).map(drop)
+    }
+
+    /// Have tasks rows?
+    fn has_roster(&self) -> bool {
+        self.attached && !self.data.roster_is_void()
     }
 
     /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the crew begins with
@@ -95,13 +109,10 @@ impl Host {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Swept> {
         let begin = Instant::now();
-        let pinned = self.sweeper(scope, sweeper.slot)?;
-        let compiled = sweeper.compiled.and_then(|c| c.program(scope));
-        let mut sums = self.sweep_with(compiled.unwrap_or(pinned.as_fd()), scope, crew, meanwhile)?;
-        if sums.left > 0 {
-            // More than one plan behind.
-            sums.applied += self.sweep_with(pinned.as_fd(), scope, crew, &mut || {})?.applied;
-        }
+        let sums = match scope.scope {
+            Scope::Task => self.sweep_tasks(scope, sweeper, crew, meanwhile)?,
+            _ => self.sweep_scope(scope, sweeper)?,
+        };
         Ok(Swept {
             scope: scope.scope.to_string(),
             visited: sums.visited,
@@ -111,28 +122,63 @@ impl Host {
         })
     }
 
-    fn sweep_with(
+    /// A scope with few records.
+    fn sweep_scope(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<SweepArgs> {
+        let mut sums = SweepArgs::default();
+        if let Some(program) = sweeper.compiled.and_then(|c| c.program(scope)) {
+            sums = run(program, scope.sweep, sums)?;
+            if sums.left == 0 {
+                return Ok(sums);
+            }
+        }
+        // More than one plan behind, or all of them.
+        let pinned = self.sweeper(scope.sweep, sweeper.slot)?;
+        let rest = run(pinned.as_fd(), scope.sweep, SweepArgs::default())?;
+        Ok(SweepArgs { applied: sums.applied + rest.applied, ..rest })
+    }
+
+    fn sweep_tasks(
         &self,
-        program: BorrowedFd<'_>,
         scope: &ScopeParts,
+        sweeper: Sweeper<'_>,
         crew: &Crew,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
-        if scope.scope != Scope::Task {
-            return run(program, scope.sweep, SweepArgs::default());
+        let mut sums = SweepArgs::default();
+        if self.has_roster() {
+            let pinned = self.sweeper(scope.sweep, sweeper.slot)?;
+            let compiled = sweeper.compiled.and_then(|c| c.program(scope));
+            sums = self.sweep_roster(compiled.unwrap_or(pinned.as_fd()), crew, meanwhile)?;
+            if sums.left > 0 {
+                // More than one plan behind.
+                sums.applied += self.sweep_roster(pinned.as_fd(), crew, &mut || {})?.applied;
+            }
         }
+        // Asked afterwards: who is detached meanwhile takes the rows from under a sweep.
+        if !self.has_roster() || self.data.strays() > 0 {
+            let pinned = self.sweeper(SWEEP_STRAYS, sweeper.slot)?;
+            let all = run(pinned.as_fd(), SWEEP_STRAYS, SweepArgs::default())?;
+            sums = SweepArgs { applied: sums.applied + all.applied, ..all };
+        }
+        Ok(sums)
+    }
+
+    fn sweep_roster(
+        &self,
+        program: BorrowedFd<'_>,
+        crew: &Crew,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<SweepArgs> {
         let tasks = kernel::tasks();
-        // Of the time, because no other sweep has had it; also where that was cut off.
-        let args = SweepArgs { sweep: monotonic_ns(), ..Default::default() };
-        self.data.begin_sweep();
+        let args = SweepArgs { sweep: self.data.begin_sweep(), budget: PIECE, ..Default::default() };
+        let over = AtomicBool::new(false);
         let shares = thread::scope(|threads| {
-            let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks)));
+            let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks, &over)));
             let shares = crew.share(program, args, || {
                 meanwhile();
                 share(program, args)
             });
-            // Ends the watch.
-            self.data.set_swept(u32::MAX);
+            over.store(true, Ordering::Relaxed);
             if let Some(watch) = watch {
                 watch.thread().unpark();
             }
@@ -142,55 +188,41 @@ impl Host {
     }
 
     /// Say how far a sweep that takes long is, until it is over.
-    fn report_progress(&self, tasks: u64) {
+    fn report_progress(&self, tasks: u64, over: &AtomicBool) {
         loop {
             thread::park_timeout(PROGRESS);
-            match self.data.swept() {
-                u32::MAX => return,
-                swept => log::info!("sweep: {swept} of about {tasks} tasks"),
+            if over.load(Ordering::Relaxed) {
+                return;
             }
+            log::info!("sweep: {} of about {tasks} tasks", self.data.swept());
         }
     }
 
-    fn sweeper(&self, scope: &ScopeParts, slot: Option<u8>) -> Result<OwnedFd> {
+    fn sweeper(&self, program: &str, slot: Option<u8>) -> Result<OwnedFd> {
         match slot {
-            Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, scope.sweep)),
-            None => self.program(scope.sweep),
+            Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, program)),
+            None => self.program(program),
         }
     }
 }
 
-/// What falls to one CPU of a sweep of tasks, and the sums of it: of processes that nobody is at yet, then of those that others
-/// are at.
+/// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let gives_way = urgent::is_urgent().into();
+    let gives_way = urgent::is_urgent();
     let pause = if kernel::tasks() >= SLOW { 1 } else { PAUSE };
-    let mut sums = piecewise(program, SweepArgs { first: 1, budget: PIECE, gives_way, ..args }, pause)?;
-    loop {
-        let before = sums.visited;
-        for other in 1..=MAX_SWEEPERS as u32 {
-            sums = piecewise(program, SweepArgs { first: 0, help: other, ..sums }, pause)?;
-        }
-        // Once more, for what is left of it by then.
-        if sums.visited == before {
-            return Ok(sums);
-        }
-    }
-}
-
-/// Run it with these arguments for as long as it has more to do, in pieces, of whose time `pause` divides what an urgent one
-/// pauses for. The sums that came in, and what it added.
-fn piecewise(program: BorrowedFd<'_>, mut sums: SweepArgs, pause: u32) -> Result<SweepArgs> {
+    let args = SweepArgs { gives_way: gives_way.into(), ..args };
+    let mut sums = args;
     loop {
         let begin = Instant::now();
-        let part =
-            run(program, SWEEP_TASKS, SweepArgs { visited: 0, applied: 0, missing: 0, left: 0, ..sums })?;
-        sums = SweepArgs { first: 0, ..plus(sums, part) };
-        match part.more {
-            SWEEP_DONE => return Ok(sums),
-            SWEEP_PAUSE if sums.gives_way != 0 => thread::sleep(begin.elapsed() / pause),
-            SWEEP_PAUSE => thread::yield_now(),
-            _ => {}
+        let piece = run(program, SWEEP_TASKS, args)?;
+        sums = plus(sums, piece);
+        if piece.more == 0 {
+            return Ok(sums);
+        }
+        if gives_way {
+            thread::sleep(begin.elapsed() / pause);
+        } else {
+            thread::yield_now();
         }
     }
 }

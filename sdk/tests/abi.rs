@@ -68,7 +68,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         nr_orphans,
         orphan_members,
         zero,
-        swept,
+        spare,
         closed,
         restore_vtime,
         reserved,
@@ -91,7 +91,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cpu_image,
         global_image,
         callers,
-        sweepers,
+        roster,
         plans,
         exit
     );
@@ -105,13 +105,10 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         left,
         sweep,
         budget,
-        first,
-        help,
-        part,
         more,
         gives_way
     );
-    same!(&btf, "scx_sweeper", abi::Sweeper, at, left, stop, leader, reserved);
+    same!(&btf, "scx_roster_state", abi::Roster, sweep, rows, strays, detached, reserved);
     same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
     same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);

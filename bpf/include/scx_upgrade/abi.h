@@ -7,11 +7,10 @@
 #ifndef __SCX_UPGRADE_ABI_H
 #define __SCX_UPGRADE_ABI_H
 
-#define SCX_UPGRADE_ABI		6
+#define SCX_UPGRADE_ABI		7
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
-#define SCX_UPGRADE_MAX_SWEEPERS	8	/* CPUs that share a sweep: each walks the list of processes, so more gain little */
 
 /* Bytes of state behind the header of a record of each scope. Powers of two, see scx_store(). */
 #define SCX_UPGRADE_TASK_DATA	256
@@ -138,17 +137,13 @@ struct scx_family {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
-/*
- * Where a CPU is that sweeps tasks: for itself, when it goes on after it let others run, and for those who come to help it. See
- * scx_sweep_rest().
- */
-struct scx_sweeper {
-	u32	at;			/* the thread that it was at lately; 0 if it is at no process */
-	u32	left;			/* of the process's threads, about */
-	u32	stop;			/* the thread that it goes up to: someone else has that and those behind it; or 0 */
-	u32	leader;			/* that of the process */
-	u32	reserved[12];		/* a cache line to itself */
-};
+struct scx_roster_state {
+	u64	sweep;			/* the sweep under way << 32 | the first row that nobody has taken in it */
+	u32	rows;			/* that have been given, of which some may be free again */
+	u32	strays;			/* tasks that have none, and that no op will give one */
+	u32	detached;		/* 1 while the kernel does not run the host: then nobody has one */
+	u32	reserved[11];
+} __attribute__((aligned(64)));
 
 /*
  * Everything that user space and BPF share about the host. The first cache line is what each op reads. `active`, `abi`
@@ -162,7 +157,7 @@ struct scx_host {
 	u32	nr_orphans;		/* see host_dispatch() */
 	u32	orphan_members;		/* of all of them together */
 	u32	zero;			/* always 0, which the verifier does not know: see scx_zero() */
-	u32	swept;			/* tasks that the sweep under way has seen, about */
+	u32	spare;
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
 	u32	restore_vtime;		/* set around a reattach, see host_enable() */
 	u32	reserved[5];
@@ -192,8 +187,8 @@ struct scx_host {
 	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
 	/* By slot: while it is active, plans that call conversions of the policy of this load number wait for it. */
 	u64	callers[SCX_UPGRADE_NR_SLOTS];
-	/* The CPUs that share a sweep of tasks. */
-	struct scx_sweeper sweepers[SCX_UPGRADE_MAX_SWEEPERS];
+	/* The roster, see roster.bpf.h. A cache line to itself, since those who sweep contend for the first. */
+	struct scx_roster_state roster;
 	/* The plan of epoch e stands at e % NR_PLANS. */
 	struct scx_plan plans[SCX_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
 	struct scx_exit_record exit;
@@ -205,20 +200,10 @@ struct scx_sweep_args {
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
 	u64	left;			/* out: those that are left to another sweep */
-	u64	sweep;			/* in: a number that no other sweep of tasks has */
+	u32	sweep;			/* in: which sweep of tasks this is a part of */
 	u32	budget;			/* in: after so many tasks it is enough for once */
-	u32	first;			/* in: this CPU has swept nothing yet */
-	u32	help;			/* in: whose process, by part, from 1; 0 for those that nobody is at */
-	u32	part;			/* in: which of those who share the sweep this is */
-	u32	more;			/* out: SCX_SWEEP_DONE or what there may be to do */
+	u32	more;			/* out: 0 if there is no more to do, 1 if it was enough for once */
 	u32	gives_way;		/* in: it is in a class above sched_ext, so others run in its pauses only */
-};
-
-/* What a sweep of tasks says of itself. */
-enum scx_sweep_more {
-	SCX_SWEEP_DONE		= 0,	/* there is no more for it */
-	SCX_SWEEP_PAUSE		= 1,	/* it was enough for once */
-	SCX_SWEEP_ON		= 2,	/* it may go on at once */
 };
 
 struct scx_queue_args {

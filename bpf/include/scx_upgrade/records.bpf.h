@@ -26,11 +26,8 @@ volatile struct scx_host scx_host SEC(".data.scx_host");
 		__VA_ARGS__								\
 	}
 
-/*
- * dsq_vtime: what the task had when it last left the host, see host_disable(). sweep: of a process's first thread, the last
- * sweep in which someone took on the process, see sweep.bpf.h.
- */
-SCX_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime; u64 sweep;);
+/* dsq_vtime: what the task had when it last left the host, see host_disable(). row: its own of the roster, see roster.bpf.h. */
+SCX_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime; u32 row; u32 reserved;);
 SCX_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
 SCX_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
 SCX_RECORD(global, SCX_UPGRADE_GLOBAL_DATA);

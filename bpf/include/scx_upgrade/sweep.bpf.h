@@ -10,7 +10,7 @@
 #ifndef __SCX_UPGRADE_SWEEP_BPF_H
 #define __SCX_UPGRADE_SWEEP_BPF_H
 
-#include <scx_upgrade/records.bpf.h>
+#include <scx_upgrade/roster.bpf.h>
 
 extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, unsigned int flags) __ksym __weak;
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
@@ -38,14 +38,13 @@ do {										\
 	}									\
 } while (0)
 
-/* After so many tasks, some microseconds, a CPU lets interrupts in, says where it is, and may pause. A power of two. */
-#define SCX_SWEEP_WORD	64
-/* With so many threads left it is worth another CPU's coming to help. */
-#define SCX_SWEEP_HELP	512
+/* So many rows are taken at once, some microseconds of work. A power of two. */
+#define SCX_SWEEP_TAKE	64
 
 /*
  * The lock of a record turns interrupts off and on again, which is a good part of what it costs, and nothing where they are off: so
- * they are, for a few tasks at once. From Linux 6.14 on; before, the lock does it.
+ * they are, for the rows that were taken at once. From Linux 6.14 on; before, the lock does it. It also means that who has taken rows
+ * is done with them before anybody else runs on its CPU.
  */
 static __always_inline void scx_irqs_off(unsigned long *flags)
 {
@@ -59,165 +58,61 @@ static __always_inline void scx_irqs_on(unsigned long *flags)
 		bpf_local_irq_restore(flags);
 }
 
-/* Does the process fall to us? To whoever comes first. */
-static __always_inline bool scx_sweep_takes(const struct scx_sweep_args *args, struct scx_task_record *leader)
+/*
+ * Take the next rows, for nobody else to sweep: the first of them is *@row. False if there are none, or if another sweep has begun
+ * meanwhile, because whoever began this one was killed.
+ */
+static __always_inline bool scx_sweep_take(const struct scx_sweep_args *args, u32 *row)
 {
-	u64 last = leader->sweep;
+	u64 taken = scx_host.roster.sweep, seen;
 
-	return last != args->sweep && __sync_val_compare_and_swap(&leader->sweep, last, args->sweep) == last;
+	while (can_loop) {
+		if (taken >> 32 != args->sweep || (u32)taken >= scx_host.roster.rows)
+			return false;
+		seen = __sync_val_compare_and_swap(&scx_host.roster.sweep, taken, taken + SCX_SWEEP_TAKE);
+		if (seen == taken) {
+			*row = taken;
+			return true;
+		}
+		taken = seen;
+	}
+	return false;
 }
 
 /*
- * One of the threads of a process; false if it is not for us, now or ever, and what is behind it neither. @args has the count,
- * because the verifier knows nothing of what comes from user space: it would follow a counter of our own.
+ * Some of all tasks: several CPUs run this at once, and each again until there is no more. @args has the count, because the verifier
+ * knows nothing of what comes from user space: it would follow a counter of our own.
  */
-static __always_inline bool scx_sweep_thread(struct scx_sweep_args *args, volatile struct scx_sweeper *own,
-					     struct task_struct *p, unsigned long *flags)
-{
-	struct scx_task_record *rec;
-	u32 stop = own->stop;
-
-	/* Mostly nobody has asked, and then this does not touch one line more of each task. */
-	if (stop && p->pid == stop)
-		return false;
-	if (!(args->visited & (SCX_SWEEP_WORD - 1))) {
-		scx_irqs_on(flags);
-		scx_irqs_off(flags);
-		own->at = p->pid;
-		if (args->visited >= args->budget) {
-			args->more = SCX_SWEEP_PAUSE;
-			return false;
-		}
-		own->left -= SCX_SWEEP_WORD;
-		__sync_fetch_and_add(&scx_host.swept, SCX_SWEEP_WORD);
-	}
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
-	if (!rec) {
-		/* What it is made of may have to come by an interrupt. */
-		scx_irqs_on(flags);
-		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		scx_irqs_off(flags);
-	}
-	SCX_SWEEP(args, rec, task);
-	return true;
-}
-
-/* @p and those behind it in its process, as far as they are for us. @it is at @p. */
-static __always_inline void scx_sweep_threads(struct scx_sweep_args *args, volatile struct scx_sweeper *own,
-					      struct bpf_iter_task *it, struct task_struct *p)
+static __always_inline void scx_sweep_roster(struct scx_sweep_args *args)
 {
 	unsigned long flags;
+	u32 row;
 
-	/* Not before the iterator is there: the verifier compares what is held by the order in which it was taken. */
-	scx_irqs_off(&flags);
-	while (p && scx_sweep_thread(args, own, p, &flags))
-		p = bpf_iter_task_next(it);
-	scx_irqs_on(&flags);
-}
-
-/* Where a walk over the rest of @sweeper's process begins, and null if it is at none. With a reference. */
-static __always_inline struct task_struct *scx_sweep_from(volatile struct scx_sweeper *sweeper)
-{
-	u32 at = sweeper->at, leader = sweeper->leader;
-	struct task_struct *from;
-
-	if (!at)
-		return NULL;
-	from = bpf_task_from_pid(at);
-	if (from && from->tgid == leader)
-		return from;
-	/* It has ended: all of them once more. To most that does nothing. */
-	if (from)
-		bpf_task_release(from);
-	return bpf_task_from_pid(leader);
-}
-
-/*
- * The rest of a process. Our own, that we paused in; or for a CPU that finds no more processes that nobody is at, what lies far
- * ahead of another in its process. The threads up to there cost us a walk, and it the sweep; with three fifths of what is left
- * both are done at the same time.
- *
- * Nothing is missed. Who stops at a thread was told to by one who sweeps from that thread on. If the other has passed it, or
- * it has ended, or the other is at another process by now, nobody stops there and some is swept twice, which does nothing.
- */
-static __always_inline void scx_sweep_rest(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
-{
-	volatile struct scx_sweeper *other = &scx_host.sweepers[(args->help - 1) & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
-	bool resume = own->at;
-	u32 left = other->left, ahead = resume ? 0 : left / 5 * 3;
-	struct task_struct *from, *p;
-	struct bpf_iter_task it;
-
-	/* As a signed number: it may be less than none. */
-	if (!resume && (s32)left < SCX_SWEEP_HELP)
-		return;
-	bpf_rcu_read_lock();
-	from = scx_sweep_from(resume ? own : other);
-	if (from) {
-		bpf_iter_task_new(&it, from, BPF_TASK_ITER_PROC_THREADS);
-		p = bpf_iter_task_next(&it);
-		if (ahead) {
-			while (p && --ahead)
-				p = bpf_iter_task_next(&it);
-			if (p) {
-				own->left = left / 5 * 2;
-				own->leader = p->tgid;
-				own->stop = __sync_lock_test_and_set(&other->stop, p->pid);
-			}
-		}
-		scx_sweep_threads(args, own, &it, p);
-		bpf_iter_task_destroy(&it);
-		bpf_task_release(from);
-	}
-	bpf_rcu_read_unlock();
-	if (args->more)
-		return;
-	own->at = 0;
-	if (resume)
-		args->more = SCX_SWEEP_ON;
-}
-
-/*
- * Some of all tasks: several CPUs run this at once, and each again until there is no more. A process is for the first that
- * comes to it, so the others need not walk its threads. When it has had enough for once, user space lets others run.
- */
-static __always_inline void scx_sweep_processes(struct scx_sweep_args *args, volatile struct scx_sweeper *own)
-{
-	struct task_struct *pos, *leader;
-	struct bpf_iter_task it;
-
-	bpf_rcu_read_lock();
-	bpf_for_each(task, pos, NULL, BPF_TASK_ITER_ALL_PROCS) {
-		struct scx_task_record *rec;
-
-		if (pos->flags & PF_IDLE)
-			continue;
-		rec = bpf_task_storage_get(&scx_task_records, pos, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-		/* Without a record nobody can say that it is theirs. */
-		if (rec ? rec->sweep == args->sweep : !args->first)
-			continue;
+	while (can_loop) {
 		if (args->visited >= args->budget) {
-			args->more = SCX_SWEEP_PAUSE;
-			break;
+			args->more = 1;
+			return;
 		}
-		if (rec && !scx_sweep_takes(args, rec))
-			continue;
-		/* The kernel wants a reference to where a walk begins. Who has none to give any more is gone. */
-		leader = bpf_task_acquire(pos);
-		if (!leader)
-			continue;
-		own->stop = 0;
-		own->leader = leader->pid;
-		own->left = leader->signal->nr_threads;
-		bpf_iter_task_new(&it, leader, BPF_TASK_ITER_PROC_THREADS);
-		scx_sweep_threads(args, own, &it, bpf_iter_task_next(&it));
-		bpf_iter_task_destroy(&it);
-		bpf_task_release(leader);
-		if (args->more)
-			break;
-		own->at = 0;
+		if (!scx_sweep_take(args, &row))
+			return;
+		scx_irqs_off(&flags);
+		do {
+			struct scx_roster_row *own = bpf_map_lookup_elem(&scx_roster, &row);
+			struct scx_task_record *rec;
+			struct task_struct *p;
+
+			if (!own)
+				break;
+			p = own->task;
+			if (!p)
+				continue;
+			rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+			SCX_SWEEP(args, rec, task);
+		} while ((++row & (SCX_SWEEP_TAKE - 1)) && can_loop);
+		scx_irqs_on(&flags);
 	}
-	bpf_rcu_read_unlock();
+	/* Enough for once. */
+	args->more = 1;
 }
 
 /*
@@ -234,17 +129,38 @@ static __always_inline void scx_sweep_give_way(void)
 static __always_inline int scx_sweep_tasks(struct scx_sweep_args *args)
 {
 	struct scx_sweep_args swept = *args;
-	volatile struct scx_sweeper *own = &scx_host.sweepers[swept.part & (SCX_UPGRADE_MAX_SWEEPERS - 1)];
 
 	/* The context is read here, and not by an offset that the compiler makes further down: a verifier up to 7.0 refuses. */
 	barrier();
-	swept.more = SCX_SWEEP_DONE;
-	if (swept.help || own->at)
-		scx_sweep_rest(&swept, own);
-	else
-		scx_sweep_processes(&swept, own);
-	if (swept.more == SCX_SWEEP_PAUSE && swept.gives_way)
+	swept.more = 0;
+	bpf_rcu_read_lock();
+	scx_sweep_roster(&swept);
+	bpf_rcu_read_unlock();
+	if (swept.more && swept.gives_way)
 		scx_sweep_give_way();
+	*args = swept;
+	return 0;
+}
+
+/*
+ * The same for all that the kernel's lists have, in one go and by one CPU: for those that have no row. Who has no record gets one.
+ * Before the host is attached that is everybody.
+ */
+static __always_inline int scx_sweep_strays(struct scx_sweep_args *args)
+{
+	struct scx_sweep_args swept = {};
+	struct task_struct *p;
+
+	bpf_rcu_read_lock();
+	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
+		struct scx_task_record *rec;
+
+		if (p->flags & PF_IDLE)
+			continue;
+		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		SCX_SWEEP(&swept, rec, task);
+	}
+	bpf_rcu_read_unlock();
 	*args = swept;
 	return 0;
 }
@@ -308,6 +224,7 @@ static __always_inline int scx_sweep_global(struct scx_sweep_args *args)
 
 #define SCX_SWEEP_PROGRAMS								\
 	SCX_SWEEP_PROGRAM(tasks)							\
+	SCX_SWEEP_PROGRAM(strays)							\
 	SCX_SWEEP_PROGRAM(cgroups)							\
 	SCX_SWEEP_PROGRAM(cpus)								\
 	SCX_SWEEP_PROGRAM(global)

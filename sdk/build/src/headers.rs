@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 21] = [
+const HEADERS: [(&str, &str); 22] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("alarm.bpf.h", include_str!("../../../bpf/include/scx_upgrade/alarm.bpf.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
@@ -23,6 +23,7 @@ const HEADERS: [(&str, &str); 21] = [
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("rest.bpf.h", include_str!("../../../bpf/include/scx_upgrade/rest.bpf.h")),
+    ("roster.bpf.h", include_str!("../../../bpf/include/scx_upgrade/roster.bpf.h")),
     ("shares.bpf.h", include_str!("../../../bpf/include/scx_upgrade/shares.bpf.h")),
     ("slice.bpf.h", include_str!("../../../bpf/include/scx_upgrade/slice.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),
