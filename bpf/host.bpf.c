@@ -280,11 +280,14 @@ HOST_OP(s32, init_task)
 	return ret;
 }
 
-/* With a tail call of its own, which returns here. */
+/*
+ * With a tail call of its own, which returns here, and what the caller gets is what the policy returned. Neither the compiler nor an
+ * older verifier knows that: a constant here they would take for what it always gets.
+ */
 static __noinline s32 init_task_of_policy(unsigned long long *ctx)
 {
 	CALL_POLICY(init_task);
-	return 0;
+	return scx_host.zero;
 }
 
 /* A task that ends, or whose fork has failed, or the host is detached. */

@@ -271,9 +271,15 @@ impl Mapped {
         self.sweep().load(Ordering::Relaxed) as u32
     }
 
+    /// Rows of the roster that have been given, of which some may be free again.
+    pub fn rows(&self) -> u32 {
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.of_roster(offset_of!(Roster, rows)).read_volatile() }
+    }
+
     /// Tasks that have no row of the roster, and that no op will give one.
     pub fn strays(&self) -> u32 {
-        // SAFETY: a field of a field of HostData, see `at`.
+        // SAFETY: as above.
         unsafe { self.of_roster(offset_of!(Roster, strays)).read_volatile() }
     }
 

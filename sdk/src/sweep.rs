@@ -43,9 +43,9 @@ pub(crate) struct Sweeper<'a> {
 }
 
 /// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCX_SWEEP_TAKE.
-const PIECE: u32 = 4_096;
+const PIECE: u32 = 2_048;
 /// Who is urgent then pauses for this part of the time that the piece took.
-const PAUSE: u32 = 32;
+const PAUSE: u32 = 8;
 /// From so many tasks on a sweep may take long enough to say how far it is, and how often; and for a pause to be as long as a piece.
 const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);

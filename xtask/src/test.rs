@@ -283,9 +283,11 @@ const OLDEST: &[&str] = &[
     "directly_attached_it_is_a_plain_scheduler",
     "no_write_of_any_task_is_lost_or_repeated_over_many_swaps",
     "queues_of_a_policy_attached_directly",
+    "rows_are_given_again_and_a_fork_that_fails_has_none",
     "schedulers_attach_directly",
     "tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over",
     "the_verifier_has_little_to_follow",
+    "who_sched_ext_never_has_is_swept_too",
 ];
 
 fn on_kernel(

@@ -16,6 +16,7 @@ enum How {
     Drop,
     Forget,
     Starve,
+    Refuse,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +41,7 @@ struct Options {
     /// After how long, milliseconds
     #[arg(long, default_value_t = 0)]
     after_ms: u64,
-    /// The cgroup that is starved
+    /// The cgroup that is starved, or where nobody is born
     #[arg(long, default_value_t = 0)]
     cgroup: u64,
     /// What the user-space half does

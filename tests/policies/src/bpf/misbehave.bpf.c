@@ -43,11 +43,12 @@ enum how {
 	HOW_DROP,	/* keeps some tasks from every queue */
 	HOW_FORGET,	/* puts some tasks on a queue that it never serves */
 	HOW_STARVE,	/* serves one cgroup's tasks only when there is nothing else to do */
+	HOW_REFUSE,	/* lets nobody be born in one cgroup */
 };
 
 const volatile u32 how;
 const volatile u64 after_ns;
-/* The cgroup that is starved. */
+/* The cgroup that is starved, or has no children. */
 const volatile u64 cgroup_id;
 
 #define NO_SUCH_CPU	4095
@@ -112,4 +113,12 @@ void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)
 		scx_bpf_dsq_move_to_local(never_served, 0);
 }
 
-POLICY_DEFINE("misbehave", LEDGER_OPS);
+s32 BPF_STRUCT_OPS(refuse_init_task, struct task_struct *p, struct scx_init_task_args *args)
+{
+	/* It is in no cgroup yet, and will be in that of who forks. */
+	if (how == HOW_REFUSE && args->fork && bpf_get_current_task_btf()->cgroups->dfl_cgrp->kn->id == cgroup_id)
+		return -EAGAIN;
+	return 0;
+}
+
+POLICY_DEFINE("misbehave", LEDGER_OPS, .init_task = (void *)refuse_init_task);
