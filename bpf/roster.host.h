@@ -7,7 +7,9 @@
  *   fork fails is freed whoever has references to it (copy_process(), kernel/fork.c).
  * - Who is born outside sched_ext, say in a real-time class, never comes to enable: it is a stray. The next swap's preparations
  *   give it a row (enlist_strays), or its own enable, should it change its class.
- * - It goes in exit_task, the last op of each task.
+ * - It goes in exit_task, the last op of each task. A kernel up to 6.18 calls that when nobody has a reference any more, and the row
+ *   has one (sched_ext_free(), from __put_task_struct()): there it goes when the task begins to exit. Later kernels call it when the
+ *   task is off its CPU for good (sched_ext_dead(), from finish_task_switch()).
  */
 
 /* Rows that are free again. */
@@ -74,11 +76,13 @@ static __always_inline void clear_row(struct scx_roster_row *own)
  */
 static __noinline int enlist(struct task_struct *p, struct scx_task_record *rec)
 {
-	u32 before = *(volatile u32 *)&rec->row, row;
+	u32 before, row;
 	struct scx_roster_row *own;
 	struct task_struct *ref;
 
-	if (before != ROW_NONE && before != ROW_STRAY)
+	/* In this order: who is not exiting yet will say that it is gone later than this is read. */
+	before = *(volatile u32 *)&rec->row;
+	if ((before != ROW_NONE && before != ROW_STRAY) || (p->flags & PF_EXITING))
 		return 0;
 	row = claim_row();
 	own = bpf_map_lookup_elem(&scx_roster, &row);
@@ -137,13 +141,21 @@ static __noinline bool admit(struct task_struct *p, struct scx_init_task_args *a
 	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!rec)
 		return false;
-	/* What another host's roster had, or this one's before it was detached. */
-	rec->row = ROW_NONE;
+	/* What another host's roster had, or this one's before it was detached. Before enlist() looks whether the task is exiting. */
+	__sync_lock_test_and_set(&rec->row, ROW_NONE);
 	if (!args->fork)
 		enlist(p, rec);
 	else if (p->prio < MAX_RT_PRIO || (host_is_partial && p->policy != SCHED_EXT))
 		count_stray(rec);
 	return scx_task_record(p);
+}
+
+/* Loaded and attached only where exit_task would come too late. */
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(host_task_exits, struct task_struct *p)
+{
+	strike(p, ROW_GONE);
+	return 0;
 }
 
 /* All that the kernel's lists have and that have no row yet. */

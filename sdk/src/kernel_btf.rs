@@ -51,6 +51,11 @@ impl KernelBtf {
         self.ops.contains(op)
     }
 
+    /// Has this kernel a function of this name? Looked up each time, among some ten thousands.
+    pub fn has_function(&self, name: &str) -> bool {
+        Btf::parse(&self.raw).is_ok_and(|btf| btf.find(Kind::Func, name).is_some())
+    }
+
     /// Value of an SCX enumerator, 0 where this kernel has none of the name.
     pub fn scx(&self, name: &str) -> u64 {
         self.enums.get(name).copied().unwrap_or(0)

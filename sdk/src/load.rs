@@ -67,6 +67,10 @@ pub(crate) const EMULATED: [(&str, u8); 2] = [
 const ENQUEUE: &str = "host_enqueue";
 /// See [`ENQUEUE`].
 const ENQUEUE_ALL: &str = "host_enqueue_all";
+/// The host's program that takes the rows of tasks back that exit, and the kernel's function where that has an op which does.
+pub(crate) const TASK_EXITS: &str = "host_task_exits";
+/// See [`TASK_EXITS`].
+const EXITS_IN_TIME: &str = "sched_ext_dead";
 /// What the kernel does where a scheduler has no such op: in each slot whose policy has none.
 pub(crate) const ENQUEUE_DEFAULT: &str = "host_enqueue_default";
 /// The host's struct_ops map. It has another, for programs that only stand in slots.
@@ -170,8 +174,11 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject>
     if !terms.emulates() {
         ops.set(&mut open, "enqueue", ENQUEUE_ALL);
     }
-    for mut program in open.progs_mut().filter(|p| p.name() == unused) {
-        program.set_autoload(false);
+    let exits_in_time = kernel.has_function(EXITS_IN_TIME);
+    for mut program in open.progs_mut() {
+        if program.name() == unused || (program.name() == TASK_EXITS && exits_in_time) {
+            program.set_autoload(false);
+        }
     }
     ops.set_flags(&mut open, terms.host_flags(kernel));
     size_cpu_records(&mut open)?;

@@ -77,6 +77,11 @@ impl Pins {
         self.dir.join("link")
     }
 
+    /// Where the link of the host's program is pinned that sees tasks exit, on kernels where it has one.
+    pub(crate) fn exits_link(&self) -> PathBuf {
+        self.dir.join("link_exits")
+    }
+
     /// Path of a map's pin. bpffs takes no dots in names.
     pub fn map_path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("map_{}", name.trim_start_matches('.').replace('.', "_")))

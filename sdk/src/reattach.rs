@@ -253,15 +253,26 @@ fn arm(host: &Host, active: Active) {
     host.data.commit(active);
 }
 
+/// Where the host needs a program to see tasks exit, attach that, in place of the one that an earlier host of this shared memory had.
+fn watch_exits(host: &Host, object: &Object) -> Result<()> {
+    let Some(program) = object.progs_mut().find(|p| p.name() == load::TASK_EXITS && p.autoload()) else {
+        return Ok(());
+    };
+    let mut link = program.attach().trying("cannot see tasks exit")?;
+    host.pins.unpin(&host.pins.exits_link())?;
+    link.pin(host.pins.exits_link()).trying("cannot pin the link of what sees tasks exit")
+}
+
 /// Attach a host that was loaded, and pin its link.
 pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
+    // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
+    host.data.clear_exit();
+    host.data.open_roster();
+    watch_exits(host, object)?;
     let mut ops = object
         .maps_mut()
         .find(|m| m.name() == HOST_OPS)
         .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string()))?;
-    // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
-    host.data.clear_exit();
-    host.data.open_roster();
     let mut link = ops.attach_struct_ops().trying("cannot attach the host")?;
     // At once, so that the scheduler outlives this process from here on.
     link.pin(host.pins.link()).trying("cannot pin the host's link")?;
