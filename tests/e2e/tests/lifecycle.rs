@@ -140,7 +140,7 @@ fn directly_attached_it_is_a_plain_scheduler() {
 /// kernels follow each combination of branches where others see that it does not matter.
 #[test]
 fn the_verifier_has_little_to_follow() {
-    const MOST: u32 = 20_000;
+    const MOST: u32 = 10_000;
     fresh();
     report(&["run", V1]);
     let programs: Vec<_> =
