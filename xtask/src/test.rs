@@ -287,7 +287,6 @@ const OLDEST: &[&str] = &[
     "schedulers_attach_directly",
     "tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over",
     "the_verifier_has_little_to_follow",
-    "who_sched_ext_never_has_is_swept_too",
 ];
 
 fn on_kernel(
