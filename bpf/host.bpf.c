@@ -258,13 +258,13 @@ HOST_OP(void, cpu_offline)
 	CALL_POLICY(cpu_offline);
 }
 
+static __noinline s32 init_task_of_policy(unsigned long long *ctx);
+
 /*
  * Every task has its record before the policy hears of it. Failing here fails the fork or the attach. Current is the
  * process that forks or attaches, which can migrate: what it shows is what entering an op adds (up to v6.17 always
  * one, since then none with CONFIG_PREEMPT_RCU).
  */
-static __noinline s32 init_task_of_policy(unsigned long long *ctx);
-
 HOST_OP(s32, init_task)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];

@@ -234,7 +234,7 @@ pub struct Roster {
     pub rows: u32,
     /// Tasks that have none, and that no op will give one.
     pub strays: u32,
-    /// 1 while the kernel does not run the host: then nobody has a row.
+    /// 1 from when the kernel took the host off, and the rows with it, until it is attached again.
     pub detached: u32,
     /// Fills the cache line.
     pub reserved: [u32; 11],

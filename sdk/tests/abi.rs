@@ -115,6 +115,13 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
 }
 
 #[test]
+fn the_number_is_the_same_in_c_and_in_rust() {
+    let header = include_str!("../../bpf/include/scx_upgrade/abi.h");
+    let number = header.lines().find_map(|line| line.strip_prefix("#define SCX_UPGRADE_ABI\t"));
+    assert_eq!(number.map(str::trim), Some(abi::ABI.to_string().as_str()));
+}
+
+#[test]
 fn the_control_word_has_its_parts_where_ops_look_for_them() {
     let btf = btf();
     let id = btf.find(Kind::Struct, "scx_active").unwrap();

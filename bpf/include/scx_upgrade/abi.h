@@ -137,11 +137,12 @@ struct scx_family {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
+/* What is to be known of the roster, which has a row for each task: see roster.bpf.h. */
 struct scx_roster_state {
 	u64	sweep;			/* the sweep under way << 32 | the first row that nobody has taken in it */
 	u32	rows;			/* that have been given, of which some may be free again */
 	u32	strays;			/* tasks that have none, and that no op will give one */
-	u32	detached;		/* 1 while the kernel does not run the host: then nobody has one */
+	u32	detached;		/* the kernel has taken the host off, and the rows with it; 0 from the next attach on */
 	u32	reserved[11];
 } __attribute__((aligned(64)));
 
