@@ -7,12 +7,16 @@
  *
  * A task that is taken over while it runs was seen to begin by another policy: when is carried if that one kept it, and is
  * of long ago if it is this policy's own from before a swap away. So what began in an earlier generation counts for a
- * slice at most.
+ * slice at most. A policy that gives a task another slice while it runs (vtime_is_first()) charges it for the one before at
+ * once, and calls run_begin() again.
  */
 #ifndef __SCX_UPGRADE_SLICE_BPF_H
 #define __SCX_UPGRADE_SLICE_BPF_H
 
 #include <scx_upgrade/policy.bpf.h>
+
+/* The most slices that one turn is charged. */
+#define RUN_SLICES_MAX		4
 
 #define NSEC_PER_USEC_ULL	1000ULL
 #define NSEC_PER_MSEC_ULL	(1000 * NSEC_PER_USEC_ULL)
@@ -33,14 +37,18 @@ do {											\
 	(t)->last_run_gen = scx_host.active.generation;					\
 } while (0)
 
-/* How long it has run since then, ns. */
+/*
+ * How long it has run since then, ns, but at most four slices. A turn that someone waits for ends a tick after its slice.
+ * What is longer is no turn that was taken from anyone: nobody waited, or the machine itself stood still, or its hypervisor
+ * took the CPU away. A task that paid for all of that would wait as many times as long as there are others.
+ */
 #define run_ns(t, slice)								\
 ({											\
 	u64 __ran = ns_since((t)->last_run_at_ns, scx_bpf_now());			\
+	u64 __most = (t)->last_run_gen == scx_host.active.generation ?			\
+		     RUN_SLICES_MAX * (slice) : (slice);				\
 											\
-	if (__ran > (slice) && (t)->last_run_gen != scx_host.active.generation)		\
-		__ran = (slice);							\
-	__ran;										\
+	__ran < __most ? __ran : __most;						\
 })
 
 /*

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use anyhow::Result;
 
-const HEADERS: [(&str, &str); 22] = [
+const HEADERS: [(&str, &str); 23] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
+    ("aging.bpf.h", include_str!("../../../bpf/include/scx_upgrade/aging.bpf.h")),
     ("alarm.bpf.h", include_str!("../../../bpf/include/scx_upgrade/alarm.bpf.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
     ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),

@@ -17,6 +17,7 @@
  * groups wait on the same queues by virtual time. Where someone of another group has waited for longer than drain_ns, the
  * CPUs of a core leave off one after the other: the last has a free choice.
  */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/rest.bpf.h>
 #include <scx_upgrade/slice.bpf.h>
@@ -368,12 +369,20 @@ __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 	return found;
 }
 
+static __noinline int core_age(void)
+{
+	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), beside = group_beside(cpu), found = scx_zero(), i;
 	u64 now = scx_bpf_now();
 	u32 group;
 
+	if (aging_due())
+		core_age();
 	bpf_for(i, 0, llcs) {
 		u32 llc = own + i;
 
@@ -389,11 +398,11 @@ void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 		/* Left alone, the kernel goes on with it. */
 		group = group_of(prev);
 		if (group == NO_GROUP) {
-			prev->scx.slice = slice_ns;
+			scx_bpf_task_set_slice(prev, slice_ns);
 			return;
 		}
 		if ((!beside || beside == group) && claim(cpu, group) && !(found & DRAINS)) {
-			prev->scx.slice = slice_ns;
+			scx_bpf_task_set_slice(prev, slice_ns);
 			return;
 		}
 		if (found & DRAINS)
@@ -418,7 +427,7 @@ void BPF_STRUCT_OPS(core_running, struct task_struct *p)
 	if (group != NO_GROUP) {
 		if (!claim(cpu, group)) {
 			__sync_fetch_and_add(&nr_intruders, 1);
-			p->scx.slice = 0;
+			scx_bpf_task_set_slice(p, 0);
 			scx_bpf_kick_cpu(cpu, SCX_KICK_PREEMPT);
 		}
 	} else if (scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | cpu) <= 0) {
@@ -439,7 +448,7 @@ void BPF_STRUCT_OPS(core_tick, struct task_struct *p)
 	u32 group = group_of(p);
 
 	if (core && group != NO_GROUP && claim_holders(claim_read(core)) && claim_group(claim_read(core)) != group)
-		p->scx.slice = 0;
+		scx_bpf_task_set_slice(p, 0);
 }
 
 void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
@@ -452,7 +461,7 @@ void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
 	 * to enqueue instead. In all other cases dispatch has already claimed the core for who comes next, or will.
 	 */
 	if (runnable && p->scx.slice) {
-		p->scx.slice = 0;
+		scx_bpf_task_set_slice(p, 0);
 		unclaim(cpu);
 	}
 	if (t)

@@ -13,6 +13,8 @@
 #ifndef __FAIR_BPF_H
 #define __FAIR_BPF_H
 
+#include <scx_upgrade/aging.bpf.h>
+
 #define FAIR_WEIGHT	100ULL		/* of a task of nice 0 */
 #define FAIR_MS		1000000ULL
 
@@ -98,9 +100,18 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 	nr_queued++;
 }
 
+static __noinline int fair_age(void)
+{
+	vtime_age(fair_queue, fair_queue, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
 {
-	scx_bpf_dsq_move_to_local(fair_queue, 0);
+	if (aging_due())
+		fair_age();
+	if (!scx_bpf_dsq_move_to_local(fair_queue, 0))
+		go_on(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(fair_running, struct task_struct *p)

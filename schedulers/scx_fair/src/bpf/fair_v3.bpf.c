@@ -4,6 +4,7 @@
  * its weight among those that want to run in its cgroup, times the cgroup's among its siblings, and so on up to the root.
  * The averages of version 2 are gone: who sleeps is placed at most one slice behind the clock.
  */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
 #include <scx_upgrade/slice.bpf.h>
@@ -59,19 +60,31 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
+static __noinline int fair_age(void)
+{
+	vtime_age(fair_queue, fair_queue, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct policy_task *t = prev ? task_state(prev) : NULL;
 	u64 used;
 
+	if (aging_due())
+		fair_age();
 	if (t && t->share) {
 		used = vtime_of(run_ns(t, slice_ns) * SHARES_ONE, t->share);
 		if (vtime_is_first(prev, t->vtime + used, fair_queue)) {
-			prev->scx.slice = slice_ns;
+			/* It pays for each slice: one turn is charged no more than a few. */
+			vtime_end(t, &global_state()->vtime_now, used);
+			run_begin(t);
+			scx_bpf_task_set_slice(prev, slice_ns);
 			return;
 		}
 	}
-	scx_bpf_dsq_move_to_local(fair_queue, 0);
+	if (!scx_bpf_dsq_move_to_local(fair_queue, 0))
+		go_on(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(fair_runnable, struct task_struct *p, u64 enq_flags)

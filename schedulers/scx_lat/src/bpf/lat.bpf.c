@@ -7,6 +7,7 @@
  * what it did not use than one that wakes up seldom. One that wakes up with an earlier deadline than a CPU's running task,
  * by a margin, takes the CPU from it. Shares are kept: the deadline only says who goes first, virtual time who is ahead.
  */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/average.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
@@ -82,9 +83,18 @@ void BPF_STRUCT_OPS(lat_enqueue, struct task_struct *p, u64 enq_flags)
 		nr_preempted++;
 }
 
+static __noinline int lat_age(void)
+{
+	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(lat_dispatch, s32 cpu, struct task_struct *prev)
 {
-	move_from_llcs(waiting, cpu);
+	if (aging_due())
+		lat_age();
+	if (!move_from_llcs(waiting, cpu))
+		go_on(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(lat_runnable, struct task_struct *p, u64 enq_flags)

@@ -3,6 +3,7 @@
  * scx_mini: the task with the smallest virtual time runs next, and each runs for its slice. One queue for each LLC; a CPU
  * whose own is empty helps the others. The one to read first.
  */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/slice.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
@@ -48,9 +49,19 @@ void BPF_STRUCT_OPS(mini_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
+/* Whoever has waited for seconds goes first. */
+static __noinline int mini_age(void)
+{
+	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(mini_dispatch, s32 cpu, struct task_struct *prev)
 {
-	move_from_llcs(waiting, cpu);
+	if (aging_due())
+		mini_age();
+	if (!move_from_llcs(waiting, cpu))
+		go_on(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(mini_running, struct task_struct *p)

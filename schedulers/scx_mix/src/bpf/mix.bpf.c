@@ -7,6 +7,7 @@
  *
  * Kernel threads of one CPU count as critical: the machine waits for them.
  */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/cgroup.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/kthread.bpf.h>
@@ -136,17 +137,32 @@ void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
 		nr_preempted++;
 }
 
+/*
+ * A best-effort task that has waited for seconds has one turn among the critical: their floor is a share of the CPU, and too
+ * small a one where hundreds want it.
+ */
+static __noinline int mix_age(void)
+{
+	u64 clock = global_state()->critical_now;
+
+	vtime_age_llcs(critical, critical, clock, critical.vtime);
+	vtime_age_llcs(best_effort, critical, clock, critical.vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(mix_dispatch, s32 cpu, struct task_struct *prev)
 {
 	struct policy_cpu *c = cpu_state(cpu);
 
+	if (aging_due())
+		mix_age();
 	/* A turn of theirs is owed once it is worth one. */
 	if (c && c->floor_debt_ns >= slice_ns && move_from_llcs(best_effort, cpu)) {
 		nr_floor++;
 		return;
 	}
-	if (!move_from_llcs(critical, cpu))
-		move_from_llcs(best_effort, cpu);
+	if (!move_from_llcs(critical, cpu) && !move_from_llcs(best_effort, cpu))
+		go_on(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(mix_running, struct task_struct *p)

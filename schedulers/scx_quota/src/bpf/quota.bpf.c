@@ -441,11 +441,19 @@ __noinline int take(u32 llc, s32 cpu, u64 now)
 	return taken;
 }
 
+static __noinline int quota_age(void)
+{
+	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(quota_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), i;
 	u64 now = scx_bpf_now();
 
+	if (aging_due())
+		quota_age();
 	know_parked();
 	unpark_all(now);
 	bpf_for(i, 0, llcs) {
@@ -462,7 +470,7 @@ void BPF_STRUCT_OPS(quota_dispatch, s32 cpu, struct task_struct *prev)
 	if (quota_charge(prev, task_peek(prev), now))
 		rest_cpu(cpu);
 	else
-		prev->scx.slice = slice_ns;
+		scx_bpf_task_set_slice(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(quota_running, struct task_struct *p)
@@ -482,7 +490,7 @@ void BPF_STRUCT_OPS(quota_running, struct task_struct *p)
 void BPF_STRUCT_OPS(quota_tick, struct task_struct *p)
 {
 	if (quota_charge(p, task_state(p), scx_bpf_now()))
-		p->scx.slice = 0;
+		scx_bpf_task_set_slice(p, 0);
 }
 
 void BPF_STRUCT_OPS(quota_stopping, struct task_struct *p, bool runnable)

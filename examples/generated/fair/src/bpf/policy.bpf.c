@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The task with the smallest virtual time runs next, and each runs for its slice. */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
 
@@ -36,9 +37,19 @@ void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
+/* No task waits for more than some seconds, whatever its weight and the load. */
+static __noinline int policy_age(void)
+{
+	vtime_age(waiting, waiting, global_state()->vtime_now, vtime);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(policy_dispatch, s32 cpu, struct task_struct *prev)
 {
-	scx_bpf_dsq_move_to_local(waiting, 0);
+	if (aging_due())
+		policy_age();
+	if (!scx_bpf_dsq_move_to_local(waiting, 0))
+		go_on(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
