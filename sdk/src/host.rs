@@ -45,6 +45,9 @@ const OP_PREFIX: &str = "op_";
 const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
 const CGROUP_WORK: &str = "scx_cgroup_work";
+/// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/handover.host.h`.
+const HANDOVER: &str = "scx_handover";
+const START_HANDOVER: &str = "start_handover";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
 /// has none.
 const DUMP: &str = "scx_dump";
@@ -173,6 +176,7 @@ impl Host {
                 SETTLE_INNER,
                 CGROUP_NUMBERS,
                 CGROUP_WORK,
+                HANDOVER,
                 NUMBERS,
                 DUMP,
                 FORGOTTEN,
@@ -192,6 +196,7 @@ impl Host {
                 || name == rescue::PROGRAM
                 || name == load::ENQUEUE_DEFAULT
                 || name == ENLIST_STRAYS
+                || name == START_HANDOVER
                 || scopes::sweeps(&name)
             {
                 program
@@ -313,6 +318,21 @@ impl Host {
         outer
             .update(&0u32.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
             .trying("cannot wait for a grace period")
+    }
+
+    /// Start the timer that hands tasks over; `settled`: a grace period is over since the commit. Without it the host's
+    /// dispatch and this process hand them over, so a failure is no reason to stop.
+    pub(crate) fn start_handover(&self, settled: bool) {
+        if !self.attached {
+            return;
+        }
+        let started = self.program(START_HANDOVER);
+        let started = started.and_then(|p| bpf::run(&p, START_HANDOVER, &mut u64::from(settled)));
+        match started {
+            Ok(0) => {}
+            Ok(code) => log::warn!("the host's timer for the hand-over does not start: error {code}"),
+            Err(e) => log::warn!("the host's timer for the hand-over does not start: {e}"),
+        }
     }
 
     /// The kernel's ids of the programs in a slot.
