@@ -20,7 +20,6 @@ use crate::error::Trying;
 use crate::host_data::Mapped;
 use crate::kernel;
 use crate::load;
-use crate::load::HELD_MAPS;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::queues;
@@ -264,7 +263,8 @@ impl Host {
     }
 
     /// Pin what must outlive the policy's process: the sweep's programs that a policy with conversions has of its own,
-    /// which a later command may need, and its timers.
+    /// which a later command may need, and the maps that the kernel clears with user space's last reference. The pins are
+    /// numbered, because two maps may differ in nothing but a character that bpffs does not take.
     fn pin_own(&self, slot: u8, loaded: &Loaded) -> Result<()> {
         self.unpin_own(slot)?;
         for mut program in loaded.object.progs_mut() {
@@ -275,22 +275,20 @@ impl Host {
                     .trying(format!("cannot pin the policy's program {name}"))?;
             }
         }
-        for map in loaded.object.maps() {
-            let name = map.name().to_string_lossy().into_owned();
-            if HELD_MAPS.contains(&name.as_str()) {
-                // Through a handle: the object's own map would take the pin for where it is to be found again.
-                let mut handle =
-                    MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
-                handle
-                    .pin(self.pins.policy_map_path(slot, &name))
-                    .trying(format!("cannot pin the policy's map {name}"))?;
-            }
+        for (number, name) in loaded.held.iter().enumerate() {
+            let Some(map) = loaded.object.maps().find(|map| map.name() == name.as_str()) else { continue };
+            // Through a handle: the object's own map would take the pin for where it is to be found again.
+            let mut handle =
+                MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
+            handle
+                .pin(self.pins.policy_map_path(slot, number, name))
+                .trying(format!("cannot pin the policy's map {name}"))?;
         }
         Ok(())
     }
 
     fn unpin_own(&self, slot: u8) -> Result<()> {
-        HELD_MAPS.iter().try_for_each(|m| self.pins.unpin(&self.pins.policy_map_path(slot, m)))?;
+        self.pins.policy_maps(slot)?.iter().try_for_each(|map| self.pins.unpin(map))?;
         let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_STRAYS]);
         sweeps.try_for_each(|name| self.pins.unpin(&self.pins.policy_program_path(slot, name)))
     }
