@@ -13,6 +13,7 @@
 #include <scx_upgrade/sweep.bpf.h>
 #include "queues.host.h"
 #include "roster.host.h"
+#include "handover.host.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -156,6 +157,9 @@ local:
 SEC("struct_ops/host_enqueue_default")
 void BPF_PROG(host_enqueue_default, struct task_struct *p, u64 enq_flags)
 {
+	/* What the kernel re-enqueues then has waited on an orphan, longer than who waits here. */
+	if (scx_host.nr_orphans && (enq_flags & SCX_ENQ_REENQ))
+		enq_flags |= SCX_ENQ_HEAD;
 	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);
 }
 
@@ -207,7 +211,8 @@ static __noinline int dispatch_among_orphans(unsigned long long *ctx);
 /*
  * Orphans are the queues that a commit took from under their tasks: the running policy does not name them. Those who
  * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
- * end the grace period may be among them, and it may be killed.
+ * end the grace period may be among them, and it may be killed. The timer of handover.host.h empties them where no CPU
+ * comes here.
  */
 HOST_OP(void, dispatch)
 {
@@ -316,7 +321,7 @@ HOST_OP(void, enable)
 		enlist(p, rec);
 	rec = scx_task_record(p);
 	if (scx_host.restore_vtime && rec && rec->dsq_vtime) {
-		p->scx.dsq_vtime = rec->dsq_vtime;
+		scx_bpf_task_set_dsq_vtime(p, rec->dsq_vtime);
 		rec->dsq_vtime = 0;
 	}
 	CALL_POLICY(enable);
@@ -373,6 +378,7 @@ HOST_OP_VOID(cgroup_set_idle)
 /* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
+	init_handover();
 	return create_boot_queues();
 }
 

@@ -93,11 +93,18 @@ static __noinline u32 take_number(void)
 	return 0;
 }
 
-/* Hand over the tasks on one DSQ; how many they were. The DSQ need not exist. */
-static __noinline u64 hand_over_queue(u64 id)
+/* The most tasks that a timer moves from one DSQ at a time: it runs in an interrupt. */
+#define HAND_OVER_TASKS		256
+
+/*
+ * Hand over tasks on one DSQ, up to @most; how many they were. The DSQ need not exist. Where the kernel cannot re-enqueue, they go to the head
+ * of the global DSQ, because they have waited longest. The last goes first, which keeps their order.
+ */
+static __noinline u64 hand_over_queue(u64 id, u32 most)
 {
 	s32 queued = scx_bpf_dsq_nr_queued(id);
 	struct task_struct *p;
+	u32 moved = scx_zero();
 
 	if (queued <= 0)
 		return 0;
@@ -106,10 +113,13 @@ static __noinline u64 hand_over_queue(u64 id)
 		return queued;
 	}
 	bpf_rcu_read_lock();
-	bpf_for_each(scx_dsq, p, id, 0)
-		scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, 0);
+	bpf_for_each(scx_dsq, p, id, SCX_DSQ_ITER_REV) {
+		if (moved >= most)
+			break;
+		moved += scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_GLOBAL, SCX_ENQ_HEAD);
+	}
 	bpf_rcu_read_unlock();
-	return queued;
+	return moved;
 }
 
 /* Put the tasks of @cpu's run queue that wait on a DSQ on its local one. */
@@ -159,7 +169,7 @@ static __noinline bool hand_over_number(u32 number)
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
 		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
-		if (base && hand_over_queue(base | number))
+		if (base && hand_over_queue(base | number, HAND_OVER_TASKS))
 			any = 1;
 	}
 	return any;
@@ -544,7 +554,7 @@ int drain_queues(struct scx_queue_args *args)
 	bpf_for(i, 0, members) {
 		s32 left;
 
-		moved += hand_over_queue(args->base | i);
+		moved += hand_over_queue(args->base | i, -1);
 		left = scx_bpf_dsq_nr_queued(args->base | i);
 		queued += left > 0 ? left : 0;
 	}

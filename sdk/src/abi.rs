@@ -4,7 +4,7 @@
 use plain::Plain;
 
 /// The number that a policy and a host must share. See `SCX_UPGRADE_ABI`.
-pub const ABI: u32 = 7;
+pub const ABI: u32 = 8;
 /// Version of the records' form, counted apart from [`ABI`]: a reattach keeps the records of a host of another ABI if
 /// this is the same. It changes with the header of a record, or with what a stamp means.
 pub const RECORDS: u32 = 2;
@@ -156,8 +156,8 @@ pub struct HostData {
     pub orphan_members: u32,
     /// 0, but the verifier does not know.
     pub zero: u32,
-    /// Not used.
-    pub spare: u32,
+    /// The lower half of the control word whose commit the hand-over is for; 0 for none.
+    pub handover_to: u32,
     /// The generation whose books are closed.
     pub closed: u32,
     /// Set around a reattach: tasks that are enabled get back the `dsq_vtime` that they had.
@@ -178,7 +178,7 @@ pub struct HostData {
     pub cgroup_lock: u32,
     /// Numbers of cgroups that are not free. The host's own.
     pub cgroup_numbers: u32,
-    /// Tasks that the host's dispatch took from orphans.
+    /// Tasks that left orphans by the host's dispatch or its timer.
     pub orphans_served: u32,
     /// What a policy says of itself: its generation in the upper half, its reason in the lower.
     pub unhealthy: u64,

@@ -23,6 +23,7 @@ use crate::abi::Active;
 use crate::crew::Crew;
 use crate::error::Result;
 use crate::host::Host;
+use crate::registry::Generation;
 use crate::registry::Pending;
 use crate::registry::Registry;
 use crate::report::Swept;
@@ -87,7 +88,7 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
     let empty = Active { slot, ..host.data.active() };
 
     let crew = Crew::muster();
-    swap::adopt(host, slot);
+    swap::adopt(host, empty);
     let begin = Instant::now();
     host.data.commit(empty);
     host.settle()?;
@@ -95,11 +96,10 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
     host.data.commit(Active { epoch: pending.epoch, ..empty });
     let swept = bring_back(host, pending.sweeper, scopes, &crew);
     let sweep_ns = settled.elapsed().as_nanos() as u64;
-    swap::adopt(host, pending.generation.slot);
-    let commit_ns = swap::commit(
-        host,
-        Active { slot: pending.generation.slot, generation: pending.generation.number, epoch: pending.epoch },
-    );
+    let Generation { slot, number: generation, .. } = pending.generation;
+    let after = Active { slot, generation, epoch: pending.epoch };
+    swap::adopt(host, after);
+    let commit_ns = swap::commit(host, after);
     Ok(Held {
         swept,
         hold_ns: begin.elapsed().as_nanos() as u64,

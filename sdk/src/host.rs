@@ -20,7 +20,6 @@ use crate::error::Trying;
 use crate::host_data::Mapped;
 use crate::kernel;
 use crate::load;
-use crate::load::HELD_MAPS;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::queues;
@@ -45,6 +44,9 @@ const OP_PREFIX: &str = "op_";
 const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
 const CGROUP_WORK: &str = "scx_cgroup_work";
+/// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/handover.host.h`.
+const HANDOVER: &str = "scx_handover";
+const START_HANDOVER: &str = "start_handover";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
 /// has none.
 const DUMP: &str = "scx_dump";
@@ -173,6 +175,7 @@ impl Host {
                 SETTLE_INNER,
                 CGROUP_NUMBERS,
                 CGROUP_WORK,
+                HANDOVER,
                 NUMBERS,
                 DUMP,
                 FORGOTTEN,
@@ -192,6 +195,7 @@ impl Host {
                 || name == rescue::PROGRAM
                 || name == load::ENQUEUE_DEFAULT
                 || name == ENLIST_STRAYS
+                || name == START_HANDOVER
                 || scopes::sweeps(&name)
             {
                 program
@@ -259,7 +263,8 @@ impl Host {
     }
 
     /// Pin what must outlive the policy's process: the sweep's programs that a policy with conversions has of its own,
-    /// which a later command may need, and its timers.
+    /// which a later command may need, and the maps that the kernel clears with user space's last reference. The pins are
+    /// numbered, because two maps may differ in nothing but a character that bpffs does not take.
     fn pin_own(&self, slot: u8, loaded: &Loaded) -> Result<()> {
         self.unpin_own(slot)?;
         for mut program in loaded.object.progs_mut() {
@@ -270,22 +275,20 @@ impl Host {
                     .trying(format!("cannot pin the policy's program {name}"))?;
             }
         }
-        for map in loaded.object.maps() {
-            let name = map.name().to_string_lossy().into_owned();
-            if HELD_MAPS.contains(&name.as_str()) {
-                // Through a handle: the object's own map would take the pin for where it is to be found again.
-                let mut handle =
-                    MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
-                handle
-                    .pin(self.pins.policy_map_path(slot, &name))
-                    .trying(format!("cannot pin the policy's map {name}"))?;
-            }
+        for (number, name) in loaded.held.iter().enumerate() {
+            let Some(map) = loaded.object.maps().find(|map| map.name() == name.as_str()) else { continue };
+            // Through a handle: the object's own map would take the pin for where it is to be found again.
+            let mut handle =
+                MapHandle::try_from(&map).trying(format!("cannot hold the policy's map {name}"))?;
+            handle
+                .pin(self.pins.policy_map_path(slot, number, name))
+                .trying(format!("cannot pin the policy's map {name}"))?;
         }
         Ok(())
     }
 
     fn unpin_own(&self, slot: u8) -> Result<()> {
-        HELD_MAPS.iter().try_for_each(|m| self.pins.unpin(&self.pins.policy_map_path(slot, m)))?;
+        self.pins.policy_maps(slot)?.iter().try_for_each(|map| self.pins.unpin(map))?;
         let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_STRAYS]);
         sweeps.try_for_each(|name| self.pins.unpin(&self.pins.policy_program_path(slot, name)))
     }
@@ -313,6 +316,21 @@ impl Host {
         outer
             .update(&0u32.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY)
             .trying("cannot wait for a grace period")
+    }
+
+    /// Start the timer that hands tasks over; `settled`: a grace period is over since the commit. Without it the host's
+    /// dispatch and this process hand them over, so a failure is no reason to stop.
+    pub(crate) fn start_handover(&self, settled: bool) {
+        if !self.attached {
+            return;
+        }
+        let started = self.program(START_HANDOVER);
+        let started = started.and_then(|p| bpf::run(&p, START_HANDOVER, &mut u64::from(settled)));
+        match started {
+            Ok(0) => {}
+            Ok(code) => log::warn!("the host's timer for the hand-over does not start: error {code}"),
+            Err(e) => log::warn!("the host's timer for the hand-over does not start: {e}"),
+        }
     }
 
     /// The kernel's ids of the programs in a slot.

@@ -184,8 +184,9 @@ impl Mapped {
     }
 
     /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
-    /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list.
-    pub(crate) fn set_orphans(&self, families: &[Family]) {
+    /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list. From the
+    /// commit of `to` on the host's timer hands their tasks over; without one it stops.
+    pub(crate) fn set_orphans(&self, families: &[Family], to: Option<Active>) {
         debug_assert!(families.len() <= MAX_ORPHANS, "a policy has at most MAX_QUEUES");
         let families = &families[..families.len().min(MAX_ORPHANS)];
         let members = families.iter().map(|f| f.members).sum();
@@ -194,6 +195,9 @@ impl Mapped {
         // SAFETY: a field of HostData, see `at`.
         unsafe { count.write_volatile(0) }
         fence(Ordering::SeqCst);
+        let handover_to = self.at::<u32>(offset_of!(HostData, handover_to));
+        // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
+        unsafe { handover_to.write_volatile(to.map_or(0, |to| to.to_word() as u32)) }
         for (i, family) in families.iter().enumerate() {
             // SAFETY: an element of a field of HostData, see `at`.
             unsafe { self.at::<Family>(list + i * size_of::<Family>()).write_volatile(*family) }
@@ -208,7 +212,7 @@ impl Mapped {
         unsafe { count.write_volatile(families.len() as u32) }
     }
 
-    /// Tasks that the host's dispatch took from those DSQs since they were set.
+    /// Tasks that the host's dispatch or its timer took from those DSQs since they were set.
     pub(crate) fn orphans_served(&self) -> u32 {
         // SAFETY: a field of HostData, see `at`.
         unsafe { self.at::<u32>(offset_of!(HostData, orphans_served)).read_volatile() }
@@ -345,13 +349,13 @@ impl FirstPage {
 
     /// The generation whose books are closed; 0 if none is, and in a version that closes them otherwise.
     pub fn closed(&self) -> u32 {
-        (self.word(offset_of!(HostData, spare)) >> 32) as u32
+        (self.word(offset_of!(HostData, handover_to)) >> 32) as u32
     }
 }
 
 const FIRST_PAGE: usize = 4096;
 const _: () = assert!(offset_of!(HostData, abi) == offset_of!(HostData, lacks) + 4);
-const _: () = assert!(offset_of!(HostData, closed) == offset_of!(HostData, spare) + 4);
+const _: () = assert!(offset_of!(HostData, closed) == offset_of!(HostData, handover_to) + 4);
 
 /// `EXIT: reason (message)` in one line.
 pub(crate) fn describe(exit: &ExitRecord) -> String {

@@ -13,10 +13,13 @@ use std::os::fd::FromRawFd;
 
 use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::MapHandle;
+use libbpf_rs::MapType;
 use libbpf_rs::Object;
 use libbpf_rs::ObjectBuilder;
 use libbpf_rs::OpenObject;
 use libbpf_rs::libbpf_sys;
+use state_migrate::Btf;
+use state_migrate::Kind;
 use state_migrate::Layout;
 use state_migrate::Scope;
 use state_migrate::ScopeLayout;
@@ -84,9 +87,10 @@ const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
 /// For each CPU what makes it rest: see `rest.bpf.h`.
 const REST_MAP: &str = "scx_rest";
-/// Maps of a policy's own that hold timers and work items, which the kernel cancels when the last that user space holds
-/// of their map goes. They are pinned with the slot, so that they go on without the policy's process.
-pub(crate) const HELD_MAPS: [&str; 2] = [REST_MAP, "scx_alarm"];
+/// Types of the kernel's whose work the kernel cancels when user space's last reference to their map goes.
+const CANCELLED: [&str; 3] = ["bpf_timer", "bpf_wq", "bpf_task_work"];
+/// How deep a map's value is searched for them. The kernel finds them in fewer structs inside each other than this.
+const MAX_DEPTH: u32 = 32;
 
 /// A policy in the kernel, verified, not running.
 #[derive(Debug)]
@@ -98,6 +102,8 @@ pub struct Loaded {
     pub(crate) asks: Asks,
     /// Its number among the loads into one host; 0 without a host.
     pub(crate) load: u64,
+    /// Names of its own maps that lose what they do with user space's last reference: see [`held_maps`].
+    pub(crate) held: Vec<String>,
     /// Where its global variables are.
     pub(crate) variables: Variables,
     /// Where its columns stand in the records of each scope, in bytes.
@@ -252,10 +258,11 @@ pub(crate) fn load_for_host(
     let lacks = lacks(&ops, kernel);
     size_cpu_records(&mut open)?;
     share(&mut open, &home.shared)?;
+    let held = held_maps(&open, &policy.btf()?, &home.shared);
     let object = load(open, &ops)?;
     let places = places(home.layout, home.slot);
     let variables = inspected.variables.clone();
-    Ok(Loaded { object, ops, lacks, asks, load: home.load, variables, places })
+    Ok(Loaded { object, ops, lacks, asks, load: home.load, held, variables, places })
 }
 
 /// Its maps of these names become the host's.
@@ -267,6 +274,34 @@ pub(crate) fn share(open: &mut OpenObject, shared: &[(&str, &MapHandle)]) -> Res
         }
     }
     Ok(())
+}
+
+/// Names of a policy's own maps that the kernel clears when user space's last reference to them goes: it cancels the timers and
+/// work items in their values, and removes the programs from a program array. They are pinned with the policy's slot, so that
+/// they go on without the policy's process.
+fn held_maps(open: &OpenObject, btf: &Btf<'_>, shared: &[(&str, &MapHandle)]) -> Vec<String> {
+    let own = open.maps().filter(|map| shared.iter().all(|(name, _)| map.name() != *name));
+    let held = own.filter(|map| {
+        // SAFETY: the pointer is the open map's own.
+        let value = unsafe { libbpf_sys::bpf_map__btf_value_type_id(map.as_libbpf_object().as_ptr()) };
+        map.map_type() == MapType::ProgArray || is_cancelled(btf, value, MAX_DEPTH)
+    });
+    held.map(|map| map.name().to_string_lossy().into_owned()).collect()
+}
+
+/// Does a value of this type contain what the kernel cancels?
+fn is_cancelled(btf: &Btf<'_>, id: u32, depth: u32) -> bool {
+    let Some(depth) = depth.checked_sub(1) else { return false };
+    match btf.kind(id) {
+        Some(Kind::Struct) if CANCELLED.contains(&btf.name(id)) => true,
+        Some(Kind::Struct) => btf.members(id).any(|member| is_cancelled(btf, member.type_id, depth)),
+        Some(Kind::Array) => btf.array(id).is_some_and(|array| is_cancelled(btf, array.elem, depth)),
+        Some(Kind::Datasec) => btf.datasec_vars(id).any(|var| is_cancelled(btf, var.type_id, depth)),
+        Some(Kind::Typedef | Kind::Const | Kind::Volatile | Kind::Var | Kind::TypeTag) => {
+            btf.referenced(id).is_some_and(|id| is_cancelled(btf, id, depth))
+        }
+        _ => false,
+    }
 }
 
 /// Load those of an object's SYSCALL programs that `wanted` wants, on the host's maps.
@@ -318,7 +353,7 @@ pub(crate) fn load_direct(
     }
     let object = load(open, &ops)?;
     let (variables, places) = (inspected.variables.clone(), places(layout, 0));
-    Ok(Loaded { object, ops, lacks: 0, asks: Asks::default(), load: 0, variables, places })
+    Ok(Loaded { object, ops, lacks: 0, asks: Asks::default(), load: 0, held: Vec::new(), variables, places })
 }
 
 /// Where the columns of the policy in `slot` stand.
@@ -457,4 +492,30 @@ pub(crate) fn load_host(mut open: OpenObject) -> Result<Object> {
     }
     let (object, log) = libbpf_log::captured(|| open.load());
     object.map_err(|source| Error::Load { policy: "the host".to_string(), source, log })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_cancels_is_found_in_the_value_of_a_map() {
+        let host = Policy::new(HOST_OBJECT, "");
+        let btf = host.btf().unwrap();
+        let is = |name: &str| is_cancelled(&btf, btf.find(Kind::Struct, name).unwrap(), MAX_DEPTH);
+        assert!(is("scx_cgroup_work"), "a timer and a work item");
+        assert!(is("scx_handover"), "a timer");
+        assert!(!is("scx_roster_row") && !is("scx_task_record") && !is("registry"));
+    }
+
+    #[test]
+    fn only_maps_that_the_kernel_clears_are_held() {
+        let host = Policy::new(HOST_OBJECT, "");
+        let open = open_object(HOST_OBJECT, None).unwrap();
+        let mut held = held_maps(&open, &host.btf().unwrap(), &[]);
+        held.sort();
+        let (arrays, rest): (Vec<_>, Vec<_>) = held.into_iter().partition(|name| name.starts_with("op_"));
+        assert!(arrays.contains(&"op_enqueue".to_string()));
+        assert_eq!(rest, ["scx_cgroup_work", "scx_handover"]);
+    }
 }

@@ -97,9 +97,21 @@ impl Pins {
         self.program_path(&format!("{name}_slot{slot}"))
     }
 
-    /// Path of the pin of a map of a policy's own.
-    pub(crate) fn policy_map_path(&self, slot: u8, name: &str) -> PathBuf {
-        self.map_path(&format!("{name}_slot{slot}"))
+    /// Path of the pin of a map of a policy's own, the `number`th of those that are pinned. It does not begin as those of the
+    /// host's maps do: a policy's map may have the name of one of them.
+    pub(crate) fn policy_map_path(&self, slot: u8, number: usize, name: &str) -> PathBuf {
+        self.dir.join(format!("{}{number}_{}", policy_map_prefix(slot), name.replace('.', "_")))
+    }
+
+    /// The pins of all maps of the policy in `slot`.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn policy_maps(&self, slot: u8) -> Result<Vec<PathBuf>> {
+        let prefix = policy_map_prefix(slot);
+        let entries = fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))?;
+        let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+        Ok(names.filter(|name| name.starts_with(&prefix)).map(|name| self.dir.join(name)).collect())
     }
 
     /// Remove a pin, if it is there.
@@ -217,6 +229,10 @@ impl Pins {
     pub fn lock(&self) -> Result<Lock> {
         Lock::take(&self.dir, self.patience)
     }
+}
+
+fn policy_map_prefix(slot: u8) -> String {
+    format!("slot{slot}_map")
 }
 
 fn is_bpffs(path: &Path) -> bool {

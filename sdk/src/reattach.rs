@@ -248,7 +248,7 @@ fn arm(host: &Host, active: Active) {
     host.data.set_boot_queues(&named.map(|q| host.family(q)).collect::<Vec<_>>());
     host.wait_for_families();
     // The kernel destroyed all queues, and ejects a scheduler that asks for one that is not there.
-    host.data.set_orphans(&[]);
+    host.data.set_orphans(&[], None);
     host.data.restore_vtime(true);
     host.data.commit(active);
 }

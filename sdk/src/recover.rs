@@ -27,7 +27,9 @@ pub fn recover(host: &mut Host) -> Result<()> {
     if is_committed(host) {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
         let crew = Crew::muster();
+        host.start_handover(false);
         host.settle()?;
+        host.start_handover(true);
         let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
         let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &crew);
         swept.into_iter().try_for_each(|swept| swept.map(drop))?;
@@ -41,7 +43,7 @@ pub fn recover(host: &mut Host) -> Result<()> {
     }
     if matches!(pending.generation.kind, Kind::Rollback | Kind::Recovery) {
         // These prepare nothing but this: their policy was and stays loaded, and the running one's queues are its own.
-        host.data.set_orphans(&[]);
+        host.data.set_orphans(&[], None);
         host.registry.pending = None;
         return host.save();
     }

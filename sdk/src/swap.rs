@@ -400,7 +400,7 @@ impl Way {
     ) -> Result<&'s [&'static ScopeParts]> {
         match self {
             Way::InPlace { hold: None } => {
-                adopt(host, after.slot);
+                adopt(host, after);
                 report.timings.commit_ns = commit(host, after);
                 return Ok(scopes);
             }
@@ -487,14 +487,16 @@ pub(crate) fn caller(plan: &Plan) -> Option<u8> {
 
 /// Let the host serve the queues that the policy in `slot` does not name, from just before its commit on: a task that
 /// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
-/// for a grace period that the task may be needed for.
-pub(crate) fn adopt(host: &Host, slot: u8) {
+/// for a grace period that the task may be needed for. The host's timer, which waits for the commit, hands those tasks over,
+/// and shortens the slices that the earlier policy gave: see `bpf/handover.host.h`.
+pub(crate) fn adopt(host: &Host, after: Active) {
     if !host.attached {
         // There are no queues.
         return;
     }
-    let queues = host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(slot)));
-    host.data.set_orphans(&queues.map(|q| host.family(q)).collect::<Vec<_>>());
+    let queues = host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(after.slot)));
+    host.data.set_orphans(&queues.map(|q| host.family(q)).collect::<Vec<_>>(), Some(after));
+    host.start_handover(false);
 }
 
 /// Step 5; how long it took, ns. It reads the clock itself: then the rehearsal runs all of the code that the commit does.
@@ -518,6 +520,7 @@ pub(crate) fn finish(
     let crew = (!scopes.is_empty()).then(Crew::muster_eager);
     begin("settle");
     host.settle()?;
+    host.start_handover(true);
     report.timings.settle_ns += clock.lap();
     begin("sweep");
     if let Some(crew) = &crew {
@@ -542,13 +545,14 @@ pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
         host.save()?;
         return Ok(0);
     }
-    let active = u32::from(host.data.active().slot);
+    let active = host.data.active();
     let mut handed = 0;
-    for queue in host.registry.queues.iter().filter(|q| !q.slots.contains(&active)) {
+    for queue in host.registry.queues.iter().filter(|q| !q.slots.contains(&u32::from(active.slot))) {
         handed += host.drain_queue(queue)?;
     }
     handed += u64::from(host.data.orphans_served());
-    host.data.set_orphans(&[]);
+    // The timer may not be done with the slices yet.
+    host.data.set_orphans(&[], Some(active));
     let (kept, unnamed): (Vec<_>, Vec<_>) =
         std::mem::take(&mut host.registry.queues).into_iter().partition(|q| !q.slots.is_empty());
     host.registry.queues = kept;

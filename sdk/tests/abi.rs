@@ -68,7 +68,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         nr_orphans,
         orphan_members,
         zero,
-        spare,
+        handover_to,
         closed,
         restore_vtime,
         reserved,

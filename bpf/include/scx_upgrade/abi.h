@@ -7,7 +7,7 @@
 #ifndef __SCX_UPGRADE_ABI_H
 #define __SCX_UPGRADE_ABI_H
 
-#define SCX_UPGRADE_ABI		7
+#define SCX_UPGRADE_ABI		8
 
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
@@ -158,7 +158,7 @@ struct scx_host {
 	u32	nr_orphans;		/* see host_dispatch() */
 	u32	orphan_members;		/* of all of them together */
 	u32	zero;			/* always 0, which the verifier does not know: see scx_zero() */
-	u32	spare;
+	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: handover.host.h */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
 	u32	restore_vtime;		/* set around a reattach, see host_enable() */
 	u32	reserved[5];
@@ -170,7 +170,7 @@ struct scx_host {
 	u32	cgroup_members;		/* each of them has; numbers of cgroups are below it */
 	u32	cgroup_lock;
 	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
-	u32	orphans_served;		/* tasks that dispatch took from orphans; not beside what each op reads */
+	u32	orphans_served;		/* tasks that left orphans by the host; not beside what each op reads */
 	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see health.bpf.h */
 	/*
 	 * The machine, set before the host is attached: possible CPUs, and of each the LLC that it is at, counted from 0, the

@@ -130,6 +130,8 @@ pub fn fresh() {
         "sweep_2",
         "last_off",
         "last_on",
+        "endless",
+        "ticking",
     ];
     for name in [
         "scx_fair_v1",

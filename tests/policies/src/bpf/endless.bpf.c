@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Gives slices without end, and ends each turn itself. So its tasks run on for ever under a policy that does not, if they keep
+ * those slices. They wait on local DSQs as well as on a queue that scx_mini has too.
+ */
+#include <scx_upgrade/idle.bpf.h>
+
+#define TURN_NS	(5 * 1000 * 1000ULL)
+/* Tasks that one dispatch moves to the local DSQ. */
+#define BATCH	3
+
+struct policy_task {
+	u64	turn_began __unit(ns);
+} __policy_state;
+
+POLICY_QUEUE_VTIME_PER_LLC(waiting);
+
+void BPF_STRUCT_OPS(endless_enqueue, struct task_struct *p, u64 enq_flags)
+{
+	u64 queue = queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p)));
+
+	scx_bpf_dsq_insert_vtime(p, queue, SCX_SLICE_INF, scx_bpf_now(), enq_flags);
+	wake_idle_cpu(p);
+}
+
+void BPF_STRUCT_OPS(endless_dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 i;
+
+	bpf_for(i, 0, BATCH) {
+		if (!move_from_llcs(waiting, cpu))
+			break;
+	}
+}
+
+void BPF_STRUCT_OPS(endless_running, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+
+	if (t)
+		t->turn_began = scx_bpf_now();
+}
+
+void BPF_STRUCT_OPS(endless_tick, struct task_struct *p)
+{
+	struct policy_task *t = task_state(p);
+
+	if (t && scx_bpf_now() - t->turn_began > TURN_NS)
+		scx_bpf_task_set_slice(p, 0);
+}
+
+POLICY_DEFINE("endless",
+	      .enqueue	= (void *)endless_enqueue,
+	      .dispatch	= (void *)endless_dispatch,
+	      .running	= (void *)endless_running,
+	      .tick	= (void *)endless_tick);
