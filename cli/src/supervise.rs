@@ -17,6 +17,7 @@ use scx_upgrade_sdk::ejection::Decision;
 use scx_upgrade_sdk::ejection::Ejection;
 use scx_upgrade_sdk::ejection::Kind;
 use scx_upgrade_sdk::ejection::Supervisor;
+use scx_upgrade_sdk::exits::Exits;
 use scx_upgrade_sdk::folder::Folder;
 use scx_upgrade_sdk::host;
 use scx_upgrade_sdk::host::Host;
@@ -33,6 +34,7 @@ use scx_upgrade_sdk::swap::Ready;
 use scx_upgrade_sdk::take_over;
 
 use self::event::Event;
+use self::event::Notice;
 use crate::args::RecoverArgs;
 use crate::attend;
 use crate::binary::PolicyBinary;
@@ -42,7 +44,7 @@ use crate::launch::Purpose;
 use crate::output::Output;
 
 /// How often to look: a file of sysfs and a word of shared memory.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(event::LOOK_MS);
 /// How long the kernel may take from `disabling` to its last word on why.
 const LAST_WORD: Duration = Duration::from_secs(30);
 /// How often to look whether the policy's process is alive, and how long one that ends again is left alone.
@@ -63,6 +65,7 @@ pub fn supervise(pins: &Pins, args: &RecoverArgs, out: Output) -> Result<(), Fai
         interrupted: &interrupted,
         folder: Folder::of_this_machine(),
         supervisor: Supervisor::new(args.limits()),
+        exits: Exits::attach(),
         begin: Instant::now(),
         running: None,
         ready: None,
@@ -75,7 +78,7 @@ pub fn supervise(pins: &Pins, args: &RecoverArgs, out: Output) -> Result<(), Fai
     }
     while !watch.interrupted() {
         watch.look()?;
-        std::thread::sleep(LOOK);
+        watch.rest();
     }
     watch.save();
     Ok(())
@@ -109,6 +112,8 @@ struct Watch<'a> {
     interrupted: &'a AtomicBool,
     folder: Folder,
     supervisor: Supervisor,
+    /// What the kernel tells by, where it does.
+    exits: Exits,
     begin: Instant,
     running: Option<Running>,
     /// The host, loaded ahead: the verifier's work is done when it is needed.
@@ -127,6 +132,22 @@ impl Watch<'_> {
 
     fn say(&self, event: &Event) {
         self.out.line(event, || format!("{event}\n"));
+    }
+
+    /// Until the next look: for a while, or until the kernel tells of an exit. It tells just before its state changes.
+    fn rest(&self) {
+        self.exits.wait(LOOK);
+        if !self.exits.is_told() {
+            return;
+        }
+        let begin = Instant::now();
+        while kernel::state() == "enabled" && begin.elapsed() < LOOK {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if kernel::state() == "enabled" {
+            // Another scheduler's exit, such as one below this.
+            self.exits.take();
+        }
     }
 
     /// One look, and what follows from it.
@@ -169,7 +190,10 @@ impl Watch<'_> {
         self.complaint.clear();
         self.left_alone = None;
         self.get_ready(&host);
-        self.say(&Event::Watching { policy: name(&host), generation });
+        let by = if self.exits.by_tracepoint() { Notice::Tracepoint } else { Notice::Polling };
+        self.say(&Event::Watching { policy: name(&host), generation, by });
+        // What was told until now was of an earlier host.
+        self.exits.take();
         self.running = Some(Running {
             host,
             enable_seq: kernel::enable_seq(),
@@ -279,7 +303,7 @@ impl Watch<'_> {
         let seen = self.running.take().filter(|running| running.generation == ejection.generation);
         let ran = seen.map_or(Duration::ZERO, |running| running.since.elapsed());
         ejection.record(&dump, &self.folder).iter().for_each(|warning| log::warn!("{warning}"));
-        self.say(&Event::Ejected { ejection: ejection.clone() });
+        self.say(&Event::Ejected { ejection: ejection.clone(), told: self.exits.take() });
         if ejection.kind.is_wanted() && !self.args.always {
             self.left_alone = Some(kernel::enable_seq());
             self.say(&Event::LeftAlone { kind: ejection.kind });

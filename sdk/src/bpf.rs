@@ -15,8 +15,10 @@ use libbpf_rs::MapHandle;
 use libbpf_rs::libbpf_sys;
 use plain::Plain;
 
+use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::kernel_log::KernelLog;
 
 /// Run a SYSCALL program with `args`, which it may change, and give back what it returned.
 pub(crate) fn run<T: Plain>(program: &impl AsFd, what: &str, args: &mut T) -> Result<i32> {
@@ -38,12 +40,14 @@ pub(crate) fn run<T: Plain>(program: &impl AsFd, what: &str, args: &mut T) -> Re
 
 /// Attach a struct_ops map by a link. One that was detached can be attached again.
 pub(crate) fn attach_struct_ops(map: &MapHandle, what: &str) -> Result<OwnedFd> {
+    let mut log = KernelLog::mark();
     // SAFETY: the map's descriptor is open; without options no memory is involved.
     let fd = unsafe {
         libbpf_sys::bpf_link_create(map.as_fd().as_raw_fd(), 0, libbpf_sys::BPF_STRUCT_OPS, std::ptr::null())
     };
     if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd)).trying(what);
+        let source = io::Error::from_raw_os_error(-fd).into();
+        return Err(Error::NotAttached { what: what.to_string(), source, words: log.words() });
     }
     // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

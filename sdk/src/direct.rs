@@ -10,11 +10,11 @@ use libbpf_rs::MapType;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::error::Trying;
 use crate::host::HOST_MAP;
 use crate::host_data::Mapped;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
+use crate::kernel_log::KernelLog;
 use crate::load;
 use crate::load::Loaded;
 use crate::policy::Policy;
@@ -57,7 +57,9 @@ impl Direct {
         if kernel::state() != "disabled" {
             return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
         }
+        kernel::check_attach()?;
         let name = self.loaded.ops.name.clone();
+        let mut log = KernelLog::mark();
         let begin = Instant::now();
         let mut ops = self
             .loaded
@@ -65,10 +67,14 @@ impl Direct {
             .maps_mut()
             .find(|m| m.map_type() == MapType::StructOps)
             .ok_or_else(|| Error::NotAPolicy { why: "it has no struct_ops map".to_string() })?;
-        self.link = Some(ops.attach_struct_ops().trying(format!("cannot attach {name}"))?);
+        self.link = Some(ops.attach_struct_ops().map_err(|source| Error::NotAttached {
+            what: format!("cannot attach {name}"),
+            source,
+            words: log.words(),
+        })?);
         if !kernel::wait_for_state("enabled", TIMEOUT) {
             let reason = self.data.exit_reason().unwrap_or_default();
-            return Err(Error::NotEnabled { what: name, state: kernel::state(), reason });
+            return Err(Error::NotEnabled { what: name, state: kernel::state(), reason, words: log.words() });
         }
         Ok(begin.elapsed().as_nanos() as u64)
     }
@@ -87,6 +93,7 @@ impl Direct {
                 what: "the default scheduler again".to_string(),
                 state: kernel::state(),
                 reason: String::new(),
+                words: String::new(),
             });
         }
         Ok(begin.elapsed().as_nanos() as u64)

@@ -2,12 +2,16 @@
 //!
 //! [`Supervisor`] decides, and is a pure function of what happened when. What acts on it is `scx-upgrade recover --watch`.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
+use state_migrate::Btf;
+use state_migrate::Kind as BtfKind;
 
 use crate::abi::ExitRecord;
 use crate::error::Result;
@@ -15,6 +19,7 @@ use crate::folder::Folder;
 use crate::history;
 use crate::history::Entry;
 use crate::host::Host;
+use crate::kernel;
 use crate::pins::Pins;
 use crate::registry::SlotInfo;
 use crate::swap::Aim;
@@ -22,16 +27,24 @@ use crate::swap::Aim;
 /// The kernel's dump of the latest ejection.
 const DUMP: &CStr = c"ejection.dump";
 
-/// Kinds of exits, by their numbers in `enum scx_exit_kind` (Linux v7.3 kernel/sched/ext/internal.h; the same since v6.12).
-const EXIT_UNREG: u64 = 64;
-const EXIT_UNREG_BPF: u64 = 65;
-const EXIT_UNREG_KERN: u64 = 66;
-const EXIT_SYSRQ: u64 = 67;
-const EXIT_ERROR: u64 = 1024;
-const EXIT_ERROR_BPF: u64 = 1025;
-const EXIT_ERROR_STALL: u64 = 1026;
-/// `SCX_ECODE_ACT_RESTART`: the kernel asks for the scheduler to be attached again, after a CPU came or went.
-const ACT_RESTART: i64 = 1 << 48;
+/// `enum scx_exit_kind` and `enum scx_exit_code` of Linux v7.3 (kernel/sched/ext/internal.h), for a kernel whose BTF cannot be read.
+const KINDS: [(&str, u64); 11] = [
+    ("SCX_EXIT_UNREG", 64),
+    ("SCX_EXIT_UNREG_BPF", 65),
+    ("SCX_EXIT_UNREG_KERN", 66),
+    ("SCX_EXIT_SYSRQ", 67),
+    ("SCX_EXIT_PARENT", 68),
+    ("SCX_EXIT_PARENT_KILL", 69),
+    (ERROR, 1024),
+    ("SCX_EXIT_ERROR_BPF", 1025),
+    ("SCX_EXIT_ERROR_STALL", 1026),
+    ("SCX_EXIT_ERROR_REENQ", 1027),
+    ("SCX_EXIT_ERROR_RESCUE", 1028),
+];
+/// The first of the kinds that are errors: all above it are errors too.
+const ERROR: &str = "SCX_EXIT_ERROR";
+/// The kernel asks for the scheduler to be attached again, after a CPU came or went.
+const ACT_RESTART: &str = "SCX_ECODE_ACT_RESTART";
 
 /// What kind of ejection it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,28 +66,96 @@ pub enum Kind {
     OwnError,
     /// A task waited for longer than the watchdog allows.
     Stall,
-    /// Of a kind that this version does not know.
+    /// A task was re-enqueued again and again without running.
+    Reenqueue,
+    /// It overloaded what the kernel rescues tasks with.
+    Rescue,
+    /// The scheduler above it went, or sent it away.
+    Parent,
+    /// An error of a kind that this version does not know: taken as the policy's.
+    OtherError,
+    /// No error, and of a kind that this version does not know: somebody may have wanted it.
     Other,
 }
 
-impl Kind {
-    fn of(exit: &ExitRecord) -> Kind {
-        match exit.kind {
-            EXIT_UNREG => Kind::Detached,
-            EXIT_UNREG_BPF => Kind::Asked,
-            EXIT_UNREG_KERN if exit.code & ACT_RESTART != 0 => Kind::Restart,
-            EXIT_UNREG_KERN => Kind::Kernel,
-            EXIT_SYSRQ => Kind::Sysrq,
-            EXIT_ERROR => Kind::Error,
-            EXIT_ERROR_BPF => Kind::OwnError,
-            EXIT_ERROR_STALL => Kind::Stall,
+/// The kernel's own names and numbers of exits.
+#[derive(Debug, Clone)]
+struct ExitNames {
+    kinds: BTreeMap<u64, String>,
+    /// The first number of an error.
+    error: u64,
+    restart: i64,
+}
+
+impl Default for ExitNames {
+    fn default() -> Self {
+        let kinds = KINDS.iter().map(|(name, number)| (*number, (*name).to_string())).collect();
+        ExitNames { kinds, error: 1024, restart: 1 << 48 }
+    }
+}
+
+impl ExitNames {
+    /// Those of a kernel with this BTF. Where an enum is missing, those of Linux v7.3.
+    fn of(btf: &Btf<'_>) -> ExitNames {
+        let mut names = ExitNames::default();
+        let enumerators = |kind: BtfKind, name: &str| {
+            btf.find(kind, name).map(|id| btf.enumerators(id).collect::<Vec<_>>())
+        };
+        let of = |name: &str| enumerators(BtfKind::Enum, name).or_else(|| enumerators(BtfKind::Enum64, name));
+        if let Some(kinds) = of("scx_exit_kind") {
+            names.kinds = kinds.iter().map(|(name, number)| (*number, (*name).to_string())).collect();
+            let error = kinds.iter().find(|(name, _)| *name == ERROR);
+            names.error = error.map_or(names.error, |(_, number)| *number);
+        }
+        let restart = of("scx_exit_code").and_then(|codes| {
+            codes.iter().find(|(name, _)| *name == ACT_RESTART).map(|(_, bit)| bit.cast_signed())
+        });
+        names.restart = restart.unwrap_or(names.restart);
+        names
+    }
+
+    /// Those of this kernel. They are read once: the kernel's BTF does not change while it runs.
+    fn of_this_kernel() -> &'static ExitNames {
+        static NAMES: OnceLock<ExitNames> = OnceLock::new();
+        NAMES.get_or_init(|| {
+            let raw = kernel::btf().ok();
+            let btf = raw.as_ref().and_then(|raw| Btf::parse(raw).ok());
+            btf.map_or_else(ExitNames::default, |btf| ExitNames::of(&btf))
+        })
+    }
+
+    fn kind(&self, exit: &ExitRecord) -> Kind {
+        match self.kinds.get(&exit.kind).map_or("", String::as_str) {
+            "SCX_EXIT_UNREG" => Kind::Detached,
+            "SCX_EXIT_UNREG_BPF" => Kind::Asked,
+            "SCX_EXIT_UNREG_KERN" if exit.code & self.restart != 0 => Kind::Restart,
+            "SCX_EXIT_UNREG_KERN" => Kind::Kernel,
+            "SCX_EXIT_SYSRQ" => Kind::Sysrq,
+            "SCX_EXIT_PARENT" | "SCX_EXIT_PARENT_KILL" => Kind::Parent,
+            ERROR => Kind::Error,
+            "SCX_EXIT_ERROR_BPF" => Kind::OwnError,
+            "SCX_EXIT_ERROR_STALL" => Kind::Stall,
+            "SCX_EXIT_ERROR_REENQ" => Kind::Reenqueue,
+            "SCX_EXIT_ERROR_RESCUE" => Kind::Rescue,
+            _ if exit.kind >= self.error => Kind::OtherError,
             _ => Kind::Other,
         }
     }
 
-    /// Did a person want the default scheduler? Then nobody but a person is to change that.
+    /// The kernel's words, and of a kind that this version does not know its name and number.
+    fn reason(&self, exit: &ExitRecord, words: String) -> String {
+        if !matches!(self.kind(exit), Kind::Other | Kind::OtherError) {
+            return words;
+        }
+        let name = self.kinds.get(&exit.kind).map_or("an exit kind without a name", String::as_str);
+        format!("{name} ({}), which this version does not know: {words}", exit.kind)
+    }
+}
+
+impl Kind {
+    /// Is the default scheduler what somebody wanted, or may have? Then nobody but a person is to change that.
     pub fn is_wanted(self) -> bool {
-        matches!(self, Kind::Sysrq | Kind::Detached)
+        matches!(self, Kind::Sysrq | Kind::Detached | Kind::Parent | Kind::Other)
     }
 
     /// Does it speak against the policy?
@@ -94,6 +175,10 @@ impl fmt::Display for Kind {
             Kind::Error => "error",
             Kind::OwnError => "its own error",
             Kind::Stall => "stall",
+            Kind::Reenqueue => "re-enqueue loop",
+            Kind::Rescue => "rescue overload",
+            Kind::Parent => "parent scheduler",
+            Kind::OtherError => "unknown error",
             Kind::Other => "other",
         })
     }
@@ -136,11 +221,12 @@ impl Ejection {
     /// That of a host that the kernel took off; `None` if it did not, or has not told yet.
     pub fn of(host: &Host) -> Option<Ejection> {
         let exit = host.data.exit()?;
+        let names = ExitNames::of_this_kernel();
         let active = host.data.active();
         let slot = host.registry.slot(active.slot);
         Some(Ejection {
-            kind: Kind::of(&exit),
-            reason: host.data.exit_reason().unwrap_or_default(),
+            kind: names.kind(&exit),
+            reason: names.reason(&exit, host.data.exit_reason().unwrap_or_default()),
             has_other: host.registry.rollback_target(active.slot).is_some(),
             policy: slot.map(SlotInfo::title).unwrap_or_default(),
             generation: active.generation,
@@ -294,12 +380,44 @@ mod tests {
 
     #[test]
     fn the_kernels_numbers_have_names() {
-        let exit = |kind, code| ExitRecord { kind, code, reason: [0; 128], msg: [0; 1024] };
-        assert_eq!(Kind::of(&exit(1026, 0)), Kind::Stall);
-        assert_eq!(Kind::of(&exit(67, 0)), Kind::Sysrq);
-        assert_eq!(Kind::of(&exit(66, 1 << 48 | 1 << 32)), Kind::Restart);
-        assert_eq!(Kind::of(&exit(66, 0)), Kind::Kernel);
-        assert_eq!(Kind::of(&exit(4096, 0)), Kind::Other);
+        let kind = |kind, code| ExitNames::default().kind(&exit(kind, code));
+        assert_eq!(kind(1026, 0), Kind::Stall);
+        assert_eq!(kind(67, 0), Kind::Sysrq);
+        assert_eq!(kind(66, 1 << 48 | 1 << 32), Kind::Restart);
+        assert_eq!(kind(66, 0), Kind::Kernel);
+        assert_eq!((kind(68, 0), kind(69, 0)), (Kind::Parent, Kind::Parent));
+        assert_eq!((kind(1027, 0), kind(1028, 0)), (Kind::Reenqueue, Kind::Rescue));
+    }
+
+    fn exit(kind: u64, code: i64) -> ExitRecord {
+        ExitRecord { kind, code, reason: [0; 128], msg: [0; 1024] }
+    }
+
+    #[test]
+    fn the_kernels_names_count_and_not_its_numbers() {
+        let mut names = ExitNames::default();
+        names.kinds.insert(67, "SCX_EXIT_NEW".to_string());
+        names.kinds.insert(68, "SCX_EXIT_SYSRQ".to_string());
+        names.kinds.insert(1029, "SCX_EXIT_ERROR_NEW".to_string());
+        assert_eq!(names.kind(&exit(68, 0)), Kind::Sysrq);
+        assert_eq!(names.kind(&exit(67, 0)), Kind::Other);
+        names.restart = 1 << 50;
+        assert_eq!(names.kind(&exit(66, 1 << 50)), Kind::Restart);
+        assert_eq!(names.kind(&exit(66, 1 << 48)), Kind::Kernel);
+        let said = names.reason(&exit(1029, 0), "words".to_string());
+        assert!(said.starts_with("SCX_EXIT_ERROR_NEW (1029), which") && said.ends_with(": words"), "{said}");
+        let said = names.reason(&exit(90, 0), "words".to_string());
+        assert!(said.starts_with("an exit kind without a name (90), which"), "{said}");
+        assert_eq!(names.reason(&exit(1026, 0), "words".to_string()), "words");
+    }
+
+    #[test]
+    fn an_unknown_error_is_the_policys_and_an_unknown_end_may_be_wanted() {
+        let names = ExitNames::default();
+        let (error, end) = (names.kind(&exit(4096, 0)), names.kind(&exit(100, 0)));
+        assert_eq!((error, end), (Kind::OtherError, Kind::Other));
+        assert!(error.is_fault() && !error.is_wanted());
+        assert!(end.is_wanted() && end.is_fault());
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use state_migrate::schema::SchemaError;
 use state_migrate::snapshot::SnapshotError;
 
 use crate::folder::FolderError;
+use crate::kernel_log;
 
 /// What a reattach costs, for messages.
 pub const PRICE: &str = "the scheduler is detached and the new one attached, and every task spends the time in \
@@ -65,6 +66,43 @@ pub enum Error {
          for what set it to 0 in /etc/sysctl.d"
     )]
     NoJit,
+    /// Booted with CPUs taken out of the scheduling domains.
+    #[error(
+        "this kernel was booted with `{option}`, which takes CPUs {cpus} out of the scheduling domains, and the kernel refuses \
+         sched_ext then: boot without it. A cpuset with cpuset.cpus.partition=isolated isolates CPUs without a boot option"
+    )]
+    IsolatedCpus {
+        /// The boot option.
+        option: String,
+        /// The CPUs.
+        cpus: String,
+    },
+    /// No deadline bandwidth left for a scheduler.
+    #[error(
+        "the kernel would refuse to attach the scheduler (EBUSY, deadline bandwidth): {demand}. Raise the limit with sysctl \
+         kernel.sched_rt_runtime_us=950000 (of kernel.sched_rt_period_us; -1: no limit), end SCHED_DEADLINE tasks, or lower \
+         /sys/kernel/debug/sched/ext_server/cpu*/runtime"
+    )]
+    DeadlineBandwidth {
+        /// What is reserved and what may be, see [`crate::deadline::Demand`].
+        demand: String,
+    },
+    /// The cgroup that pays for the records is too small.
+    #[error(
+        "the cgroup {cgroup} has {left_mib} MiB of memory left, and the records of {tasks} tasks take up to {needs_mib} MiB. \
+         They are charged to the cgroup of the process that starts the host, and when it is full each fork on the machine \
+         fails: start it from another cgroup (systemd-run --slice=system.slice -p MemoryMax=infinity), or raise its limit"
+    )]
+    LittleMemory {
+        /// The cgroup.
+        cgroup: String,
+        /// What it has left.
+        left_mib: u64,
+        /// What the records may take.
+        needs_mib: u64,
+        /// Tasks that there can be.
+        tasks: u32,
+    },
     /// No sched_ext in the kernel.
     #[error(
         "this kernel has no sched_ext (/sys/kernel/sched_ext is missing): boot one built with \
@@ -281,7 +319,11 @@ pub enum Error {
         log: String,
     },
     /// Attached, but the kernel did not keep it.
-    #[error("the kernel did not enable {what}: state is {state}{}", exit_suffix(reason))]
+    #[error(
+        "the kernel did not enable {what}: state is {state}{}{}",
+        exit_suffix(reason),
+        kernel_log::suffix(words)
+    )]
     NotEnabled {
         /// What was attached.
         what: String,
@@ -289,6 +331,18 @@ pub enum Error {
         state: String,
         /// From the exit record, may be empty.
         reason: String,
+        /// What the kernel logged of it, may be empty.
+        words: String,
+    },
+    /// The kernel refused to attach a scheduler.
+    #[error("{what}: {source}{}", kernel_log::suffix(words))]
+    NotAttached {
+        /// What was tried.
+        what: String,
+        /// The kernel's or libbpf's word.
+        source: libbpf_rs::Error,
+        /// What the kernel logged of it, may be empty.
+        words: String,
     },
     /// The kernel took the host off earlier.
     #[error(

@@ -96,6 +96,13 @@ impl Guard {
     /// The kernel takes the programs not, or the host is not running.
     pub fn with_baseline(host: &Host, limits: Limits) -> Result<Guard> {
         let mut watch = Watch::attach(host)?;
+        let uncounted = uncounted(kernel::events().keys());
+        if !uncounted.is_empty() {
+            log::warn!(
+                "the guard cannot see these events, which this kernel does not count: {}",
+                uncounted.join(", ")
+            );
+        }
         let mut baseline = Vec::new();
         for _ in 0..limits.baseline {
             std::thread::sleep(limits.window);
@@ -130,12 +137,83 @@ impl Guard {
     }
 }
 
-/// Kernel events that tell of trouble. Others only say how a scheduler works.
-/// `Documentation/scheduler/sched-ext.rst`.
-pub const BAD_EVENTS: [&str; 5] = [
-    "SCX_EV_SELECT_CPU_FALLBACK",
-    "SCX_EV_DISPATCH_LOCAL_DSQ_OFFLINE",
-    "SCX_EV_REENQ_LOCAL_REPEAT",
-    "SCX_EV_INSERT_NOT_OWNED",
-    "SCX_EV_BYPASS_ACTIVATE",
+/// Kernel events that tell of trouble, by the words of their names, in order. Others only say how a scheduler works.
+/// `Documentation/scheduler/sched-ext.rst`. Kernels rename counters: `SCX_EV_REENQ_LOCAL_REPEAT` is `SCX_EV_REENQ_REPEAT` since
+/// v7.3. So the names are those of the running kernel, and each one with these words is watched.
+pub const BAD_EVENTS: [&[&str]; 5] = [
+    &["SELECT", "CPU", "FALLBACK"],
+    &["DISPATCH", "DSQ", "OFFLINE"],
+    &["REENQ", "REPEAT"],
+    &["INSERT", "NOT", "OWNED"],
+    &["BYPASS", "ACTIVATE"],
 ];
+
+/// Does a kernel event of this name tell of trouble?
+pub fn is_bad_event(name: &str) -> bool {
+    BAD_EVENTS.iter().any(|words| has_words(name, words))
+}
+
+/// Has the name these words, in this order?
+fn has_words(name: &str, words: &[&str]) -> bool {
+    let mut parts = name.strip_prefix("SCX_EV_").unwrap_or(name).split('_');
+    words.iter().all(|word| parts.any(|part| part == *word))
+}
+
+/// Those of [`BAD_EVENTS`] that a kernel with counters of these names does not count.
+fn uncounted<'a>(names: impl Iterator<Item = &'a String> + Clone) -> Vec<String> {
+    let missing = BAD_EVENTS.iter().filter(|words| !names.clone().any(|name| has_words(name, words)));
+    missing.map(|words| words.join(" ")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The counters of Linux v7.3, kernel/sched/ext/internal.h, and of v6.16, kernel/sched/ext.c.
+    const V7_3: &[&str] = &[
+        "SCX_EV_SELECT_CPU_FALLBACK",
+        "SCX_EV_DISPATCH_LOCAL_DSQ_OFFLINE",
+        "SCX_EV_DISPATCH_KEEP_LAST",
+        "SCX_EV_ENQ_SKIP_EXITING",
+        "SCX_EV_ENQ_SKIP_MIGRATION_DISABLED",
+        "SCX_EV_REENQ_IMMED",
+        "SCX_EV_REENQ_REPEAT",
+        "SCX_EV_REFILL_SLICE_DFL",
+        "SCX_EV_SLICE_CLAMPED",
+        "SCX_EV_SLICE_DENIED",
+        "SCX_EV_BYPASS_DURATION",
+        "SCX_EV_BYPASS_DISPATCH",
+        "SCX_EV_BYPASS_ACTIVATE",
+        "SCX_EV_INSERT_NOT_OWNED",
+        "SCX_EV_SUB_BYPASS_DISPATCH",
+    ];
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_string()).collect()
+    }
+
+    #[test]
+    fn bad_events_are_found_by_the_names_of_each_kernel() {
+        let bad: Vec<_> = V7_3.iter().copied().filter(|name| is_bad_event(name)).collect();
+        assert_eq!(
+            bad,
+            [
+                "SCX_EV_SELECT_CPU_FALLBACK",
+                "SCX_EV_DISPATCH_LOCAL_DSQ_OFFLINE",
+                "SCX_EV_REENQ_REPEAT",
+                "SCX_EV_BYPASS_ACTIVATE",
+                "SCX_EV_INSERT_NOT_OWNED"
+            ]
+        );
+        assert!(is_bad_event("SCX_EV_REENQ_LOCAL_REPEAT"), "as 7.1 and 7.2 call it");
+        assert!(!is_bad_event("SCX_EV_REPEAT_REENQ") && !is_bad_event(""));
+    }
+
+    #[test]
+    fn what_a_kernel_does_not_count_is_named() {
+        assert!(uncounted(owned(V7_3).iter()).is_empty());
+        let less: Vec<_> = V7_3.iter().copied().filter(|name| !name.contains("REENQ")).collect();
+        assert_eq!(uncounted(owned(&less).iter()), ["REENQ REPEAT"]);
+        assert_eq!(uncounted(Vec::new().iter()).len(), BAD_EVENTS.len());
+    }
+}

@@ -132,6 +132,21 @@ impl Mapped {
         }
     }
 
+    /// Is this the topology that the host was started with?
+    pub(crate) fn has_topology(&self, topology: &Topology) -> bool {
+        let tables = [
+            (offset_of!(HostData, llc_of_cpu), &topology.llc_of_cpu),
+            (offset_of!(HostData, core_of_cpu), &topology.core_of_cpu),
+            (offset_of!(HostData, next_sibling), &topology.next_sibling),
+        ];
+        tables.iter().all(|(table, values)| {
+            values.iter().take(MAX_CPUS).enumerate().all(|(cpu, value)| {
+                // SAFETY: an element of a field of HostData, see `at`.
+                unsafe { self.at::<u16>(table + cpu * size_of::<u16>()).read_volatile() == *value }
+            })
+        })
+    }
+
     /// CPUs that there can be, as found when the host was started.
     pub fn nr_cpus(&self) -> u32 {
         // SAFETY: a field of HostData, see `at`.

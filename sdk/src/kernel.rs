@@ -10,13 +10,20 @@ use std::time::Instant;
 
 use state_migrate::Btf;
 use state_migrate::Kind;
+use state_migrate::Scope;
 use state_migrate::malformed_kfuncs;
 use state_migrate::object as elf;
 
+use crate::deadline;
+use crate::deadline::Demand;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::load::HOST_OBJECT;
+use crate::machine;
+use crate::machine::Tree;
+use crate::scopes;
+use crate::scopes::SCOPES;
 
 /// The largest number of tasks that any kernel takes (include/linux/threads.h).
 const PID_MAX_LIMIT: u32 = 4 << 20;
@@ -131,7 +138,63 @@ pub fn check_for_host() -> Result<()> {
     check_btf(&raw)?;
     let btf = Btf::parse(&raw)?;
     check_struct_ops(&btf)?;
-    check_kfuncs(&btf)
+    check_kfuncs(&btf)?;
+    check_attach()?;
+    check_memory()
+}
+
+/// Would the kernel let a scheduler be attached, beside what a host needs of it? Asked before the one that runs is detached: the
+/// answer is of this moment.
+///
+/// # Errors
+/// [`Error::IsolatedCpus`] or [`Error::DeadlineBandwidth`].
+pub fn check_attach() -> Result<()> {
+    check_isolated(&Tree::default())?;
+    check_bandwidth().map(drop)
+}
+
+/// Did the boot leave all CPUs in the scheduling domains?
+///
+/// # Errors
+/// [`Error::IsolatedCpus`]
+pub fn check_isolated(tree: &Tree) -> Result<()> {
+    match tree.isolated() {
+        Some((option, cpus)) => Err(Error::IsolatedCpus { option, cpus }),
+        None => Ok(()),
+    }
+}
+
+/// Has the kernel the deadline bandwidth that it reserves for a scheduler? `None`: it cannot be known before, so the kernel
+/// has the last word.
+///
+/// # Errors
+/// [`Error::DeadlineBandwidth`]
+pub fn check_bandwidth() -> Result<Option<Vec<Demand>>> {
+    let cpus = match machine::cpus() {
+        Ok(cpus) => cpus,
+        Err(e) => {
+            log::debug!("the deadline bandwidth cannot be read: {e}");
+            return Ok(None);
+        }
+    };
+    let tree = Tree::default();
+    deadline::check(&cpus, |cpu| deadline::capacity(tree.root(), cpu)).map(Some)
+}
+
+/// Has the cgroup of this process room for the records of all tasks that there can be?
+///
+/// # Errors
+/// [`Error::LittleMemory`]
+pub fn check_memory() -> Result<()> {
+    machine::check_memory(Tree::default().memory().as_ref(), most_tasks(), task_record())
+}
+
+/// What the record of a task takes, bytes.
+pub(crate) fn task_record() -> u64 {
+    SCOPES
+        .iter()
+        .find(|scope| scope.scope == Scope::Task)
+        .map_or(0, |scope| u64::from(scopes::value_size(scope)))
 }
 
 /// `uname -r`
@@ -150,6 +213,11 @@ pub fn check_release() -> Result<()> {
         return Ok(());
     }
     Err(Error::OldKernel { release })
+}
+
+/// Major and minor number of this kernel, where `uname -r` says them.
+pub fn version() -> Option<(u32, u32)> {
+    version_of(&release())
 }
 
 fn version_of(release: &str) -> Option<(u32, u32)> {

@@ -47,6 +47,7 @@ use crate::host;
 use crate::host::Host;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
+use crate::kernel_log::KernelLog;
 use crate::load;
 use crate::load::HOST_OPS;
 use crate::pins::Pins;
@@ -221,6 +222,7 @@ pub(crate) fn resume(pins: &Pins) -> Result<Host> {
     let Some(Reattach { from, to }) = host.registry.pending.as_ref().and_then(|p| p.reattach.clone()) else {
         return Ok(host);
     };
+    kernel::check_attach()?;
     let kernel = KernelBtf::read()?;
     let committed = recover::is_committed(&host);
     let terms = if committed { &to } else { &from };
@@ -272,29 +274,35 @@ pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
     let mut ops = object
         .maps_mut()
         .find(|m| m.name() == HOST_OPS)
-        .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string()))?;
-    let mut link = ops.attach_struct_ops().trying("cannot attach the host")?;
+        .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string(), String::new()))?;
+    let mut log = KernelLog::mark();
+    let mut link = ops.attach_struct_ops().map_err(|source| Error::NotAttached {
+        what: "cannot attach the host".to_string(),
+        source,
+        words: log.words(),
+    })?;
     // At once, so that the scheduler outlives this process from here on.
     link.pin(host.pins.link()).trying("cannot pin the host's link")?;
     // From here the pin alone keeps it: `stop` removes the pin.
     drop(link);
-    enabled(host)
+    enabled(host, log)
 }
 
-/// Attach succeeds even where the kernel then disables the scheduler: read what it says. The link's pin goes if so.
-fn enabled(host: &mut Host) -> Result<()> {
+/// Attach succeeds even where the kernel then disables the scheduler: read what it says. The link's pin goes if so. `log`: the
+/// kernel's, from before the attach.
+fn enabled(host: &mut Host, mut log: KernelLog) -> Result<()> {
     let exited = || host.data.exit_reason().is_some();
     if kernel::wait_until_enabled(exited, ENABLE_TIMEOUT) && kernel::ops().starts_with(host::NAME) {
         host.attached = true;
         return Ok(());
     }
-    let error = not_enabled(host.data.exit_reason().unwrap_or_default());
+    let error = not_enabled(host.data.exit_reason().unwrap_or_default(), log.words());
     host.pins.retire_link()?;
     Err(error)
 }
 
-fn not_enabled(reason: String) -> Error {
-    Error::NotEnabled { what: "the host".to_string(), state: kernel::state(), reason }
+fn not_enabled(reason: String, words: String) -> Error {
+    Error::NotEnabled { what: "the host".to_string(), state: kernel::state(), reason, words }
 }
 
 /// The new host is not attached: attach the old one again, and undo the preparation. Records that were brought up to
@@ -306,7 +314,8 @@ fn put_back(host: &mut Host, old: Option<Attached>, before: Active, error: Error
             let off = wait_until_off();
             host.data.clear_exit();
             host.data.open_roster();
-            off.and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host))
+            let log = KernelLog::mark();
+            off.and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host, log))
         }
         None => Ok(()),
     };
@@ -330,7 +339,7 @@ impl Attached {
         let link = Link::open(pins.link()).trying("cannot open the host's link")?;
         let info = link.info().trying("cannot read the host's link")?;
         let LinkTypeInfo::StructOps(ops) = info.info else {
-            return Err(not_enabled("its pinned link is of another type".to_string()));
+            return Err(not_enabled("its pinned link is of another type".to_string(), String::new()));
         };
         let map = MapHandle::from_map_id(ops.map_id).trying("cannot open the host's struct_ops map")?;
         Ok(Attached { link, map })
@@ -363,7 +372,7 @@ fn wait_until_off() -> Result<()> {
                 return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
             }
             _ if Instant::now() > deadline => {
-                return Err(not_enabled("it does not let go of it".to_string()));
+                return Err(not_enabled("it does not let go of it".to_string(), String::new()));
             }
             _ => std::thread::sleep(Duration::from_micros(200)),
         }

@@ -74,6 +74,7 @@ fn locked_stop(pins: &Pins) -> Result<Stopped> {
             what: "the default scheduler again".to_string(),
             state: kernel::state(),
             reason: "the pins are gone, but someone still holds the host's link open".to_string(),
+            words: String::new(),
         });
     }
     Ok(Stopped { policy, detach_ns: begin.elapsed().as_nanos() as u64, warnings: Vec::new() })

@@ -86,6 +86,7 @@ impl Stranger {
             what: "the default scheduler".to_string(),
             state: kernel::state(),
             reason: format!("the kernel does not let go of {}", self.name),
+            words: String::new(),
         })
     }
 

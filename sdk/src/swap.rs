@@ -206,6 +206,9 @@ fn go_back(
         let why = host.registry.terms.why_not(&asks, &politely(KernelBtf::read)?);
         return Err(Error::NeedsReattach { policy: target.policy, why });
     }
+    if !in_place {
+        kernel::check_attach()?;
+    }
     let terms = host.registry.terms.changed_for(&asks);
     let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
@@ -367,6 +370,7 @@ impl Way {
         if host.attached && terms.suit(asks) {
             return Ok(Way::in_place());
         }
+        kernel::check_attach()?;
         Ok(Ready::load_with(host, kernel, &terms.changed_for(asks))?.into_way())
     }
 

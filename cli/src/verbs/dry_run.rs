@@ -108,6 +108,9 @@ fn change(
     if let Some(why) = reattach.as_ref().filter(|_| attached && !asks.may_reattach) {
         return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());
     }
+    if reattach.is_some() {
+        kernel::check_attach()?;
+    }
     let plan_it = if asks.no_carry { plan_report_anew } else { plan_report };
     let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
     show(&Would { dry_run: true, would, from, to, generation, evicts, reattach, plan: &plan }, true, out);
@@ -156,6 +159,9 @@ pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Fai
     let attached = Host::running(pins).is_ok();
     if let Some(why) = back.reattach.as_ref().filter(|_| attached && !args.reattach.allow_reattach) {
         return Err(Error::NeedsReattach { policy: back.to, why: why.clone() }.into());
+    }
+    if back.reattach.is_some() {
+        kernel::check_attach()?;
     }
     out.show(&WouldRollBack { dry_run: true, would: "roll back", prospect: &back }, |out| {
         let from = back.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();

@@ -1,12 +1,13 @@
 //! Whether what the guard sees is worse than what it saw before the commit. A pure function of samples.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::BAD_EVENTS;
 use super::Limits;
+use super::is_bad_event;
 use super::sample::Sample;
 
 /// A window with fewer wake-ups says nothing of their 99th percentile.
@@ -96,10 +97,10 @@ impl fmt::Display for Breach {
 pub struct Judge {
     limits: Limits,
     usual: Usual,
-    /// Windows one after the other beyond the limit: of delay, of throughput, and of each bad event.
+    /// Windows one after the other beyond the limit: of delay, of throughput, and of each bad event by its name.
     delay: u32,
     throughput: u32,
-    events: [u32; BAD_EVENTS.len()],
+    events: BTreeMap<String, u32>,
 }
 
 /// What the baseline showed.
@@ -109,7 +110,7 @@ struct Usual {
     worst_delay: u64,
     longest_wait: u64,
     least_switches: u64,
-    most_events: [u64; BAD_EVENTS.len()],
+    most_events: BTreeMap<String, u64>,
 }
 
 impl Judge {
@@ -117,14 +118,18 @@ impl Judge {
     pub fn new(limits: Limits, baseline: Vec<Sample>) -> Judge {
         let mut delays: Vec<_> = baseline.iter().filter_map(delay).collect();
         delays.sort_unstable();
-        let usual = Usual {
+        let mut usual = Usual {
             median_delay: delays.get(delays.len() / 2).copied().unwrap_or(0),
             worst_delay: delays.last().copied().unwrap_or(0),
             longest_wait: baseline.iter().map(|s| s.longest_wait_ns).max().unwrap_or(0),
             least_switches: baseline.iter().map(|s| s.switches).min().unwrap_or(0),
-            most_events: BAD_EVENTS.map(|name| baseline.iter().map(|s| s.event(name)).max().unwrap_or(0)),
+            most_events: BTreeMap::new(),
         };
-        Judge { limits, usual, delay: 0, throughput: 0, events: [0; BAD_EVENTS.len()] }
+        for (name, count) in baseline.iter().flat_map(|sample| &sample.events) {
+            let most = usual.most_events.entry(name.clone()).or_default();
+            *most = (*count).max(*most);
+        }
+        Judge { limits, usual, delay: 0, throughput: 0, events: BTreeMap::new() }
     }
 
     /// The 99th percentile of the wake-up delay beyond which a window counts as bad, ns.
@@ -174,14 +179,15 @@ impl Judge {
                 [sample.switches as f64, limit, self.usual.least_switches as f64].map(|n| n / seconds);
             return breach(Measure::Throughput, seen, limit, usual, String::new());
         }
-        for (at, name) in BAD_EVENTS.into_iter().enumerate() {
-            let usual = self.usual.most_events[at] as f64;
+        for (name, count) in sample.events.iter().filter(|(name, _)| is_bad_event(name)) {
+            let usual = self.usual.most_events.get(name).copied().unwrap_or(0) as f64;
             let limit = usual * self.limits.events_factor + EVENTS_FLOOR;
-            let seen = sample.event(name) as f64;
-            self.events[at] = if seen > limit { self.events[at] + 1 } else { 0 };
-            if self.events[at] >= self.limits.in_a_row {
+            let seen = *count as f64;
+            let in_a_row = self.events.entry(name.clone()).or_default();
+            *in_a_row = if seen > limit { *in_a_row + 1 } else { 0 };
+            if *in_a_row >= self.limits.in_a_row {
                 let [seen, limit, usual] = [seen, limit, usual].map(|n| n / seconds);
-                return breach(Measure::KernelEvents, seen, limit, usual, name.to_owned());
+                return breach(Measure::KernelEvents, seen, limit, usual, name.clone());
             }
         }
         None
@@ -247,12 +253,17 @@ mod tests {
 
     #[test]
     fn events_and_the_policys_own_word_count() {
-        let event = |n| Sample { events: [(BAD_EVENTS[0].to_owned(), n)].into(), ..window(1000) };
-        assert_eq!(decided(&mut judge(&[1000]), (0..60).map(|_| event(10))), None);
-        assert_eq!(
-            decided(&mut judge(&[1000]), (0..60).map(|_| event(1000))),
-            Some((8, Measure::KernelEvents))
-        );
+        let event = |name: &str, n| Sample { events: [(name.to_owned(), n)].into(), ..window(1000) };
+        for name in ["SCX_EV_SELECT_CPU_FALLBACK", "SCX_EV_REENQ_LOCAL_REPEAT", "SCX_EV_REENQ_REPEAT"] {
+            assert_eq!(decided(&mut judge(&[1000]), (0..60).map(|_| event(name, 10))), None);
+            assert_eq!(
+                decided(&mut judge(&[1000]), (0..60).map(|_| event(name, 1000))),
+                Some((8, Measure::KernelEvents)),
+                "{name}"
+            );
+        }
+        let harmless = (0..60).map(|_| event("SCX_EV_DISPATCH_KEEP_LAST", 1000));
+        assert_eq!(decided(&mut judge(&[1000]), harmless), None);
         let ill = Sample { unhealthy: 3, ..window(1000) };
         assert_eq!(decided(&mut judge(&[1000]), [ill]), Some((1, Measure::Health)));
     }

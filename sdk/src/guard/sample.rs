@@ -99,13 +99,6 @@ pub struct Sample {
     pub unhealthy: u32,
 }
 
-impl Sample {
-    /// How often a kernel event happened.
-    pub fn event(&self, name: &str) -> u64 {
-        self.events.get(name).copied().unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,6 +33,7 @@ use crate::host::REGISTRY_MAP;
 use crate::host_data::Mapped;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
+use crate::kernel_log::KernelLog;
 use crate::load;
 use crate::load::Home;
 use crate::load::Loaded;
@@ -148,6 +149,7 @@ pub(crate) fn replace(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Rep
 fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     let old = Old::read(pins)?;
+    kernel::check_attach()?;
     let kernel = KernelBtf::read()?;
     let inspected = policy.inspect()?;
     let open_ns = clock.lap();
@@ -244,10 +246,11 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
 fn put_back(pins: &Pins, host: &Host, old: Option<&Attached>, error: Error) -> Error {
     let again = old.map(|old| {
         super::wait_until_off()?;
+        let mut log = KernelLog::mark();
         old.attach(pins)?;
         match kernel::wait_until_enabled(|| true, DETACH_TIMEOUT) {
             true => Ok(()),
-            false => Err(super::not_enabled(String::new())),
+            false => Err(super::not_enabled(String::new(), log.words())),
         }
     });
     let removed = host.pins.remove();

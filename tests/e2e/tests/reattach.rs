@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
+use std::fs;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
@@ -267,6 +268,68 @@ fn queues_of_all_loaded_policies_are_there_after_a_reattach() {
     }
     watch.finish();
     load.stop().unwrap();
+    fresh();
+}
+
+/// A setting of the kernel's, given back when dropped.
+struct Setting(&'static str, String);
+
+impl Setting {
+    fn set(path: &'static str, value: &str) -> Setting {
+        let before = fs::read_to_string(path).unwrap();
+        fs::write(path, value).unwrap();
+        Setting(path, before)
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0, &self.1);
+    }
+}
+
+#[test]
+fn a_reattach_for_which_the_kernel_has_no_bandwidth_is_refused_before_the_detach() {
+    fresh();
+    let swap: &[&str] = &["swap", "--allow-reattach", ON];
+    let dry: &[&str] = &["swap", "--dry-run", "--allow-reattach", ON];
+    report(&["run", OFF]);
+    let (attached, generation) = (kernel::enable_seq(), status().generation);
+    let reserves = kernel::check_bandwidth().unwrap().is_some_and(|demands| !demands.is_empty());
+    // Room for one of the two servers of each CPU, and not for both, as there must be while a scheduler is attached.
+    let little = Setting::set("/proc/sys/kernel/sched_rt_runtime_us", "80000");
+    if reserves {
+        let doctor = cli(&["doctor"]);
+        assert_eq!(doctor.code, 1, "{}", doctor.out);
+        assert!(doctor.out.contains("blocks   bandwidth"), "{}", doctor.out);
+        for args in [dry, swap] {
+            let ran = cli(args);
+            assert_eq!(ran.code, 1, "{args:?}: {}{}", ran.out, ran.err);
+            for words in ["EBUSY", "8.0 %", "sched_rt_runtime_us=950000"] {
+                assert!(ran.err.contains(words), "{args:?}: {words} is not in: {}", ran.err);
+            }
+        }
+        assert_eq!((kernel::enable_seq(), status().generation), (attached, generation), "it runs on");
+        assert_eq!(kernel::state(), "enabled");
+        // What comes back to the kernel's scheduler is not tried either, and a start is not.
+        fs::write("/proc/sysrq-trigger", "S").unwrap();
+        wait_until("the kernel took it off", || kernel::state() == "disabled");
+        let recover = cli(&["recover"]);
+        assert!(recover.code == 1 && recover.err.contains("sched_rt_runtime_us"), "{recover:?}");
+        fresh();
+        for args in [["run", OFF].as_slice(), &["run", "--dry-run", OFF]] {
+            let run = cli(args);
+            assert!(run.code == 1 && run.err.contains("sched_rt_runtime_us"), "{args:?}: {run:?}");
+        }
+        assert_eq!(kernel::enable_seq(), attached, "nothing was attached");
+        drop(little);
+        report(&["run", OFF]);
+    }
+    // With the limit of before, or on a kernel that reserves nothing for a scheduler.
+    let ran = cli(dry);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    report(swap);
+    assert_eq!(kernel::enable_seq(), attached + if reserves { 2 } else { 1 });
     fresh();
 }
 

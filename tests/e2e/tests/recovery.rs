@@ -27,6 +27,8 @@ use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::last_good;
 use scx_upgrade_sdk::report::Report;
 use serde_json::Value;
+use state_migrate::Btf;
+use state_migrate::Kind;
 
 const GOOD: &str = "/bin/ledger_a";
 const BAD: &str = "/bin/misbehave";
@@ -94,6 +96,8 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
     fresh();
     let load = load(100);
     let started = report(&["run", GOOD]);
+    let raw = kernel::btf().unwrap();
+    let tells = Btf::parse(&raw).unwrap().find(Kind::Typedef, "btf_trace_sched_ext_exit").is_some();
     for (how, kind, says) in [
         ("error", "own_error", "misbehave has had enough"),
         ("no-cpu", "error", "4095"),
@@ -102,9 +106,12 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
         // A new one each time: it waits longer after each ejection that it remembers. What ran for long would be brought back
         // itself.
         let supervisor = Supervisor::start(&["--good-after", "1h"]);
-        supervisor.next("watching");
+        let by = supervisor.next("watching")["by"].clone();
+        assert_eq!(by, if tells { "tracepoint" } else { "polling" });
         let generation = report(&["swap", BAD, "--", "--how", how, "--after-ms", "300"]).generation;
-        let ejected = supervisor.next("ejected")["ejection"].clone();
+        let event = supervisor.next("ejected");
+        assert_eq!(event["told"], tells, "{event}");
+        let ejected = event["ejection"].clone();
         assert_eq!(
             (ejected["kind"].as_str(), ejected["generation"].as_u64()),
             (Some(kind), Some(generation.into()))
