@@ -55,6 +55,7 @@ mod libbpf_log;
 pub mod load;
 pub mod lock;
 pub mod logger;
+pub mod obstacles;
 pub mod ops;
 pub mod pins;
 pub mod plain_file;
