@@ -283,18 +283,13 @@ pub enum Error {
         /// Why the other cannot be attached.
         again: Box<Error>,
     },
-    /// An op of the policy may sleep.
-    #[error(
-        "{policy}: the op {op} is sleepable (program {program}); the host's are not, and a kernel up to 6.19 would \
-         run it where it must not sleep. Define it with BPF_STRUCT_OPS, not BPF_STRUCT_OPS_SLEEPABLE"
-    )]
-    Sleepable {
+    /// Parts of the policy's object have no effect in the host, or cannot run there: see [`crate::obstacles`].
+    #[error("{policy}: {}", obstacles.join("; "))]
+    NotHosted {
         /// Policy's name.
         policy: String,
-        /// Member of sched_ext_ops.
-        op: String,
-        /// Program's name.
-        program: String,
+        /// Each in words.
+        obstacles: Vec<String>,
     },
     /// The state is not what the layout engine takes.
     #[error("state of the policy: {0}")]

@@ -3,8 +3,6 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use libbpf_rs::AsRawLibbpf;
-use libbpf_rs::libbpf_sys;
 use object::Object as _;
 use object::ObjectSection as _;
 use object::ObjectSymbol as _;
@@ -20,6 +18,10 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::identity::Binary;
 use crate::load;
+use crate::obstacles;
+use crate::obstacles::Obstacle;
+use crate::obstacles::Obstacles;
+use crate::obstacles::Target;
 use crate::ops::Ops;
 use crate::plain_file;
 use crate::plain_file::MAX_BINARY;
@@ -38,6 +40,8 @@ const FLAGS: [(u64, &str); 10] = [
     (1 << 8, "SCX_OPS_TID_TO_TASK"),
     (1 << 16, "SCX_OPS_HAS_CGROUP_WEIGHT"),
 ];
+/// Elements of an array that are shown. A table may have thousands.
+const SHOWN: usize = 16;
 /// Modifiers and typedefs in a row that are looked through. BTF may be a ring.
 const DEEPEST: u32 = 32;
 
@@ -58,6 +62,8 @@ pub struct Info {
     pub ops: Vec<String>,
     /// Those that may sleep, which the host refuses: not `init` and `exit`, which it never calls.
     pub sleepable: Vec<String>,
+    /// The parts of it that have no effect in the host.
+    pub obstacles: Vec<Obstacle>,
     /// The ops flags that it asks for.
     pub flags: Vec<String>,
     /// Its state.
@@ -130,19 +136,8 @@ impl Info {
         let abi = policy.abi()?;
         let open = load::open_object_of(&policy)?;
         let ops = Ops::read(&open, &btf)?;
-        let mut sleepable = Vec::new();
-        for program in open.progs() {
-            let name = program.name().to_string_lossy().into_owned();
-            // SAFETY: the pointer is the open program's own.
-            let flags = unsafe { libbpf_sys::bpf_program__flags(program.as_libbpf_object().as_ptr()) };
-            if flags & libbpf_sys::BPF_F_SLEEPABLE != 0
-                || program.section().to_string_lossy().starts_with("struct_ops.s")
-            {
-                let is =
-                    |(op, p): &(&String, &String)| **p == name && !load::DIRECT_OPS.contains(&op.as_str());
-                sleepable.extend(ops.programs.iter().filter(is).map(|(op, _)| op.clone()));
-            }
-        }
+        let sleepable = obstacles::sleepable_ops(&open, &ops);
+        let obstacles = Obstacles::read(&open, &ops, Target::Host).all().to_vec();
         let schema = Schema::from_btf(&btf)?;
         let columns = schema.scopes.iter().flat_map(|(scope, columns)| {
             columns.iter().map(move |c| Column {
@@ -162,6 +157,7 @@ impl Info {
             binary: Some(binary),
             ops: ops.programs.keys().cloned().collect(),
             sleepable,
+            obstacles,
             flags: flag_names(ops.flags),
             columns: columns.collect(),
             queues: schema.queues.iter().map(queue).collect(),
@@ -205,8 +201,8 @@ fn settings(elf: &[u8], btf: &Btf<'_>) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
-/// The name of a type and a value of it, as C writes them: numbers, truth values and arrays of such; other types by their
-/// size and in hexadecimal.
+/// The name of a type and a value of it, as C writes them: numbers, truth values and arrays of such, of which the first
+/// [`SHOWN`] elements; other types by their size and in hexadecimal.
 pub(crate) fn value(btf: &Btf<'_>, mut id: u32, bytes: &[u8]) -> Option<(String, String)> {
     for _ in 0..DEEPEST {
         match btf.kind(id)? {
@@ -229,10 +225,13 @@ pub(crate) fn value(btf: &Btf<'_>, mut id: u32, bytes: &[u8]) -> Option<(String,
             Kind::Array => {
                 let array = btf.array(id)?;
                 let each = bytes.len().checked_div(array.len as usize)?.max(1);
-                let elems: Option<Vec<_>> = bytes.chunks(each).map(|b| value(btf, array.elem, b)).collect();
-                let elems = elems?;
+                let shown = bytes.chunks(each).take(SHOWN).map(|b| value(btf, array.elem, b));
+                let elems = shown.collect::<Option<Vec<_>>>()?;
                 let ty = elems.first().map(|(ty, _)| ty.clone())?;
-                let values: Vec<_> = elems.into_iter().map(|(_, value)| value).collect();
+                let mut values: Vec<_> = elems.into_iter().map(|(_, value)| value).collect();
+                if bytes.len() > SHOWN * each {
+                    values.push(format!("... {} more", bytes.len().div_ceil(each) - SHOWN));
+                }
                 return Some((format!("{ty}[{}]", array.len), format!("{{{}}}", values.join(", "))));
             }
             _ => {

@@ -59,6 +59,7 @@ pub mod load;
 pub mod lock;
 pub mod logger;
 pub mod machine;
+pub mod obstacles;
 pub mod ops;
 pub mod pins;
 pub mod plain_file;

@@ -11,7 +11,6 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 
-use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::MapHandle;
 use libbpf_rs::MapType;
 use libbpf_rs::Object;
@@ -38,6 +37,8 @@ use crate::host::ROSTER_FREE;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::libbpf_log;
+use crate::obstacles::Obstacles;
+use crate::obstacles::Target;
 use crate::ops::Ops;
 use crate::policy::Inspected;
 use crate::policy::Policy;
@@ -56,7 +57,7 @@ use crate::variables::Variables;
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
-const SCX_PROBE: &str = "scx_lib_init_probe";
+pub(crate) const SCX_PROBE: &str = "scx_lib_init_probe";
 /// Where a policy has its `struct scx_sdk`.
 const SDK_SECTION: &str = ".rodata.scx_sdk";
 /// Ops that only a scheduler attached by itself has.
@@ -108,6 +109,8 @@ pub struct Loaded {
     pub(crate) variables: Variables,
     /// Where its columns stand in the records of each scope, in bytes.
     pub(crate) places: Places,
+    /// What of it has no effect here.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The terms of the host that a policy is loaded for.
@@ -244,11 +247,13 @@ pub(crate) fn load_for_host(
     let load_at = std::mem::offset_of!(SdkData, load);
     patch(&mut open, SDK_SECTION, load_at, &home.load.to_ne_bytes())?;
     let mut ops = Ops::read(&open, &policy.btf()?)?;
+    let obstacles = Obstacles::read(&open, &ops, Target::Host);
+    obstacles.refuse()?;
     for op in DIRECT_OPS {
         ops.clear(&mut open, op);
     }
-    refuse_sleepable(&open, &ops)?;
-    drop_unknown_ops(&mut open, &mut ops, kernel);
+    let mut warnings: Vec<String> = obstacles.warnings().collect();
+    warnings.extend(drop_unknown_ops(&mut open, &mut ops, kernel));
     let asks = asks(&ops, kernel)?;
     if let On::These(terms) = home.on
         && !terms.suit(&asks)
@@ -262,7 +267,7 @@ pub(crate) fn load_for_host(
     let object = load(open, &ops)?;
     let places = places(home.layout, home.slot);
     let variables = inspected.variables.clone();
-    Ok(Loaded { object, ops, lacks, asks, load: home.load, held, variables, places })
+    Ok(Loaded { object, ops, lacks, asks, load: home.load, held, variables, places, warnings })
 }
 
 /// Its maps of these names become the host's.
@@ -331,7 +336,8 @@ pub(crate) fn load_direct(
     let btf = augmented_btf(inspected, kernel, layout, 0)?;
     let mut open = open_policy(policy, inspected, kernel, &btf, &queues.ids())?;
     let mut ops = Ops::read(&open, &policy.btf()?)?;
-    drop_unknown_ops(&mut open, &mut ops, kernel);
+    Obstacles::read(&open, &ops, Target::Direct).refuse()?;
+    let warnings = drop_unknown_ops(&mut open, &mut ops, kernel);
 
     size_cpu_records(&mut open)?;
     let active = Active { slot: 0, generation: 1, epoch: 1 }.to_word().to_ne_bytes();
@@ -353,7 +359,8 @@ pub(crate) fn load_direct(
     }
     let object = load(open, &ops)?;
     let (variables, places) = (inspected.variables.clone(), places(layout, 0));
-    Ok(Loaded { object, ops, lacks: 0, asks: Asks::default(), load: 0, held: Vec::new(), variables, places })
+    let asks = Asks::default();
+    Ok(Loaded { object, ops, lacks: 0, asks, load: 0, held: Vec::new(), variables, places, warnings })
 }
 
 /// Where the columns of the policy in `slot` stand.
@@ -432,27 +439,12 @@ fn open_policy(
     Ok(open)
 }
 
-/// A kernel up to 6.19 takes a sleepable program into a non-sleepable array and then runs it where it must not sleep.
-fn refuse_sleepable(open: &OpenObject, ops: &Ops) -> Result<()> {
-    for program in open.progs() {
-        let name = program.name().to_string_lossy().into_owned();
-        let Some((op, _)) = ops.programs.iter().find(|(_, p)| **p == name) else { continue };
-        // SAFETY: the pointer is the open program's own.
-        let flags = unsafe { libbpf_sys::bpf_program__flags(program.as_libbpf_object().as_ptr()) };
-        let by_section = program.section().to_string_lossy().starts_with("struct_ops.s");
-        if by_section || flags & libbpf_sys::BPF_F_SLEEPABLE != 0 {
-            return Err(Error::Sleepable { policy: ops.name.clone(), op: op.clone(), program: name });
-        }
-    }
-    Ok(())
-}
-
 /// An op that this kernel does not know would never be called, and libbpf would refuse the object for it.
-fn drop_unknown_ops(open: &mut OpenObject, ops: &mut Ops, kernel: &KernelBtf) {
-    for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op)) {
-        log::warn!("{}: this kernel has no op {op}, it will not be called", ops.name);
-        ops.clear(open, &op);
-    }
+/// Returns a warning for each.
+fn drop_unknown_ops(open: &mut OpenObject, ops: &mut Ops, kernel: &KernelBtf) -> Vec<String> {
+    let unknown: Vec<String> = ops.programs.keys().filter(|op| !kernel.has_op(op)).cloned().collect();
+    unknown.iter().for_each(|op| ops.clear(open, op));
+    unknown.iter().map(|op| format!("{}: this kernel has no op {op} and never calls it", ops.name)).collect()
 }
 
 /// What of the host's flags the policy lacks, `LACKS_*`.

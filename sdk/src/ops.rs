@@ -13,6 +13,16 @@ use state_migrate::Kind;
 use crate::error::Error;
 use crate::error::Result;
 
+/// Members that the kernel reads when a scheduler is attached, so reads from the host: their names and sizes in bytes
+/// (struct sched_ext_ops, Linux v7.3 kernel/sched/ext/internal.h).
+const NUMBERS: [(&str, usize); 5] = [
+    ("dispatch_max_batch", 4),
+    ("timeout_ms", 4),
+    ("exit_dump_len", 4),
+    ("hotplug_seq", 8),
+    ("sub_cgroup_id", 8),
+];
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Ops {
@@ -22,6 +32,8 @@ pub struct Ops {
     pub flags: u64,
     /// Op to program, for each op that is defined.
     pub programs: BTreeMap<String, String>,
+    /// Its numbers of [`NUMBERS`] that are not 0.
+    pub(crate) numbers: BTreeMap<String, u64>,
     /// Where each member stands, in the layout of the object's own BTF.
     members: BTreeMap<String, usize>,
     size: usize,
@@ -35,7 +47,10 @@ impl Ops {
         let mut tables = object.maps().filter(|m| m.map_type() == MapType::StructOps);
         let table = tables.next().ok_or_else(|| not("the BPF object has no struct sched_ext_ops"))?;
         if tables.next().is_some() {
-            return Err(not("the BPF object has more than one struct_ops map"));
+            return Err(not(
+                "the BPF object has more than one struct_ops map, and the host runs one: keep the one \
+                            that POLICY_DEFINE makes",
+            ));
         }
         Ops::of(object, &table, btf)
     }
@@ -65,6 +80,13 @@ impl Ops {
             .iter()
             .filter_map(|(op, offset)| Some((op.clone(), by_pointer.get(&word(*offset)?)?.clone())))
             .collect();
+        let number = |(member, size): &(&str, usize)| {
+            let at = *members.get(*member)?;
+            let bytes = value.get(at..at.checked_add(*size)?)?;
+            let number = bytes.iter().rev().fold(0u64, |n, byte| n << 8 | u64::from(*byte));
+            (number != 0).then(|| ((*member).to_string(), number))
+        };
+        let numbers = NUMBERS.iter().filter_map(number).collect();
         let name = members.get("name").and_then(|o| value.get(*o..)).map(|bytes| {
             let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
             String::from_utf8_lossy(&bytes[..end]).into_owned()
@@ -73,6 +95,7 @@ impl Ops {
             name: name.unwrap_or_default(),
             flags: members.get("flags").and_then(|o| word(*o)).unwrap_or(0),
             programs,
+            numbers,
             size: value.len(),
             map: table.name().to_string_lossy().into_owned(),
             members,

@@ -327,6 +327,7 @@ impl Policy {
         let mut direct = Direct::load(self)?;
         direct.attach()?;
         println!("{}: attached directly", direct.loaded().ops.name);
+        direct.loaded().warnings.iter().for_each(|warning| println!("warning: {warning}"));
         Self::stand_by(args, &Running::of(direct.loaded()), statistics, || direct.exit_reason())?;
         direct.detach()?;
         match direct.exit_reason() {

@@ -60,7 +60,8 @@ pub enum Only {
 pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let mut taken = locked_take_over(pins, policy, wish);
     match &mut taken {
-        Ok((host, _, report)) => {
+        Ok((host, loaded, report)) => {
+            report.warnings.append(&mut loaded.warnings);
             // This process has nobody to log to; a rollback's has.
             report.warnings.extend(host.found.take());
             note(host, report);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use scx_upgrade_sdk::Policy;
+use scx_upgrade_sdk::obstacles::Obstacles;
 use scx_upgrade_sdk::record_sizes;
 
 use crate::failure::Failure;
@@ -11,6 +12,7 @@ use crate::verbs::plan;
 
 pub fn check(old: &Path, new: &Path, out: Output) -> Result<(), Failure> {
     let old = Policy::from_binary(old)?.schema()?;
-    let new = Policy::from_binary(new)?.schema()?;
-    plan::show(&state_migrate::check(&old, &new, &record_sizes()), None, out)
+    let policy = Policy::from_binary(new)?;
+    let (new, obstacles) = (policy.schema()?, Obstacles::of(&policy)?);
+    plan::show(&state_migrate::check(&old, &new, &record_sizes()), &obstacles, None, out)
 }

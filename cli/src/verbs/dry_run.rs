@@ -7,6 +7,7 @@ use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::error::PRICE;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::kernel;
+use scx_upgrade_sdk::obstacles::Obstacles;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::prospect;
 use scx_upgrade_sdk::prospect::BackProspect;
@@ -77,7 +78,8 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
         plan: &plan,
     };
     show(&would, args.restore.is_none(), out);
-    plan::refusal(&plan)
+    plan::refusal(&plan)?;
+    Ok(Obstacles::of(&binary.policy()?)?.refuse()?)
 }
 
 pub fn swap(pins: &Pins, args: &SwapArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
@@ -114,7 +116,8 @@ fn change(
     let plan_it = if asks.no_carry { plan_report_anew } else { plan_report };
     let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
     show(&Would { dry_run: true, would, from, to, generation, evicts, reattach, plan: &plan }, true, out);
-    plan::refusal(&plan)
+    plan::refusal(&plan)?;
+    Ok(Obstacles::of(&policy)?.refuse()?)
 }
 
 fn name(binary: &PolicyBinary) -> Result<String, Failure> {

@@ -37,8 +37,8 @@ fn text(out: &mut String, info: &Info) {
         label("build id", binary.build_id.as_deref().unwrap_or("none"));
     }
     label("ops", &list(&info.ops));
-    if !info.sleepable.is_empty() {
-        label("sleepable", &format!("{}: it is refused", list(&info.sleepable)));
+    for obstacle in &info.obstacles {
+        label(if obstacle.refused { "refused" } else { "warning" }, &obstacle.message);
     }
     label("flags", &list(&info.flags));
     for queue in &info.queues {

@@ -6,6 +6,8 @@ use std::path::Path;
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::error::PRICE;
 use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::obstacles::Obstacle;
+use scx_upgrade_sdk::obstacles::Obstacles;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::reattach;
 use scx_upgrade_sdk::reattach::Prospect;
@@ -24,6 +26,8 @@ use crate::output::line;
 struct Planned<'a> {
     #[serde(flatten)]
     plan: &'a PlanReport,
+    /// The parts of the policy that have no effect in the host.
+    obstacles: &'a [Obstacle],
     /// Why it takes a reattach; null if it does not.
     reattach: Option<&'a str>,
 }
@@ -37,19 +41,29 @@ pub fn plan(pins: &Pins, binary: &Path, out: Output) -> Result<(), Failure> {
     let schema = policy.schema()?;
     let Prospect { layout, running, slot, queues, reattach, .. } = reattach::prospect(pins, &policy, true)?;
     let report = PlanReport { queues, ..plan_report(&layout, Some(running.into()), &schema, slot.into()) };
-    show(&report, reattach.as_deref(), out)
+    show(&report, &Obstacles::of(&policy)?, reattach.as_deref(), out)
 }
 
-/// Show a plan. One that refuses something is a failure.
-pub fn show(plan: &PlanReport, reattach: Option<&str>, out: Output) -> Result<(), Failure> {
-    out.show(&Planned { plan, reattach }, |out| {
+/// Show a plan. One that refuses something is a failure, and so is a policy that the host refuses.
+pub fn show(
+    plan: &PlanReport,
+    obstacles: &Obstacles,
+    reattach: Option<&str>,
+    out: Output,
+) -> Result<(), Failure> {
+    out.show(&Planned { plan, obstacles: obstacles.all(), reattach }, |out| {
         text(out, plan);
+        // What is refused is the error.
+        for obstacle in obstacles.all().iter().filter(|o| !o.refused) {
+            line!(out, "  warning    {obstacle}");
+        }
         if let Some(why) = reattach {
             line!(out, "  needs --allow-reattach: {why}");
             line!(out, "  the price of it: {PRICE}");
         }
     });
-    refusal(plan)
+    refusal(plan)?;
+    Ok(obstacles.refuse()?)
 }
 
 /// The failure that a plan is which refuses something.

@@ -161,7 +161,7 @@ fn list(names: &[String]) -> String {
 
 fn advice(retained: &[Retained]) -> String {
     if retained.is_empty() {
-        return "make the state smaller, or reattach with a host that has larger records".to_owned();
+        return "make the state smaller, because no host has larger records".to_owned();
     }
     let columns: Vec<String> =
         retained.iter().map(|r| format!("`{}` ({} bytes, {})", r.column, r.size, slots(&r.slots))).collect();

@@ -54,6 +54,17 @@ fn bad_policies_are_refused_and_the_old_one_runs_on() {
     refused("/bin/bad_verify", 1, &["bad_verify does not load", "map_value_or_null", "bad_running"]);
     refused("/bin/bad_abi", 1, &["built for host version 999", "rebuild the policy"]);
     refused("/bin/bad_sleepable", 1, &["init_task is sleepable", "BPF_STRUCT_OPS"]);
+    // The looks say what the swap says.
+    let swap = cli(&["swap", "/bin/bad_sleepable"]).err;
+    let looks: [&[&str]; 3] = [
+        &["check", V1, "/bin/bad_sleepable"],
+        &["plan", "/bin/bad_sleepable"],
+        &["swap", "--dry-run", "/bin/bad_sleepable"],
+    ];
+    for look in looks {
+        let ran = cli(look);
+        assert_eq!((ran.code, &ran.err), (1, &swap), "{look:?}: {}", ran.out);
+    }
     refused(
         "/bin/bad_flags",
         4,
