@@ -373,6 +373,7 @@ HOST_OP_VOID(cgroup_set_idle)
 /* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
+	scx_renew_run_base();
 	return create_boot_queues();
 }
 

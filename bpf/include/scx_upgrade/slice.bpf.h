@@ -6,7 +6,7 @@
  *	stopping:	used = run_ns(t, slice)
  *
  * A task that is taken over while it runs was seen to begin by another policy: when is carried if that one kept it, and is
- * of long ago if it is this policy's own from before a swap away. So what began in an earlier generation counts for a
+ * of long ago if it is this policy's own from before a swap away. So what began in an earlier run of the policy counts for a
  * slice at most.
  */
 #ifndef __SCX_UPGRADE_SLICE_BPF_H
@@ -30,7 +30,7 @@ static __always_inline u64 ns_since(u64 since, u64 now)
 #define run_begin(t)									\
 do {											\
 	(t)->last_run_at_ns = scx_bpf_now();						\
-	(t)->last_run_gen = scx_host.active.generation;					\
+	(t)->last_run_gen = policy_run_id();						\
 } while (0)
 
 /* How long it has run since then, ns. */
@@ -38,7 +38,7 @@ do {											\
 ({											\
 	u64 __ran = ns_since((t)->last_run_at_ns, scx_bpf_now());			\
 											\
-	if (__ran > (slice) && (t)->last_run_gen != scx_host.active.generation)		\
+	if (__ran > (slice) && (t)->last_run_gen != policy_run_id())			\
 		__ran = (slice);							\
 	__ran;										\
 })
