@@ -379,6 +379,7 @@ HOST_OP_VOID(cgroup_set_idle)
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
 	init_handover();
+	scx_renew_run_base();
 	return create_boot_queues();
 }
 

@@ -304,3 +304,67 @@ fn seconds(text: &str) -> Result<f64, String> {
         _ => Err("give a number of seconds from 0.1 to 3600".to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::Command;
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    const CHAPTER: &str = include_str!("../../docs/operator.md");
+
+    /// The options that a text names.
+    fn options_in(text: &str) -> BTreeSet<String> {
+        let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+        text.split(ends).filter(|word| word.len() > 2 && word.starts_with("--")).map(str::to_owned).collect()
+    }
+
+    /// The options of a command that `--help` shows and that are not those of every verb.
+    fn options_of(command: &Command) -> BTreeSet<String> {
+        let own = command.get_arguments().filter(|a| !a.is_hide_set() && !a.is_global_set());
+        let longs = own.filter_map(|a| a.get_long()).filter(|long| !["help", "version"].contains(long));
+        longs.map(|long| format!("--{long}")).collect()
+    }
+
+    #[test]
+    fn each_row_of_the_chapter_for_operators_has_the_options_of_its_verb() {
+        let chapter = CHAPTER.split_once("## The verbs").unwrap().1;
+        let (verbs, rest) = chapter.split_once("With each verb that changes the scheduler:").unwrap();
+        let of_all = options_in(rest.split_once("What is behind `--`").unwrap().0);
+        assert!(of_all.contains("--dry-run"), "{of_all:?}");
+        let mut args = Args::command();
+        args.build();
+        let mut seen = 0;
+        for command in args.get_subcommands().filter(|c| c.get_name() != "help") {
+            let (name, under) = (command.get_name(), command.get_subcommands().collect::<Vec<_>>());
+            let leaves: Vec<(String, &Command)> = match under.is_empty() {
+                true => vec![(name.to_owned(), command)],
+                false => under
+                    .into_iter()
+                    .filter(|c| c.get_name() != "help")
+                    .map(|c| (format!("{name} {}", c.get_name()), c))
+                    .collect(),
+            };
+            for (name, command) in leaves {
+                let is_of = |row: &&str| {
+                    let rest = row.strip_prefix(&format!("| `{name}"));
+                    rest.is_some_and(|rest| rest.starts_with(['`', ' ']))
+                };
+                let row = verbs.lines().find(is_of).unwrap_or_else(|| panic!("no row for {name}"));
+                let missing: Vec<_> = options_of(command)
+                    .into_iter()
+                    .filter(|option| !options_in(row).contains(option) && !of_all.contains(option))
+                    .collect();
+                assert!(missing.is_empty(), "docs/operator.md: the row of {name} lacks {missing:?}");
+                let known = options_of(command);
+                let stale: Vec<_> = options_in(row).into_iter().filter(|o| !known.contains(o)).collect();
+                assert!(stale.is_empty(), "docs/operator.md: {name} has no {stale:?}");
+                seen += 1;
+            }
+        }
+        assert!(seen > 12, "only {seen} rows were compared");
+    }
+}

@@ -162,8 +162,10 @@ pub struct HostData {
     pub closed: u32,
     /// Set around a reattach: tasks that are enabled get back the `dsq_vtime` that they had.
     pub restore_vtime: u32,
+    /// Another one for each attach: what policies add to the generation. The host's own.
+    pub run_base: u32,
     /// Fills the first cache line.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
     /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
     pub orphans: [Family; MAX_ORPHANS],
     /// DSQs that the host's init creates.

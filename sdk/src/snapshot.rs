@@ -19,6 +19,7 @@ use state_migrate::snapshot::CgroupPath;
 use state_migrate::snapshot::Meta;
 use state_migrate::snapshot::NoKey;
 use state_migrate::snapshot::Pick;
+use state_migrate::snapshot::Same;
 use state_migrate::snapshot::Selection;
 use state_migrate::snapshot::TaskKey;
 use state_migrate::snapshot::convert;
@@ -62,7 +63,7 @@ pub struct Restored {
     /// The policy that the snapshot is of, as `name version`.
     pub saved_by: String,
     /// What became of each column that is saved or wanted: `carried`, `converted`, `dropped` if the policy has no column
-    /// for it, `defaulted` if nothing was saved for it, `refused`.
+    /// for it, `defaulted` if nothing was saved for it, `refused`, `skipped` if its value is true only at its moment.
     pub columns: Vec<Row>,
     /// By scope: records.
     pub scopes: Vec<RestoredScope>,
@@ -131,7 +132,9 @@ fn take(host: &Host, schema: &Schema, slot: u8, meta: Meta, with_tasks: bool) ->
     let select = |scope: Scope| {
         let column = |name: &str| schema.scopes.get(&scope).into_iter().flatten().find(|c| c.name == name);
         Selection::new(&host.registry.layout, scope, slot.into(), |placed| {
-            match column(&placed.name).and_then(|c| c.unit()) {
+            let declared = column(&placed.name);
+            match declared.and_then(|c| c.unit()) {
+                _ if declared.is_some_and(|c| c.momentary) => Pick::Skip,
                 Some(unit) => Pick::SaveIn(unit.to_string()),
                 None => Pick::Save,
             }
@@ -181,7 +184,8 @@ fn cgroups_of(host: &Host) -> Result<Vec<(CgroupPath, Vec<u8>)>> {
 pub(crate) fn prepare(path: &Path, schema: &Schema, policy: (&str, &str)) -> Result<Prepared> {
     let snapshot = Snapshot::read(path)?;
     let saved_by = format!("{} {}", snapshot.meta.policy, snapshot.meta.version);
-    let same = (snapshot.meta.policy.as_str(), snapshot.meta.version.as_str()) == policy;
+    let version = (snapshot.meta.policy.as_str(), snapshot.meta.version.as_str()) == policy;
+    let same = Same { version, boot: snapshot.meta.boot_id == boot_id()? };
     let converted = convert(&snapshot, schema, same)?;
     Ok(Prepared { saved_by, snapshot: converted.snapshot, rows: converted.rows })
 }

@@ -71,6 +71,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         handover_to,
         closed,
         restore_vtime,
+        run_base,
         reserved,
         orphans,
         boot_queues,

@@ -1,6 +1,7 @@
 //! The columns and queues that a policy declares, read from its own BTF.
 //!
-//! Each scope's columns are the fields of one struct with a fixed name ([`Scope::struct_name`]). A field's default X tags of a field are its [`Rule`] and its unit:
+//! Each scope's columns are the fields of one struct with a fixed name ([`Scope::struct_name`]). A field's tags are its
+//! default, its [`Rule`], its unit, and whether it is of a moment:
 //!
 //! | tag | meaning |
 //! | --- | --- |
@@ -8,6 +9,7 @@
 //! | `scx:scale=A/B+C` | `new = old * A / B + C`; `A`, `A/B`, `A-C` and so on too |
 //! | `scx:saturate` | its type may be narrower or of another sign; what does not fit becomes the nearest that does |
 //! | `scx:unit=UNIT` | what it counts, compared as text |
+//! | `scx:momentary` | it is true only while its policy runs: no snapshot has it |
 //! | `scx:convert=PROGRAM` | a conversion of the author's own, in BPF, makes the new value |
 //! | `scx:inverse=PROGRAM` | and this one the old value again, for a rollback |
 //!
@@ -100,6 +102,9 @@ pub struct Column {
     /// What it counts, as declared; compared as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// Whether it says what is true only now: a snapshot neither saves nor restores it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub momentary: bool,
     /// How it takes its value from its predecessor.
     #[serde(default, skip_serializing_if = "Rule::is_default")]
     pub rule: Rule,
@@ -109,6 +114,11 @@ impl Column {
     /// What it counts: as declared, or as its well-known name says.
     pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref().or_else(|| well_known::find(&self.name).map(|w| w.unit))
+    }
+
+    /// Whether its values are times of a clock that starts with the boot: see [`well_known::is_time_stamp`].
+    pub fn is_time_stamp(&self) -> bool {
+        self.unit().is_some_and(well_known::is_time_stamp)
     }
 }
 

@@ -51,7 +51,7 @@ mod wire;
 
 use std::fmt;
 
-pub use self::convert::{Converted, convert};
+pub use self::convert::{Converted, Same, convert};
 pub use self::error::SnapshotError;
 pub use self::key::{BootId, CgroupPath, Key, NoKey, TaskKey};
 pub use self::restore::{ColumnReport, Match, Restored, ScopeRestore, restore};

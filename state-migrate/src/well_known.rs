@@ -92,6 +92,18 @@ pub const COLUMNS: &[WellKnown] = &[
     ),
 ];
 
+/// The clocks that start with the boot, as a BPF program reads them.
+const BOOT_CLOCKS: [&str; 5] =
+    ["scx_bpf_now", "bpf_ktime_get_ns", "bpf_ktime_get_boot_ns", "bpf_ktime_get_coarse_ns", "bpf_jiffies64"];
+
+/// Whether values of this unit are times of a clock that starts with the boot, as `ns@scx_bpf_now` says: the unit, an `@`,
+/// and how the clock is read. In another boot such a value means nothing, and may be in the future.
+///
+/// Which of these clocks goes on while the machine is suspended does not matter: a value is compared with the same clock.
+pub fn is_time_stamp(unit: &str) -> bool {
+    unit.rsplit_once('@').is_some_and(|(_, clock)| BOOT_CLOCKS.contains(&clock))
+}
+
 /// What a name means to every scheduler, if anything.
 pub fn find(name: &str) -> Option<&'static WellKnown> {
     COLUMNS.binary_search_by(|w| w.name.cmp(name)).ok().map(|i| &COLUMNS[i])

@@ -1,9 +1,9 @@
-//! Calling cargo: in the workspace's folder and with the compiler that the BPF programs need.
+//! Calling cargo, in the workspace's folder: its configuration there names the compiler that the BPF programs need.
 
 use std::{
     env,
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -79,19 +79,7 @@ fn command(arguments: &[&str]) -> Command {
     // The cargo that runs us, so that a toolchain chosen by +NAME stays.
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root());
-    if env::var_os("BPF_CLANG").is_none() {
-        command.env(
-            "BPF_CLANG",
-            clang(&env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>())),
-        );
-    }
     command
-}
-
-/// The clang for BPF: `clang-19`, which `cargo xtask setup` installs, else the oldest newer one, else plain `clang`.
-fn clang(path: &Option<Vec<PathBuf>>) -> String {
-    let exists = |name: &String| path.iter().flatten().any(|folder| folder.join(name).is_file());
-    (19..40).map(|major| format!("clang-{major}")).find(exists).unwrap_or_else(|| "clang".to_owned())
 }
 
 #[cfg(test)]
@@ -101,19 +89,5 @@ mod tests {
     #[test]
     fn the_workspace_is_the_parent() {
         assert!(root().join("xtask/Cargo.toml").is_file());
-    }
-
-    #[test]
-    fn the_oldest_clang_that_will_do() {
-        let folder = env::temp_dir().join(format!("xtask-clang-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = Some(vec![folder.clone()]);
-        assert_eq!(clang(&path), "clang");
-        for name in ["clang-14", "clang-21", "clang-20"] {
-            std::fs::write(folder.join(name), "").unwrap();
-        }
-        assert_eq!(clang(&path), "clang-20");
-        assert_eq!(clang(&None), "clang");
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

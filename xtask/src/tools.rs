@@ -1,4 +1,4 @@
-//! Programs from crates.io that a verb needs, of one version, in the cache.
+//! Programs that a verb needs, as published, of one version, in the cache.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub fn cargo_deb() -> Result<PathBuf> {
         // For development: it packs few files, and optimising it would take longer than it ever saves.
         let own = ["install", "--locked", "--debug", "--root", to, "--version", version, name];
         cargo::run(&[&own, FEATURES].concat(), &[("CARGO_PROFILE_DEV_DEBUG", "0")])
-            .with_context(|| format!("{name} {version} cannot be installed from crates.io"))
+            .with_context(|| format!("{name} {version} cannot be installed"))
     })?;
     Ok(program)
 }

@@ -161,7 +161,8 @@ struct scx_host {
 	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: handover.host.h */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
 	u32	restore_vtime;		/* set around a reattach, see host_enable() */
-	u32	reserved[5];
+	u32	run_base;		/* another one for each attach: see policy_run_id() */
+	u32	reserved[4];
 	struct scx_family orphans[SCX_UPGRADE_MAX_ORPHANS];
 	struct scx_family boot_queues[SCX_UPGRADE_MAX_QUEUES];
 	struct scx_family queues[SCX_UPGRADE_MAX_ORPHANS];	/* all that there are, or are about to be made */

@@ -18,31 +18,31 @@
 #define VTIME_CLOCK_COLUMNS			\
 	u64	vtime_now __default(1099511627776)	/* 2^40 */
 
-/* slice.bpf.h, for tasks. last_run_at_ns, which is well-known: when it last began to run; in which generation. */
+/* slice.bpf.h, for tasks. last_run_at_ns, which is well-known: when it last began to run; in which run of the policy. */
 #define RUN_TASK_COLUMNS			\
-	u64	last_run_at_ns;			\
-	u32	last_run_gen
+	u64	last_run_at_ns __momentary;	\
+	u32	last_run_gen __momentary
 
 /*
- * shares.bpf.h, for tasks. share_gen: the generation that it is counted in, if any; share_weight: as what; share: of the
+ * shares.bpf.h, for tasks. share_gen: the run of the policy that it is counted in, if any; share_weight: as what; share: of the
  * whole, as of when share_of() was last asked.
  */
 #define SHARES_TASK_COLUMNS			\
-	u32	share_gen;			\
-	u32	share_weight;			\
-	u64	share
+	u32	share_gen __momentary;		\
+	u32	share_weight __momentary;	\
+	u64	share __momentary
 
 /*
- * shares.bpf.h, for cgroups. share_busy: a generation, and the weights of what wants to run in it, in one word;
+ * shares.bpf.h, for cgroups. share_busy: a run of the policy, and the weights of what wants to run in it, in one word;
  * share_weight: as for tasks.
  */
 #define SHARES_CGROUP_COLUMNS			\
-	u64	share_busy;			\
-	u32	share_weight
+	u64	share_busy __momentary;		\
+	u32	share_weight __momentary
 
-/* preempt.bpf.h, for CPUs: how urgent what it runs is, as of which generation. */
+/* preempt.bpf.h, for CPUs: how urgent what it runs is, as of which run of the policy. */
 #define PREEMPT_CPU_COLUMNS			\
-	u64	running_rank;			\
-	u32	running_gen
+	u64	running_rank __momentary;	\
+	u32	running_gen __momentary
 
 #endif /* __SCX_UPGRADE_COLUMNS_BPF_H */

@@ -50,6 +50,18 @@ char _license[] SEC("license") = "GPL";
 #define __unit(unit)		__attribute__((btf_decl_tag("scx:unit=" #unit)))
 
 /*
+ * The column holds times that scx_bpf_now() gave. That clock starts with the boot: a snapshot of another boot does not
+ * restore such a column. For another clock or unit write __unit(us@bpf_ktime_get_ns) and so on.
+ */
+#define __timestamp		__unit(ns@scx_bpf_now)
+
+/*
+ * The column says what is true only now: which task runs, how many tasks wait, since when. A swap carries it. A snapshot
+ * neither saves nor restores it, because all that may have changed until the restore.
+ */
+#define __momentary		__attribute__((btf_decl_tag("scx:momentary")))
+
+/*
  * Dispatch queues. The same name, order and span in the next version is the same queue, with the tasks that wait on it.
  * An order is for ever: the kernel ejects a scheduler that mixes both on one queue. Of a single queue @name is the id;
  * the members of the others are had by:
@@ -129,6 +141,16 @@ static __always_inline bool policy_is_active(void)
 	return scx_host.callers[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)] == scx_sdk.load;
 }
 
+/*
+ * The number of this run of the policy: each commit and each attach begins another. It is never 0. Note it beside what is
+ * true only while the policy runs, such as how many tasks wait; what has another number is void. The generation alone does
+ * not do: it is the same again where a reattach is undone, and starts from 1 again after a stop.
+ */
+static __always_inline u32 policy_run_id(void)
+{
+	return (scx_host.run_base + scx_host.active.generation) | 1U << 31;
+}
+
 struct policy_task;
 struct policy_cgroup;
 struct policy_cpu;
@@ -198,6 +220,7 @@ static __always_inline struct policy_global *global_state(void)
  */
 s32 BPF_STRUCT_OPS_SLEEPABLE(policy_direct_init)
 {
+	scx_renew_run_base();
 	return scx_create_direct_queues(scx_sdk.direct_queues);
 }
 

@@ -13,7 +13,7 @@
  *	enqueue:	preempt_for(p, rank)
  *
  * A rank is any number by which the larger can better wait: a deadline, a class. What a policy before left in the records
- * says nothing of what runs now, so a rank counts only in the generation that it was noted in.
+ * says nothing of what runs now, so a rank counts only in the run of the policy that it was noted in.
  */
 #ifndef __SCX_UPGRADE_PREEMPT_BPF_H
 #define __SCX_UPGRADE_PREEMPT_BPF_H
@@ -30,7 +30,7 @@ static __always_inline void preempt_running(struct task_struct *p, u64 rank)
 	if (!c)
 		return;
 	c->running_rank = rank;
-	c->running_gen = scx_host.active.generation;
+	c->running_gen = policy_run_id();
 }
 
 static __always_inline void preempt_stopping(struct task_struct *p)
@@ -46,7 +46,7 @@ static __always_inline u64 preempt_rank(s32 cpu, u64 rank)
 {
 	struct policy_cpu *c = cpu_state(cpu);
 
-	if (!c || c->running_gen != scx_host.active.generation || (s64)(c->running_rank - rank) <= 0)
+	if (!c || c->running_gen != policy_run_id() || (s64)(c->running_rank - rank) <= 0)
 		return 0;
 	return c->running_rank;
 }

@@ -183,6 +183,18 @@ static __always_inline struct scx_global_record *scx_the_global_record(void)
 	return &scx_global_record;
 }
 
+/*
+ * The init of a scheduler calls this before any other op runs. What an op noted before under policy_run_id() is void from
+ * here on, also where the generation is the same, as after a reattach that was undone. The first base is random, so a
+ * number that another host left is not taken for one of this host. The step is odd, so all bases of one host differ.
+ */
+static __always_inline void scx_renew_run_base(void)
+{
+	u32 base = scx_host.run_base;
+
+	scx_host.run_base = base ? base + 0x9e3779b1 : bpf_get_prandom_u32();
+}
+
 /* Record the kernel's word on why it took the scheduler off. */
 static __always_inline void scx_record_exit(struct scx_exit_info *ei)
 {

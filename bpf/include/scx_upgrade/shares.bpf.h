@@ -20,8 +20,8 @@
  *	cgroup_set_weight:	shares_set_weight(cgrp, weight)
  *
  * Weights are the kernel's, read where they stand, since a policy that takes over is not told those that were set before.
- * Who wants to run is counted, and another policy does not count for us: what was counted in an earlier generation is
- * void, and each task is counted when it first passes an op that calls shares_join().
+ * Who wants to run is counted, and another policy does not count for us: what was counted in an earlier run is void,
+ * and each task is counted when it first passes an op that calls shares_join().
  */
 #ifndef __SCX_UPGRADE_SHARES_BPF_H
 #define __SCX_UPGRADE_SHARES_BPF_H
@@ -33,23 +33,18 @@
 /* How often an exchange is tried that others spoil. */
 #define SHARES_TRIES	64
 
-static __always_inline u32 shares_generation(void)
-{
-	return scx_host.active.generation;
-}
-
 /* The weights of what wants to run in a cgroup. */
 static __always_inline u32 shares_busy(struct policy_cgroup *cg)
 {
 	u64 busy = *(volatile u64 *)&cg->share_busy;
 
-	return busy >> 32 == shares_generation() ? (u32)busy : 0;
+	return busy >> 32 == policy_run_id() ? (u32)busy : 0;
 }
 
 /* Add to it, or take away. 1 if the cgroup has just become busy, -1 if it is so no longer. */
 static __noinline int shares_add(struct policy_cgroup *cg, s32 weight)
 {
-	u64 old, new, generation = shares_generation();
+	u64 old, new, run = policy_run_id();
 	u32 before, i;
 	s64 after;
 
@@ -57,11 +52,11 @@ static __noinline int shares_add(struct policy_cgroup *cg, s32 weight)
 		return 0;
 	bpf_for(i, 0, SHARES_TRIES) {
 		old = *(volatile u64 *)&cg->share_busy;
-		before = old >> 32 == generation ? (u32)old : 0;
+		before = old >> 32 == run ? (u32)old : 0;
 		after = (s64)before + weight;
 		if (after < 0)
 			after = 0;
-		new = generation << 32 | (u32)after;
+		new = run << 32 | (u32)after;
 		if (__sync_val_compare_and_swap(&cg->share_busy, old, new) == old)
 			return !!after - !!before;
 	}
@@ -106,9 +101,9 @@ static __always_inline void shares_join(struct task_struct *p, struct policy_tas
 {
 	struct cgroup *cgrp;
 
-	if (t->share_gen == shares_generation())
+	if (t->share_gen == policy_run_id())
 		return;
-	t->share_gen = shares_generation();
+	t->share_gen = policy_run_id();
 	t->share_weight = p->scx.weight;
 	cgrp = scx_bpf_task_cgroup(p);
 	shares_change(cgrp, t->share_weight);
@@ -120,7 +115,7 @@ static __always_inline void shares_leave(struct task_struct *p, struct policy_ta
 {
 	struct cgroup *cgrp;
 
-	if (t->share_gen != shares_generation())
+	if (t->share_gen != policy_run_id())
 		return;
 	t->share_gen = 0;
 	cgrp = scx_bpf_task_cgroup(p);

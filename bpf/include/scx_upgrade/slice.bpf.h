@@ -6,7 +6,7 @@
  *	stopping:	used = run_ns(t, slice)
  *
  * A task that is taken over while it runs was seen to begin by another policy: when is carried if that one kept it, and is
- * of long ago if it is this policy's own from before a swap away. So what began in an earlier generation counts for a
+ * of long ago if it is this policy's own from before a swap away. So what began in an earlier run of the policy counts for a
  * slice at most. A policy that gives a task another slice while it runs (vtime_is_first()) charges it for the one before at
  * once, and calls run_begin() again.
  */
@@ -34,7 +34,7 @@ static __always_inline u64 ns_since(u64 since, u64 now)
 #define run_begin(t)									\
 do {											\
 	(t)->last_run_at_ns = scx_bpf_now();						\
-	(t)->last_run_gen = scx_host.active.generation;					\
+	(t)->last_run_gen = policy_run_id();						\
 } while (0)
 
 /*
@@ -45,7 +45,7 @@ do {											\
 #define run_ns(t, slice)								\
 ({											\
 	u64 __ran = ns_since((t)->last_run_at_ns, scx_bpf_now());			\
-	u64 __most = (t)->last_run_gen == scx_host.active.generation ?			\
+	u64 __most = (t)->last_run_gen == policy_run_id() ?				\
 		     RUN_SLICES_MAX * (slice) : (slice);				\
 											\
 	__ran < __most ? __ran : __most;						\

@@ -186,6 +186,7 @@ fn policy() -> (Schema, Layout) {
         ty,
         default: None,
         unit: None,
+        momentary: false,
         rule: Rule::default(),
     };
     let task = vec![

@@ -7,8 +7,10 @@ use crate::types::{StructField, Type};
 
 pub(super) const PREFIX: &str = "scx:";
 /// The tags that a field can have.
-pub(super) const FIELD_TAGS: [&str; 7] =
-    ["default", "from", "scale", "saturate", "unit", "convert", "inverse"];
+pub(super) const FIELD_TAGS: [&str; 8] =
+    ["default", "from", "scale", "saturate", "unit", "momentary", "convert", "inverse"];
+/// Those of them that have no value.
+const WITHOUT_VALUE: [&str; 2] = ["saturate", "momentary"];
 
 /// The texts of a field's tags, in the order of [`FIELD_TAGS`].
 pub(super) struct Draft<'a> {
@@ -26,9 +28,9 @@ impl<'a> Draft<'a> {
         let Some(index) = FIELD_TAGS.iter().position(|t| *t == name) else {
             return Err(self.unknown(tag));
         };
-        if (name == "saturate") == value.is_some() {
+        if WITHOUT_VALUE.contains(&name) == value.is_some() {
             return Err(if value.is_some() {
-                SchemaError::SaturateValue { scope, field }
+                SchemaError::TagValue { scope, field, tag: FIELD_TAGS[index] }
             } else {
                 self.unknown(tag)
             });
@@ -61,6 +63,10 @@ impl<'a> Draft<'a> {
             return Err(SchemaError::BadUnit { scope, field, text: text.to_owned() });
         }
         Ok(Some(text.to_owned()))
+    }
+
+    pub(super) fn momentary(&self) -> bool {
+        self.text("momentary").is_some()
     }
 
     pub(super) fn rule(&self) -> Result<Rule, SchemaError> {

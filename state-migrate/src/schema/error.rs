@@ -100,8 +100,8 @@ pub enum SchemaError {
     BadUnit { scope: Scope, field: String, text: String },
     #[error("{scope}.{field}: `scx:from` names the field itself, which is what it has without; drop the tag")]
     FromItself { scope: Scope, field: String },
-    #[error("{scope}.{field}: `scx:saturate` takes no value; write it alone")]
-    SaturateValue { scope: Scope, field: String },
+    #[error("{scope}.{field}: `scx:{tag}` takes no value; write it alone")]
+    TagValue { scope: Scope, field: String, tag: &'static str },
     #[error(
         "{scope}.{field}: `scx:{one}` and `scx:{other}` exclude each other, the conversion does it all; drop one"
     )]
@@ -134,7 +134,7 @@ pub enum SchemaError {
     },
     #[error(
         "{place}: the tag `{tag}` is unknown; fields take `scx:default`, `scx:from`, `scx:scale`, `scx:saturate`, \
-         `scx:unit`, `scx:convert` and `scx:inverse`, variables `scx:queue=fifo` or `scx:queue=vtime`"
+         `scx:unit`, `scx:momentary`, `scx:convert` and `scx:inverse`, variables `scx:queue=fifo` or `scx:queue=vtime`"
     )]
     UnknownTag { place: String, tag: String },
     #[error(

@@ -32,7 +32,8 @@ impl<'a> Tags<'a> {
             draft.add(tag.text)?;
         }
         let (default, unit, rule) = (draft.default()?, draft.unit()?, draft.rule()?);
-        Ok(Column { name: field.name, ty: field.ty, default, unit, rule })
+        let momentary = draft.momentary();
+        Ok(Column { name: field.name, ty: field.ty, default, unit, momentary, rule })
     }
 
     /// Takes the queues.

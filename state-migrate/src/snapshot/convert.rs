@@ -21,25 +21,34 @@ pub struct Converted {
     /// The columns of the schema that get a value from the snapshot, with it.
     pub snapshot: Snapshot,
     /// What becomes of each column that is saved or wanted: `carried`, `converted`, `dropped` if the policy has no
-    /// column for it, `defaulted` if nothing was saved for it, `refused`.
+    /// column for it, `defaulted` if nothing was saved for it, `refused`, `skipped`.
     pub rows: Vec<Row>,
 }
 
+/// What a snapshot has in common with what it is restored to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Same {
+    /// The policy and its version, so that the values have been through the columns' rules already.
+    pub version: bool,
+    /// The boot, so that time stamps are of the same clock.
+    pub boot: bool,
+}
+
 /// Brings the values of a snapshot into the columns of `schema` by the rules that a swap goes by: same name and type,
-/// renamed, widened, rescaled. What is refused is left out and told in the rows. `same`: the snapshot is of this very
-/// policy and version, so its values have been through the columns' rules already.
+/// renamed, widened, rescaled. What is refused or skipped is left out and told in the rows. Skipped are momentary columns,
+/// and, in another boot, time stamps.
 ///
 /// # Errors
 /// The columns do not fit any record, or the snapshot is not one of columns that a policy can have.
-pub fn convert(snapshot: &Snapshot, schema: &Schema, same: bool) -> Result<Converted, SnapshotError> {
-    let wanted = units(schema);
-    let saved = saved_schema(snapshot, &wanted, same);
+pub fn convert(snapshot: &Snapshot, schema: &Schema, same: Same) -> Result<Converted, SnapshotError> {
+    let mut wanted = units(schema);
+    let saved = saved_schema(snapshot, &wanted, same.version);
+    let mut left_out = skip(&mut wanted, &saved, same.boot);
     let sizes = Scope::ALL.map(|scope| (scope, RECORD));
     let unplanned = |why: String| SnapshotError::Unplanned { why };
     let start = plan(&Layout::new(&sizes), None, &saved, SAVED).map_err(|e| unplanned(e.to_string()))?;
 
     // The columns that are refused go one after the other, until a plan is left.
-    let (mut wanted, mut refused) = (wanted, Vec::new());
     let plan = loop {
         let report = plan_report(&start.layout, Some(SAVED), &wanted, WANTED);
         match report.plan {
@@ -49,17 +58,17 @@ pub fn convert(snapshot: &Snapshot, schema: &Schema, same: bool) -> Result<Conve
                     let reason =
                         "a program of the author's converts it, which runs in a host only".to_owned();
                     let refusal = Refusal { scope: Some(scope), columns: vec![name], reason };
-                    take_out(&mut wanted, &[refusal], &mut refused).map_err(unplanned)?;
+                    take_out(&mut wanted, &[refusal], &mut left_out).map_err(unplanned)?;
                 }
             },
-            None => take_out(&mut wanted, &report.refused, &mut refused).map_err(unplanned)?,
+            None => take_out(&mut wanted, &report.refused, &mut left_out).map_err(unplanned)?,
         }
     };
 
     let mut rows = plan.rows();
-    let is_refused = |row: &Row| refused.iter().any(|r: &Row| r.scope == row.scope && r.column == row.column);
-    rows.retain(|row| !is_refused(row));
-    rows.extend(refused);
+    let is_told = |row: &Row| left_out.iter().any(|r: &Row| r.scope == row.scope && r.column == row.column);
+    rows.retain(|row| !is_told(row));
+    rows.extend(left_out);
     rows.sort_by_key(|row| row.scope);
     let snapshot = Snapshot {
         meta: snapshot.meta.clone(),
@@ -69,6 +78,38 @@ pub fn convert(snapshot: &Snapshot, schema: &Schema, same: bool) -> Result<Conve
         global: table(&snapshot.global, Scope::Global, &plan, &wanted)?,
     };
     Ok(Converted { snapshot, rows })
+}
+
+/// Take out of what is wanted what is true only at its moment: momentary columns, and, in another boot, those that would
+/// get a time stamp. The host's records keep what they hold of these.
+fn skip(wanted: &mut Schema, saved: &Schema, same_boot: bool) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (scope, columns) in &mut wanted.scopes {
+        let saved = saved.scopes.get(scope).map_or(&[][..], Vec::as_slice);
+        columns.retain(|column| {
+            // What it may be made of.
+            let is = |c: &&Column| c.name == column.name || column.rule.from.as_ref() == Some(&c.name);
+            let sources: Vec<&Column> = saved.iter().filter(is).collect();
+            let is_stamp = column.is_time_stamp() || sources.iter().any(|c| c.is_time_stamp());
+            let reason = if column.momentary {
+                "it is true only while its policy runs"
+            } else if !same_boot && is_stamp && !sources.is_empty() {
+                "a time of another boot's clock"
+            } else {
+                return true;
+            };
+            rows.push(Row {
+                scope: *scope,
+                column: column.name.clone(),
+                ty: column.ty.to_string(),
+                fate: "skipped".to_owned(),
+                from: None,
+                reason: Some(reason.to_owned()),
+            });
+            false
+        });
+    }
+    rows
 }
 
 /// The schema with each column's unit said, also where its name says it.
@@ -91,6 +132,7 @@ fn saved_schema(snapshot: &Snapshot, wanted: &Schema, same: bool) -> Schema {
             ty: saved.ty.clone(),
             default: None,
             unit: saved.unit.clone(),
+            momentary: false,
             rule,
         }
     };

@@ -253,5 +253,5 @@ pub fn array(elem: Type, len: u32) -> Type {
 }
 
 pub fn column(name: &str, ty: Type) -> Column {
-    Column { name: name.to_owned(), ty, default: None, unit: None, rule: Rule::default() }
+    Column { name: name.to_owned(), ty, default: None, unit: None, momentary: false, rule: Rule::default() }
 }

@@ -356,6 +356,9 @@ fn reads_rules_and_units() {
     assert_eq!((convert.program.as_str(), convert.inverse.as_deref()), ("forth", Some("back")));
     let plain = with_tags(&array(s(8), 4), &["scx:scale=-2"]).unwrap();
     assert!(plain.rule.scale.is_some() && plain.unit().is_none());
+    assert!(!plain.momentary && !plain.is_time_stamp());
+    let since = with_tags(&u(64), &["scx:momentary", "scx:unit=ns@scx_bpf_now"]).unwrap();
+    assert!(since.momentary && since.is_time_stamp());
     assert!(with_tags(&union(u(64)), &["scx:from=x", "scx:saturate"]).is_ok());
 }
 
@@ -401,7 +404,8 @@ fn refuses_rules_that_make_no_sense() {
     };
     assert!(matches!(error(&["scx:scale=1/0"]), E::BadScale { .. }));
     assert!(matches!(error(&["scx:scale"]), E::UnknownTag { .. }));
-    assert!(matches!(error(&["scx:saturate=1"]), E::SaturateValue { .. }));
+    assert!(matches!(error(&["scx:saturate=1"]), E::TagValue { tag: "saturate", .. }));
+    assert!(matches!(error(&["scx:momentary=1"]), E::TagValue { tag: "momentary", .. }));
     assert!(matches!(error(&["scx:from=f"]), E::FromItself { .. }));
     for text in ["", "2x", "a b", "a.b", &"n".repeat(64)] {
         assert!(matches!(error(&[&format!("scx:from={text}")]), E::BadName { tag: "from", .. }), "{text}");

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use e2e::Busy;
 use e2e::Cgroup;
 use e2e::EnabledWatch;
 use e2e::cli;
@@ -25,8 +26,10 @@ use scx_upgrade_sdk::snapshot::Restored;
 use state_migrate::Layout;
 use state_migrate::Scope;
 use state_migrate::Snapshot;
+use state_migrate::snapshot::BootId;
 use state_migrate::snapshot::CgroupPath;
 use state_migrate::snapshot::NoKey;
+use state_migrate::snapshot::Table;
 use state_migrate::snapshot::TaskKey;
 
 const FILE: &str = "/tmp/knows";
@@ -313,5 +316,104 @@ fn a_snapshot_for_which_there_is_no_room_leaves_the_old_one_whole() {
     // SAFETY: the string is NUL-terminated and outlives the call.
     assert_eq!(unsafe { libc::umount(c"/tmp/tiny".as_ptr()) }, 0);
     load.stop().unwrap();
+    fresh();
+}
+
+/// What a boot that had been up for an hour longer than this one would have saved of a cgroup's time stamp.
+fn as_of_another_boot(mut snapshot: Snapshot, column: &str) -> Snapshot {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    snapshot.meta.boot_id = BootId([7; 16]);
+    let columns = snapshot.cgroups.columns().to_vec();
+    let sizes = columns.iter().map(|c| (c.name.as_str(), c.ty.size() as usize));
+    let at = sizes.take_while(|(name, _)| *name != column).map(|(_, size)| size).sum::<usize>();
+    let rows: Vec<_> = snapshot
+        .cgroups
+        .rows()
+        .map(|(key, values)| {
+            let mut values = values.to_vec();
+            let stamp = number(&values[at..at + 8]) + HOUR_NS;
+            values[at..at + 8].copy_from_slice(&stamp.to_ne_bytes());
+            (key.clone(), values)
+        })
+        .collect();
+    snapshot.cgroups = Table::new(columns, rows).unwrap();
+    snapshot
+}
+
+#[test]
+fn a_time_of_another_boot_is_not_restored() {
+    const BEGAN: &str = "quota_began_ns";
+    fresh();
+    Cgroup::root().share_cpu();
+    let group = Cgroup::new("snapshot-quota");
+    group.set("cpu.max", "20000 100000");
+    let hog = Busy::start(&group);
+    report(&["run", "/bin/scx_quota"]);
+    wait_until("the limit holds", || column(Scope::Cgroup, group.key(), "quota_throttlings") > 2);
+    save(&["--no-tasks", FILE]);
+    let snapshot = Snapshot::read(FILE).unwrap();
+    let path = CgroupPath::new("/snapshot-quota").unwrap();
+    let began = number(snapshot.cgroups.value(&path, BEGAN).unwrap());
+    let other = "/tmp/knows-of-another-boot";
+    as_of_another_boot(snapshot, BEGAN).write(Path::new(other)).unwrap();
+
+    // In the same boot it is the same clock.
+    assert_eq!(cli(&["stop"]).code, 0);
+    let back = report(&["run", "--restore", FILE, "/bin/scx_quota"]).restored.unwrap();
+    assert_eq!(fate(&back, Scope::Cgroup, BEGAN), "carried");
+    let is = column(Scope::Cgroup, group.key(), BEGAN);
+    assert!(is >= began && (is - began) % 100_000_000 == 0, "{is} is not {began} and whole periods");
+
+    assert_eq!(cli(&["stop"]).code, 0);
+    let back = report(&["run", "--restore", other, "/bin/scx_quota"]).restored.unwrap();
+    assert!(back.other_boot);
+    assert_eq!(fate(&back, Scope::Cgroup, BEGAN), "skipped");
+    assert_eq!(fate(&back, Scope::Cgroup, "quota_used_ns"), "carried");
+    // With a period that begins in an hour it would wait for an hour.
+    let before = group.usage_us();
+    wait_until("the cgroup has its quota of several periods", || group.usage_us() > before + 100_000);
+    // Into what runs as well: that has a time of its own.
+    let ran = cli(&["--json", "snapshot", "restore", other]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert_eq!(fate(&serde_json::from_str(&ran.out).unwrap(), Scope::Cgroup, BEGAN), "skipped");
+    let before = group.usage_us();
+    wait_until("it goes on", || group.usage_us() > before + 100_000);
+    drop(hog);
+    fresh();
+}
+
+#[test]
+fn what_is_true_only_now_is_neither_saved_nor_restored() {
+    fresh();
+    Cgroup::root().share_cpu();
+    let group = Cgroup::new("snapshot-busy");
+    // Who wants to run, in the lower half, and the run of the policy that this is of in the upper.
+    let busy = || column(Scope::Cgroup, group.key(), "share_busy") as u64;
+    let hogs: Vec<_> = (0..3).map(|_| Busy::start(&group)).collect();
+    report(&["run", "/bin/scx_fair"]);
+    wait_until("all three count", || busy() as u32 == 300);
+    save(&[FILE]);
+    let snapshot = Snapshot::read(FILE).unwrap();
+    let (of_tasks, of_cgroups) = (snapshot.tasks.columns(), snapshot.cgroups.columns());
+    for name in ["share_gen", "share_weight", "share", "last_run_at_ns", "last_run_gen"] {
+        assert!(of_tasks.iter().all(|c| c.name != name), "{name} is saved");
+    }
+    assert!(of_tasks.iter().any(|c| c.name == "vtime_lag_ns"), "nothing is saved");
+    assert!(of_cgroups.is_empty(), "{of_cgroups:?}");
+
+    // A reattach that is undone: the generation is the same again, and what was counted before is void.
+    let (generation, run) = (status().generation, busy() >> 32);
+    let failed = cli(&["swap", "--allow-reattach", "/bin/bad_enable"]);
+    assert_ne!(failed.code, 0, "{}", failed.out);
+    assert_eq!(status().generation, generation);
+    wait_until("all three count again", || busy() >> 32 != run && busy() as u32 == 300);
+
+    drop(hogs);
+    wait_until("nobody counts", || busy() as u32 == 0);
+    let ran = cli(&["--json", "snapshot", "restore", FILE]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let back: Restored = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(fate(&back, Scope::Cgroup, "share_busy"), "skipped");
+    assert_eq!(busy() as u32, 0, "those that are gone count");
     fresh();
 }

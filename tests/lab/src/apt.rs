@@ -13,26 +13,116 @@ use crate::cache;
 /// Debian's own signing keys, from the package `debian-archive-keyring`.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// Debian's own suites are of these releases, by codename or by age.
+const RELEASES: [&str; 9] =
+    ["bookworm", "trixie", "forky", "sid", "stable", "oldstable", "testing", "unstable", "experimental"];
+/// What an archive calls itself in its release files.
+const DEBIAN: &str = "Debian";
+
+/// The archives of Debian that this machine's own apt takes packages from: mirrors, as far as it is set up for some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archives {
+    main: String,
+    security: Option<String>,
+}
+
+impl Archives {
+    /// Reads apt's configuration. Needs no package lists and no network.
+    ///
+    /// # Errors
+    /// When apt cannot be run, or takes nothing from Debian's main archive.
+    pub fn of_this_machine() -> Result<Self> {
+        // The first knows the origin of archives whose lists apt has, the second knows those without lists too.
+        let targets = index_targets(&[])? + &index_targets(&["--no-release-info"])?;
+        Self::parse(&targets).context(
+            "apt on this machine takes no packages from an archive of Debian's: add one to its sources, or give the lab a \
+             kernel's image with --kernel",
+        )
+    }
+
+    /// Finds them in lines of an archive's address, suite, component and, where apt has the lists, origin.
+    fn parse(targets: &str) -> Option<Self> {
+        // An archive whose origin is known comes before one of which nothing is known yet.
+        let find = |is_wanted: &dyn Fn(&str) -> bool| {
+            let known =
+                targets.lines().filter_map(Target::parse).filter(|t| t.is_debian() && is_wanted(t.suite));
+            known.min_by_key(|t| t.origin.is_none()).map(|t| t.archive.to_owned())
+        };
+        let main = find(&|suite| !is_security(suite))?;
+        Some(Self { main, security: find(&is_security) })
+    }
+
+    /// A suite of the main archive, such as `trixie-backports`.
+    #[must_use]
+    pub fn debian(&self, suite: &str) -> Source {
+        Source { archive: self.main.clone(), suite: suite.to_owned() }
+    }
+
+    /// A suite of the security archive, such as `bookworm-security`, if this machine uses one.
+    #[must_use]
+    pub fn security(&self, suite: &str) -> Option<Source> {
+        self.security.as_ref().map(|archive| Source { archive: archive.clone(), suite: suite.to_owned() })
+    }
+}
+
+/// The indexes of packages that apt fetches, a line each: address of the archive, suite, component and origin.
+fn index_targets(options: &[&str]) -> Result<String> {
+    let format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)";
+    let run = Command::new("apt-get")
+        .arg("indextargets")
+        .args(options)
+        .args(["--format", format, "Created-By: Packages"])
+        .output()
+        .context("cannot run apt-get")?;
+    if !run.status.success() {
+        bail!("apt-get indextargets failed: {}", String::from_utf8_lossy(&run.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&run.stdout).into_owned())
+}
+
+/// An index of packages that apt fetches.
+struct Target<'a> {
+    archive: &'a str,
+    suite: &'a str,
+    component: &'a str,
+    origin: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (archive, rest) = line.split_once(' ')?;
+        let (suite, rest) = rest.split_once(' ')?;
+        let (component, origin) = rest.split_once(' ').unwrap_or((rest, ""));
+        // apt leaves a field that it does not know as it stands in the format.
+        let origin = Some(origin.trim()).filter(|o| !o.is_empty() && !o.starts_with('$'));
+        Some(Self { archive: archive.trim_end_matches('/'), suite, component, origin })
+    }
+
+    /// Others use Debian's codenames for their suites too, so the origin decides where it is known. Where it is not, a wrong
+    /// guess is an error and no more: packages are checked with Debian's keys.
+    fn is_debian(&self) -> bool {
+        let release = self.suite.split(['-', '/']).next().unwrap_or_default();
+        self.component == "main"
+            && RELEASES.contains(&release)
+            && self.origin.is_none_or(|origin| origin == DEBIAN)
+            // A disc has no backports.
+            && !self.archive.starts_with("cdrom:")
+    }
+}
+
+/// `bookworm-security`, and `buster/updates` as it was called before.
+fn is_security(suite: &str) -> bool {
+    suite.ends_with("-security") || suite.ends_with("/updates")
+}
+
 /// A suite of an archive to take packages from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    archive: &'static str,
+    archive: String,
     suite: String,
 }
 
 impl Source {
-    /// A suite of Debian's main archive, such as `trixie-backports`.
-    #[must_use]
-    pub fn debian(suite: &str) -> Self {
-        Self { archive: "http://deb.debian.org/debian", suite: suite.to_owned() }
-    }
-
-    /// A suite of Debian's security archive, such as `bookworm-security`.
-    #[must_use]
-    pub fn security(suite: &str) -> Self {
-        Self { archive: "http://deb.debian.org/debian-security", suite: suite.to_owned() }
-    }
-
     fn line(&self) -> String {
         format!("deb [signed-by={KEYRING}] {} {} main\n", self.archive, self.suite)
     }
@@ -43,6 +133,7 @@ impl Source {
 pub struct PrivateApt {
     folder: PathBuf,
     config: PathBuf,
+    archives: String,
 }
 
 impl PrivateApt {
@@ -61,7 +152,9 @@ impl PrivateApt {
         };
         let list = write("sources.list", &sources.iter().map(Source::line).collect::<String>())?;
         let config = write("apt.conf", &configuration(&list, &folder.join("lists")))?;
-        Ok(Self { folder: folder.to_owned(), config })
+        let mut archives: Vec<&str> = sources.iter().map(|source| source.archive.as_str()).collect();
+        archives.dedup();
+        Ok(Self { folder: folder.to_owned(), config, archives: archives.join(" and ") })
     }
 
     /// Fetches the package lists. Shows apt's progress.
@@ -71,7 +164,7 @@ impl PrivateApt {
     pub fn update(&self) -> Result<()> {
         let status = self.get().args(["update", "--error-on=any"]).status().context("cannot run apt-get")?;
         if !status.success() {
-            bail!("the package lists could not be fetched from deb.debian.org (apt-get update: {status})");
+            bail!("the package lists could not be fetched from {} (apt-get update: {status})", self.archives);
         }
         Ok(())
     }
@@ -150,16 +243,49 @@ fn configuration(list: &Path, lists: &Path) -> String {
 mod tests {
     use super::*;
 
+    fn archives(targets: &str) -> Option<(String, Option<String>)> {
+        Archives::parse(targets).map(|found| (found.main, found.security))
+    }
+
     #[test]
-    fn sources_are_signed_and_public() {
+    fn archives_are_those_that_the_machine_uses() {
+        let targets = "http://mirror.example/debian/ bookworm main Debian\n\
+                       http://mirror.example/debian/ bookworm-updates main Debian\n\
+                       http://other.example/debian-security/ bookworm-security main Debian\n";
+        let (main, security) =
+            ("http://mirror.example/debian".to_owned(), "http://other.example/debian-security".to_owned());
+        assert_eq!(archives(targets), Some((main.clone(), Some(security))));
+        // Before the first `apt-get update` apt knows no origin.
+        let no_lists = "http://mirror.example/debian/ stable main $(ORIGIN)\n";
+        assert_eq!(archives(no_lists), Some((main, None)));
+        let found = Archives::parse(targets).unwrap();
         assert_eq!(
-            Source::debian("trixie-backports").line(),
-            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
-             http://deb.debian.org/debian trixie-backports main\n"
+            found.debian("trixie-backports").line(),
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian trixie-backports \
+             main\n"
         );
         assert!(
-            Source::security("bookworm-security").line().contains("/debian-security bookworm-security main")
+            found
+                .security("bookworm-security")
+                .unwrap()
+                .line()
+                .ends_with("/debian-security bookworm-security main\n")
         );
+    }
+
+    #[test]
+    fn what_is_not_debians_is_no_archive_of_it() {
+        let others = "https://a.example/apt/ cloud-sdk-bookworm main Cloud\n\
+                      https://b.example/apt/ bookworm main Another\n\
+                      https://c.example/apt/ bookworm stable Debian\n\
+                      cdrom:[Debian 12]/ bookworm main Debian\n\
+                      https://d.example/node/ nodistro main $(ORIGIN)\n\
+                      nonsense\n\n";
+        assert_eq!(archives(others), None);
+        assert_eq!(archives(""), None);
+        // One of which nothing is known comes after one that says what it is.
+        let targets = "https://e.example/apt/ trixie main \nhttps://f.example/debian/ trixie main Debian\n";
+        assert_eq!(archives(targets), Some(("https://f.example/debian".to_owned(), None)));
     }
 
     #[test]

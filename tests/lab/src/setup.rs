@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    apt::{PrivateApt, Source},
+    apt::{Archives, PrivateApt},
     qemu,
 };
 
@@ -154,12 +154,9 @@ fn names_candidate(policy: &str) -> bool {
 }
 
 fn install_from_backports(cache: &Path) -> Result<()> {
-    let sources = [
-        Source::debian("bookworm"),
-        Source::debian("bookworm-updates"),
-        Source::security("bookworm-security"),
-        Source::debian("bookworm-backports"),
-    ];
+    let archives = Archives::of_this_machine()?;
+    let suites = ["bookworm", "bookworm-updates", "bookworm-backports"].map(|suite| archives.debian(suite));
+    let sources: Vec<_> = suites.into_iter().chain(archives.security("bookworm-security")).collect();
     let apt = PrivateApt::create(&cache.join("apt/bookworm"), &sources)?;
     apt.update()?;
     apt_get_as_root(

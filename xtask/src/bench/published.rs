@@ -1,4 +1,4 @@
-//! Schedulers as the scx project publishes them, built once from crates.io into the cache.
+//! Schedulers as the scx project publishes them, built once into the cache.
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@
 struct policy_task {
 	VTIME_TASK_COLUMNS;
 	RUN_TASK_COLUMNS;
-	u64	waits_since_ns;		/* 0 if it does not wait for a CPU */
+	u64	waits_since_ns __momentary __timestamp;	/* 0 if it does not wait for a CPU */
 } __policy_state;
 
 struct policy_global {

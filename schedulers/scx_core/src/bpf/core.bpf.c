@@ -26,13 +26,14 @@
 struct policy_task {
 	VTIME_TASK_COLUMNS;
 	RUN_TASK_COLUMNS;
-	u64	core_waits_since_ns;
+	u64	core_waits_since_ns __momentary __timestamp;
 } __policy_state;
 
 /* core_claim is of the whole core, and counts in the record of its first CPU. */
 struct policy_cpu {
-	u64	core_claim;		/* group << 32 | generation << 8 | who holds it, a bit for each sibling */
-	u64	core_forced_since_ns;	/* since when it idles because of a sibling; 0 if it does not */
+	u64	core_claim __momentary;		/* group << 32 | run << 8 | who holds it, a bit for each sibling */
+	/* Since when it idles because of a sibling; 0 if it does not. */
+	u64	core_forced_since_ns __momentary __timestamp;
 	u64	core_forced_ns;		/* how long it has, all times before together */
 } __policy_state;
 
@@ -86,15 +87,15 @@ static __noinline u32 group_of(struct task_struct *p)
 	return (u32)BPF_CORE_READ(cgrp, kn, id) ?: 1;
 }
 
-static __always_inline u32 claim_generation(void)
+static __always_inline u32 claim_run(void)
 {
-	return scx_host.active.generation & 0xffffff;
+	return policy_run_id() & 0xffffff;
 }
 
-/* Who holds a claim. One of an earlier generation is void. */
+/* Who holds a claim. One of an earlier run is void. */
 static __always_inline u32 claim_holders(u64 claim)
 {
-	return (u32)claim >> 8 == claim_generation() ? claim & 0xff : 0;
+	return (u32)claim >> 8 == claim_run() ? claim & 0xff : 0;
 }
 
 static __always_inline u32 claim_group(u64 claim)
@@ -104,7 +105,7 @@ static __always_inline u32 claim_group(u64 claim)
 
 static __always_inline u64 claim_of(u32 group, u32 holders)
 {
-	return (u64)group << 32 | claim_generation() << 8 | holders;
+	return (u64)group << 32 | claim_run() << 8 | holders;
 }
 
 static __always_inline u64 claim_read(struct policy_cpu *core)

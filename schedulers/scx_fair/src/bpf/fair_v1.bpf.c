@@ -6,8 +6,8 @@ struct policy_task {
 	u64	vtime;		/* ns of run time, scaled to FAIR_WEIGHT */
 	u64	avg_runtime;	/* ns per turn on the CPU, decaying */
 	u64	wakeup_freq;	/* per second, decaying */
-	u64	last_woke_at;	/* ns, scx_bpf_now() */
-	u64	last_run_at;	/* ns, scx_bpf_now() */
+	u64	last_woke_at __timestamp;
+	u64	last_run_at __momentary __timestamp;
 	u64	nr_runs;	/* turns on the CPU */
 } __policy_state;
 

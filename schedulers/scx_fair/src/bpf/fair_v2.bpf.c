@@ -10,12 +10,12 @@
 
 struct policy_task {
 	u32	credit_pct __default(100);	/* of a slice that it may have slept and still run first */
-	u64	last_run_at;
+	u64	last_run_at __momentary __timestamp;
 	u64	wakeup_freq;
 	u32	recent_us[FAIR_TURNS];		/* the last turns on the CPU, newest first, us */
 	u64	avg_runtime;
 	u64	vtime;
-	u64	last_woke_at;
+	u64	last_woke_at __timestamp;
 } __policy_state;
 
 #include "fair.bpf.h"

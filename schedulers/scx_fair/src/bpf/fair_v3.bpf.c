@@ -11,8 +11,8 @@
 
 struct policy_task {
 	VTIME_TASK_COLUMNS;
-	u64	last_run_at_ns __from(last_run_at);
-	u32	last_run_gen;
+	u64	last_run_at_ns __from(last_run_at) __momentary;
+	u32	last_run_gen __momentary;
 	SHARES_TASK_COLUMNS;
 } __policy_state;
 

@@ -18,16 +18,17 @@
 struct policy_task {
 	VTIME_TASK_COLUMNS;
 	RUN_TASK_COLUMNS;
-	u64	quota_charged_at_ns;	/* up to when its cgroups have been charged, in generation quota_gen */
-	u64	quota_parked_at_ns;	/* since when it waits for a quota */
-	u32	quota_gen;
-	u32	quota_pass;		/* it has waited so long that it is let through once */
+	/* Up to when its cgroups have been charged, in the run of the policy that quota_gen names. */
+	u64	quota_charged_at_ns __momentary __timestamp;
+	u64	quota_parked_at_ns __momentary __timestamp;	/* since when it waits for a quota */
+	u32	quota_gen __momentary;
+	u32	quota_pass __momentary;		/* it has waited so long that it is let through once */
 } __policy_state;
 
 struct policy_cgroup {
 	u64	quota_used_ns;		/* what it has still to pay for, and has used in this period */
-	u64	quota_began_ns;		/* when the period began */
-	u64	quota_since_ns;		/* since when it is throttled; 0 if it is not */
+	u64	quota_began_ns __timestamp;	/* when the period began */
+	u64	quota_since_ns __momentary __timestamp;	/* since when it is throttled; 0 if it is not */
 	u64	quota_throttled_ns;	/* for how long it has been, all times before together */
 	u64	quota_throttlings;	/* how many times */
 } __policy_state;
@@ -73,7 +74,7 @@ struct {
 	__type(value, struct parking);
 } parkings SEC(".maps");
 
-/* Those numbers of which there may be tasks; when to look at the first of them; the generation that this is known for. */
+/* Those numbers of which there may be tasks; when to look at the first of them; the run that this is known for. */
 u64 parked_bits[SCX_UPGRADE_MAX_CGROUPS / 64] SEC(".data.parked");
 u64 look_at_ns SEC(".data.parked");
 u32 known_in SEC(".data.parked");
@@ -200,9 +201,9 @@ static __noinline u64 quota_charge(struct task_struct *p, struct policy_task *t,
 	if (!p || !t)
 		return 0;
 	/* What it did under another scheduler is not charged. */
-	if (t->quota_gen == scx_host.active.generation)
+	if (t->quota_gen == policy_run_id())
 		ran = ns_since(t->quota_charged_at_ns, now);
-	t->quota_gen = scx_host.active.generation;
+	t->quota_gen = policy_run_id();
 	t->quota_charged_at_ns = now;
 	return is_exempt(p) ? 0 : quota_walk(p, ran, now);
 }
@@ -296,13 +297,13 @@ __noinline int unpark(u32 number, u64 now)
 }
 
 /*
- * An earlier version, or this one in an earlier generation, may have left tasks on any of the queues: look at all.
+ * An earlier version, or this one in an earlier run, may have left tasks on any of the queues: look at all.
  */
 __noinline int know_parked(void)
 {
-	u32 generation = scx_host.active.generation, known = known_in, i, queues = nr_cgroup_queues();
+	u32 run = policy_run_id(), known = known_in, i, queues = nr_cgroup_queues();
 
-	if (known == generation || __sync_val_compare_and_swap(&known_in, known, generation) != known)
+	if (known == run || __sync_val_compare_and_swap(&known_in, known, run) != known)
 		return 0;
 	bpf_for(i, 0, queues) {
 		look_at(i, 0);
@@ -482,7 +483,7 @@ void BPF_STRUCT_OPS(quota_running, struct task_struct *p)
 	quota_open(p);
 	run_begin(t);
 	t->quota_charged_at_ns = t->last_run_at_ns;
-	t->quota_gen = scx_host.active.generation;
+	t->quota_gen = policy_run_id();
 	t->quota_pass = 0;
 	vtime_begin(t, &global_state()->vtime_now);
 }

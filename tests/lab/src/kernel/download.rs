@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::version::{self, Version};
 use crate::{
-    apt::{PrivateApt, Source},
+    apt::{Archives, PrivateApt},
     cache,
 };
 
@@ -27,7 +27,8 @@ pub(super) struct Archive {
 impl Archive {
     /// Gets the list of packages. An older list that is there is used when there is no network.
     pub(super) fn open(cache: &Path) -> Result<Self> {
-        let apt = PrivateApt::create(&cache.join("apt/kernels"), &[Source::debian("trixie-backports")])?;
+        let source = Archives::of_this_machine()?.debian("trixie-backports");
+        let apt = PrivateApt::create(&cache.join("apt/kernels"), &[source])?;
         eprintln!("lab: asking Debian which kernels it has");
         let update = apt.update();
         let names = apt.package_names()?;

@@ -25,7 +25,7 @@ POLICY_QUEUE_VTIME(steady_queue);
 /* ANCHOR: task */
 struct policy_task {
 	u64	vtime;		/* ns of run time, scaled to weight 100 */
-	u64	began_at;	/* ns; 0 where it was not seen to begin */
+	u64	began_at __momentary __timestamp;	/* 0 where it was not seen to begin */
 	u64	avg_turn;	/* ns on the CPU per turn, decaying */
 } __policy_state;
 /* ANCHOR_END: task */
