@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     cache,
-    console::{self, Found},
+    console::{self, Found, Scan},
     initramfs::Initramfs,
     kernel::Kernel,
     protocol::{self, Ended, Manifest},
@@ -89,6 +89,8 @@ pub struct Outcome {
     pub skipped: Vec<String>,
     /// The guest kernel's console.
     pub console: PathBuf,
+    /// Warnings of the kernel that are known to be no scheduler's fault: the line, and why.
+    pub known_warnings: Vec<(String, &'static str)>,
     /// From the start of QEMU to its end.
     pub took: Duration,
 }
@@ -281,7 +283,7 @@ impl Vm {
         let text =
             fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let tail = console::tail(&text, TAIL);
-        let fault = console::scan(&text);
+        let Scan { fault, known } = console::scan(&text);
         if let Some((late, limit)) = late {
             return Err(VmError::TimedOut { late, limit, fault, console, tail });
         }
@@ -298,7 +300,15 @@ impl Vm {
         let _ = fs::remove_file(&result);
         let header = frame.map_err(|error| VmError::NoResult { error, console: console.clone(), tail })?;
         let status = header.ended.iter().map(Ended::status).find(|status| *status != 0).unwrap_or(0);
-        Ok(Outcome { status, ended: header.ended, files: collected, skipped: header.skipped, console, took })
+        Ok(Outcome {
+            status,
+            ended: header.ended,
+            files: collected,
+            skipped: header.skipped,
+            console,
+            known_warnings: known,
+            took,
+        })
     }
 
     /// Hands on what the guest prints until it ends, or until it is too late with something: that, and the time it had.
