@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let machine =
         Machine { cpus: options.cpus, smt: 1, memory: options.memory.clone(), timeout: options.timeout };
     let vm = lab_run::machine(kernel, programs.init()?, &machine);
-    let outcome = stage("demo", || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
+    let outcome = stage("demo", || Ok(lab_run::boot(&vm, &job, lab_run::Shown::AsItIs, |_| ())?))?;
     if let Some(to) = &options.report {
         lab_run::copy_file(&outcome.files.join(REPORT), to).context("the demo left no report")?;
         eprintln!("demo: the report is at {}", to.display());

@@ -42,7 +42,7 @@ pub struct Vm {
     pub kernel: Kernel,
     /// This crate's `lab-init`, built for this machine: the guest's PID 1.
     pub init: PathBuf,
-    /// Number of emulated CPUs. No use with `icount`, which takes one.
+    /// Number of emulated CPUs.
     pub cpus: u32,
     /// How many of these CPUs are one core (SMT): 1 for none. Must divide `cpus`.
     pub threads: u32,
@@ -53,7 +53,7 @@ pub struct Vm {
     /// The longest time for which the job may print nothing; `None` where silence means nothing.
     pub silence: Option<Duration>,
     /// Let the guest's clock count instructions, each as two to the power of this in nanoseconds: the same run gives the same
-    /// figures. One CPU, and slower.
+    /// figures. Slower: one thread of the emulator runs all CPUs, in turns.
     pub icount: Option<u8>,
     /// Use the processor's virtualisation instead of software. [`Vm::new`] takes it from `SCX_UPGRADE_KVM=1`.
     pub kvm: bool,

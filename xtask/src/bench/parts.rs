@@ -164,7 +164,7 @@ impl Lab<'_> {
         };
         let mut vm = lab_run::machine(self.kernel.clone(), self.programs.init()?, &machine);
         vm.icount = icount.then_some(0);
-        let outcome = stage(name, || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
+        let outcome = stage(name, || Ok(lab_run::boot(&vm, &job, lab_run::Shown::AsItIs, |_| ())?))?;
         let report = outcome.files.join(REPORT);
         ensure!(report.is_file(), "{program} failed (status {}) and left no report", outcome.status);
         keep(&report, &self.options.out, name)?;
