@@ -24,6 +24,9 @@ pub struct Options {
     /// Number of threads in the load.
     #[arg(long, default_value_t = 40_000, value_name = "N")]
     threads: u32,
+    /// How often swap, rollback, and detach and attach are measured, in turn: the table shows medians.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// The kernel to boot: a version such as 7.3.4, the start of one such as 7.0, or the path of an image.
     #[arg(long, value_name = "VERSION|IMAGE")]
     kernel: Option<String>,
@@ -55,7 +58,8 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let threads = options.threads.to_string();
     let inside = format!("/out/{REPORT}");
     let drawn = format!("/out/{PICTURE}");
-    let arguments = ["--threads", &threads, "--report", &inside, "--picture", &drawn];
+    let rounds = options.rounds.to_string();
+    let arguments = ["--threads", &threads, "--rounds", &rounds, "--report", &inside, "--picture", &drawn];
     let mut job = Job::program(programs.path("demo")?, arguments)?;
     for other in programs.paths() {
         job.bring(other)?;
@@ -63,7 +67,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let machine =
         Machine { cpus: options.cpus, smt: 1, memory: options.memory.clone(), timeout: options.timeout };
     let vm = lab_run::machine(kernel, programs.init()?, &machine);
-    let outcome = stage("demo", || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
+    let outcome = stage("demo", || Ok(lab_run::boot(&vm, &job, lab_run::Shown::AsItIs, |_| ())?))?;
     if let Some(to) = &options.report {
         lab_run::copy_file(&outcome.files.join(REPORT), to).context("the demo left no report")?;
         eprintln!("demo: the report is at {}", to.display());

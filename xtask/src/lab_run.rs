@@ -46,9 +46,13 @@ pub struct Options {
     kernel: Option<String>,
     #[command(flatten)]
     machine: Machine,
-    /// Let the guest's clock count instructions, on one CPU: the same run gives the same figures.
+    /// Let the guest's clock count instructions: the same run gives the same figures. On one CPU, unless --icount-cpus says
+    /// otherwise.
     #[arg(long)]
     icount: bool,
+    /// With --icount: number of CPUs. One instruction of either advances the clock.
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "icount")]
+    icount_cpus: u32,
     /// Bring this file along, as /bin/NAME or where PLACE says. May be given several times.
     #[arg(long, value_name = "FILE[:PLACE]")]
     with: Vec<String>,
@@ -95,9 +99,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     let kernel = kernel::obtain(&cache::folder()?, options.kernel.as_deref())?;
     let mut vm = machine(kernel, &init, &options.machine);
-    vm.icount = options.icount.then_some(0);
+    if options.icount {
+        (vm.icount, vm.cpus) = (Some(0), options.icount_cpus);
+    }
     vm.append.clone_from(&options.append);
-    let outcome = boot(&vm, &job, |_| ())?;
+    let outcome = boot(&vm, &job, Shown::AsItIs, |_| ())?;
     if let Some(folder) = &options.out {
         copy_folder(&outcome.files, folder)?;
     }
@@ -114,22 +120,56 @@ pub fn machine(kernel: Kernel, init: &Path, options: &Machine) -> Vm {
     vm
 }
 
+/// How the output of a machine is shown on standard output.
+pub enum Shown {
+    /// As it comes.
+    AsItIs,
+    /// Each whole line behind the machine's name: another machine writes lines as well.
+    Named(String),
+}
+
+/// Puts a name before each line, and holds back the last one until it is complete.
+struct Lines {
+    name: String,
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// What can be shown once these bytes have come.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                shown.extend_from_slice(format!("[{}] ", self.name).as_bytes());
+                shown.append(&mut self.partial);
+            }
+        }
+        shown
+    }
+}
+
 /// Boots `vm`, shows on standard output what the job prints and hands it to `seen` as well, and says how the run ended.
 ///
 /// # Errors
 /// See [`VmError`].
-pub fn boot(vm: &Vm, job: &Job, mut seen: impl FnMut(&[u8])) -> Result<Outcome, VmError> {
+pub fn boot(vm: &Vm, job: &Job, shown: Shown, mut seen: impl FnMut(&[u8])) -> Result<Outcome, VmError> {
     eprintln!(
         "lab: booting kernel {}, CPUs: {}, memory: {}{}",
         vm.kernel.version,
-        if vm.icount.is_some() { 1 } else { vm.cpus },
+        vm.cpus,
         vm.memory,
         if vm.kvm { ", with KVM" } else { ", in software" }
     );
+    let mut lines = match shown {
+        Shown::AsItIs => None,
+        Shown::Named(name) => Some(Lines { name, partial: Vec::new() }),
+    };
     let outcome = vm.run(job, |bytes| {
+        let named = lines.as_mut().map(|lines| lines.take(bytes));
         let mut out = std::io::stdout().lock();
         // A reader that went away (as `head` does) is no reason to stop the run.
-        let _ = out.write_all(bytes).and_then(|()| out.flush());
+        let _ = out.write_all(named.as_deref().unwrap_or(bytes)).and_then(|()| out.flush());
         seen(bytes);
     })?;
     for skipped in outcome.skipped.iter().take(SHOWN) {
@@ -137,6 +177,9 @@ pub fn boot(vm: &Vm, job: &Job, mut seen: impl FnMut(&[u8])) -> Result<Outcome, 
     }
     if outcome.skipped.len() > SHOWN {
         eprintln!("lab: nor were {} others", outcome.skipped.len() - SHOWN);
+    }
+    for (line, why) in &outcome.known_warnings {
+        eprintln!("lab: known kernel warning, no fault of a scheduler: {line}\nlab: {why}");
     }
     eprintln!(
         "lab: ended with status {} after {:.1} s; console: {}",
@@ -169,4 +212,19 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 pub fn copy_file(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_lines_are_shown_behind_the_name() {
+        let mut lines = Lines { name: "7.0".to_owned(), partial: Vec::new() };
+        let mut shown = Vec::new();
+        for piece in ["test a ... ", "ok\nte", "st b ... ok\n", "\n"] {
+            shown.extend(lines.take(piece.as_bytes()));
+        }
+        assert_eq!(String::from_utf8(shown).unwrap(), "[7.0] test a ... ok\n[7.0] test b ... ok\n[7.0] \n");
+    }
 }

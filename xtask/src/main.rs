@@ -11,6 +11,7 @@ mod setup;
 mod stage;
 mod tally;
 mod test;
+mod times;
 mod tools;
 mod transcripts;
 

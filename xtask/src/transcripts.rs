@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     job.env.push(("SCX_UPGRADE_TRANSCRIPTS".to_owned(), "/out".to_owned()));
     job.collect = true;
     let vm = lab_run::machine(kernel, programs.init()?, &options.machine);
-    let outcome = stage(SUITE, || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
+    let outcome = stage(SUITE, || Ok(lab_run::boot(&vm, &job, lab_run::Shown::AsItIs, |_| ())?))?;
     if outcome.status != 0 {
         bail!("the suite failed, the transcripts are as they were");
     }

@@ -12,7 +12,8 @@ fn the_demo_holds_and_reports() {
     fresh();
     let report = "/tmp/demo-report.json";
     let picture = "/tmp/demo.svg";
-    let options = ["--threads", "1000", "--window", "4", "--report", report, "--picture", picture];
+    let options = ["--threads", "1000", "--window", "2", "--rounds", "1", "--attempts", "1"];
+    let options = [&options[..], &["--report", report, "--picture", picture]].concat();
     let ran = command(Command::new("/bin/demo").args(options));
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
     let svg = std::fs::read_to_string(picture).unwrap();
@@ -26,6 +27,7 @@ fn the_demo_holds_and_reports() {
         "rollback_total_ns",
         "detach_ns",
         "attach_ns",
+        "reattach_total_ns",
         "cpus",
         "threads",
         "tasks_carried",
@@ -41,6 +43,10 @@ fn the_demo_holds_and_reports() {
         for key in ["p50_us", "p99_us", "p999_us", "max_us"] {
             assert!(json[window][key].as_f64().is_some(), "{window}.{key}");
         }
+        // Nothing happens before each of the three; the machine is watched in each.
+        let windows = if window == "baseline" { 3 } else { 1 };
+        assert_eq!(json[window]["windows"].as_u64(), Some(windows), "{window}");
+        assert!(json[window]["control_max_us"].as_f64().is_some_and(|late| late > 0.0), "{window}");
     }
     fresh();
 }

@@ -17,6 +17,7 @@
 //! still under way is not passed to the next window and lost from this one. A thread that does not wake within
 //! [`GIVE_UP`] is reported in [`Window::stuck`], and its delay so far counts.
 
+mod control;
 mod ring;
 mod stats;
 
@@ -29,6 +30,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::{now_ns, sleep_until};
+pub use control::Control;
 use ring::{Reader, Ring};
 pub use stats::{Sample, Window};
 
@@ -77,6 +79,11 @@ impl Probe {
     /// # Errors
     /// The period is under 1 us, no threads are asked for, or a thread cannot be created.
     pub fn with(spec: ProbeSpec) -> io::Result<Self> {
+        Self::with_setup(spec, |_| {})
+    }
+
+    /// As [`Probe::with`]. Each thread first runs `setup` with its number.
+    fn with_setup(spec: ProbeSpec, setup: impl Fn(usize) + Clone + Send + 'static) -> io::Result<Self> {
         let period_ns = u64::try_from(spec.period.as_nanos()).unwrap_or(u64::MAX);
         if !(1_000..=u64::MAX / 4).contains(&period_ns) || spec.threads == 0 {
             return Err(io::Error::new(
@@ -93,10 +100,11 @@ impl Probe {
             let first = from_ns + period_ns + period_ns * index as u64 / spec.threads as u64;
             ring.set_target(first);
             let reader = Reader::new(Arc::clone(&ring));
-            let stop = Arc::clone(&probe.stop);
-            let thread = Builder::new()
-                .name(format!("probe-{index}"))
-                .spawn(move || run(&ring, &stop, first, period_ns))?;
+            let (stop, setup) = (Arc::clone(&probe.stop), setup.clone());
+            let thread = Builder::new().name(format!("probe-{index}")).spawn(move || {
+                setup(index);
+                run(&ring, &stop, first, period_ns);
+            })?;
             probe.threads.push((thread, reader));
         }
         Ok(probe)

@@ -9,7 +9,10 @@ pub struct Fault {
     pub marks: &'static [&'static str],
 }
 
-/// Everything that fails a run of the lab, the worst first.
+/// [`Fault::name`] of a warning.
+const WARNING: &str = "kernel warning";
+
+/// Everything that fails a run of the lab, the worst first. [`KNOWN_WARNINGS`] are exempt.
 ///
 /// Not here, because a run may well bring them about on purpose: lines of `sched_ext:` itself, such as the one that reports
 /// that a scheduler was ejected; user programs that crash (`segfault at`, `traps:`); the out-of-memory killer, which shows in
@@ -26,9 +29,31 @@ pub const FAULTS: &[Fault] = &[
     Fault { name: "memory error", marks: &["KASAN: "] },
     Fault { name: "undefined behaviour", marks: &["UBSAN: "] },
     // "WARNING: CPU: 0 PID: 1 at FILE:LINE" up to 6.18, "WARNING: FILE:LINE at FUNCTION, CPU#0: NAME/PID" since.
-    Fault { name: "kernel warning", marks: &["WARNING: CPU: ", " PID: "] },
-    Fault { name: "kernel warning", marks: &["WARNING: ", " at ", "CPU#"] },
+    Fault { name: WARNING, marks: &["WARNING: CPU: ", " PID: "] },
+    Fault { name: WARNING, marks: &["WARNING: ", " at ", "CPU#"] },
 ];
+
+/// A kernel warning that the kernel causes by itself, without any fault of a scheduler.
+#[derive(Debug)]
+pub struct KnownWarning {
+    /// The function that warns.
+    pub function: &'static str,
+    /// The state of sched_ext that the report names: the warning is known in this state only.
+    pub state: &'static str,
+    /// Why the warning is not a scheduler's fault.
+    pub why: &'static str,
+}
+
+/// Warnings that do not fail a run. Each is known by its function and by the state of sched_ext: the same warning in another
+/// state is a fault.
+pub const KNOWN_WARNINGS: &[KnownWarning] = &[KnownWarning {
+    function: "put_prev_task_scx",
+    state: "enabling",
+    why: "the kernel warns here when a CPU goes idle while its previous task is runnable in the class ext and the scheduler has \
+          no SCX_OPS_ENQ_LAST. While sched_ext is enabled, the class of a running task can change to ext after \
+          balance_one() looked at it. Schedulers that are attached directly see the same warning \
+          (https://github.com/sched-ext/scx/issues/3662)",
+}];
 
 /// A fault that was found in a console.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,22 +64,57 @@ pub struct Found {
     pub line: String,
 }
 
-/// The worst fault in the text of a console, and of those the first.
+/// What a console says of the kernel's health.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// The worst fault, and of equally bad ones the first.
+    pub fault: Option<Found>,
+    /// Known warnings ([`KNOWN_WARNINGS`]): the line, and why it is no fault.
+    pub known: Vec<(String, &'static str)>,
+}
+
+/// Looks for faults and known warnings in the text of a console.
 #[must_use]
-pub fn scan(text: &str) -> Option<Found> {
-    let mut worst: Option<(usize, &str)> = None;
-    for line in text.lines().map(strip_time) {
+pub fn scan(text: &str) -> Scan {
+    let lines: Vec<&str> = text.lines().map(strip_time).collect();
+    let (mut worst, mut known): (Option<(usize, &str)>, _) = (None, Vec::new());
+    for (at, &line) in lines.iter().enumerate() {
         if line.starts_with("sched_ext: ") || line.starts_with("traps: ") {
             continue;
         }
         let rank = FAULTS.iter().position(|fault| fault.marks.iter().all(|mark| line.contains(mark)));
-        if let Some(rank) = rank
-            && worst.is_none_or(|(known, _)| rank < known)
+        let Some(rank) = rank else { continue };
+        if FAULTS[rank].name == WARNING
+            && let Some(warning) = known_warning(line, &lines[at + 1..])
         {
+            known.push((line.to_owned(), warning.why));
+        } else if worst.is_none_or(|(known, _)| rank < known) {
             worst = Some((rank, line));
         }
     }
-    worst.map(|(rank, line)| Found { name: FAULTS[rank].name, line: line.to_owned() })
+    let fault = worst.map(|(rank, line)| Found { name: FAULTS[rank].name, line: line.to_owned() });
+    Scan { fault, known }
+}
+
+/// The known warning that a line and the rest of its report are. The kernel ends each report with `---[ end trace ... ]---`; a
+/// report without that end, or without a line on sched_ext, is not known.
+fn known_warning(line: &str, rest: &[&str]) -> Option<&'static KnownWarning> {
+    let end = rest.iter().position(|line| line.starts_with("---[ end trace "))?;
+    let report = &rest[..end];
+    // Another report that begins before this one's end belongs to something else.
+    if report.iter().any(|line| line.contains("------------[ cut here ]") || line.contains("WARNING: ")) {
+        return None;
+    }
+    // "Sched_ext: NAME (enabling+all), task: runnable_at=-4ms"
+    let state = report
+        .iter()
+        .find_map(|line| line.strip_prefix("Sched_ext: ")?.split_once(" (")?.1.split_once(')'))?
+        .0;
+    let state = state.split('+').next().unwrap_or_default();
+    KNOWN_WARNINGS.iter().find(|known| {
+        let named = |word: &str| word.split(['+', '.', ',']).next() == Some(known.function);
+        line.split_whitespace().any(named) && state == known.state
+    })
 }
 
 /// Did the kernel meet a breakpoint that it had set itself and taken away again? While it changes its own code, it puts one
@@ -94,7 +154,7 @@ mod tests {
     use super::*;
 
     fn name(text: &str) -> Option<&'static str> {
-        scan(text).map(|found| found.name)
+        scan(text).fault.map(|found| found.name)
     }
 
     #[test]
@@ -127,14 +187,68 @@ mod tests {
             "",
         ];
         for line in fine {
-            assert_eq!(scan(line), None, "{line}");
+            assert_eq!(scan(line), Scan::default(), "{line}");
         }
     }
 
     #[test]
     fn the_worst_line_wins_and_of_those_the_first() {
         let text = "[ 1.0] WARNING: CPU: 0 PID: 1 at a\n[ 2.0] Oops: 1\n[ 2.1] Oops: 2\n[ 3.0] done\n";
-        assert_eq!(scan(text), Some(Found { name: "kernel oops", line: "Oops: 1".to_owned() }));
+        assert_eq!(scan(text).fault, Some(Found { name: "kernel oops", line: "Oops: 1".to_owned() }));
+    }
+
+    /// A report as Linux 7.3.4 prints it. `state`: as the report names it.
+    fn report(function: &str, state: &str) -> String {
+        format!(
+            "[  812.1] ------------[ cut here ]------------\n\
+             [  812.1] !(sch->ops.flags & SCX_OPS_ENQ_LAST)\n\
+             [  812.1] WARNING: kernel/sched/ext/ext.c:3254 at {function}+0x3bd/0x470, CPU#1: kworker/1:3/858\n\
+             [  812.1] Modules linked in:\n\
+             [  812.1] CPU: 1 UID: 0 PID: 858 Comm: kworker/1:3 Not tainted 7.3.4\n\
+             [  812.1] Sched_ext: scx_upgrade ({state}), task: runnable_at=-4ms\n\
+             [  812.1] RIP: 0010:{function}+0x3bd/0x470\n\
+             [  812.1]  __schedule+0x1/0x2\n\
+             [  812.1] ---[ end trace 0000000000000000 ]---\n"
+        )
+    }
+
+    #[test]
+    fn a_known_warning_is_told_and_is_no_fault() {
+        let scanned = scan(&report("put_prev_task_scx", "enabling+all"));
+        assert_eq!(scanned.fault, None);
+        let [(line, why)] = &scanned.known[..] else { panic!("{scanned:?}") };
+        assert!(
+            line.starts_with("WARNING: kernel/sched/ext/ext.c:3254 at put_prev_task_scx+") && !why.is_empty()
+        );
+        // As kernels up to 6.18 word it, and as clang names the function with link-time optimisation.
+        let older = report("x", "enabling").replace(
+            "WARNING: kernel/sched/ext/ext.c:3254 at x+0x3bd/0x470, CPU#1: kworker/1:3/858",
+            "WARNING: CPU: 1 PID: 858 at kernel/sched/ext.c:3254 put_prev_task_scx.llvm.1059+0x3bd/0x470",
+        );
+        let scanned = scan(&older);
+        assert_eq!((scanned.fault, scanned.known.len()), (None, 1), "{older}");
+    }
+
+    #[test]
+    fn the_same_warning_at_another_time_or_place_is_a_fault() {
+        let known = report("put_prev_task_scx", "enabling+all");
+        let mut others = vec![
+            report("put_prev_task_scx", "enabled+all"),
+            report("put_prev_task_scx", "disabling"),
+            report("put_prev_task_scx_other", "enabling+all"),
+            report("pick_task_scx", "enabling+all"),
+            // The report is cut off, says nothing of sched_ext, or has another in the middle.
+            known.replace("---[ end trace", "---[ end"),
+            known.replace("Sched_ext: ", "Sched: "),
+            known.replace("[  812.1]  __schedule+0x1/0x2\n", &report("put_prev_task_scx", "enabled+all")),
+        ];
+        others.push(format!("{known}{}", report("pick_task_scx", "enabling+all")));
+        for other in others {
+            assert_eq!(name(&other), Some(WARNING), "{other}");
+        }
+        // A worse one beside it is found.
+        let worse = format!("{known}[  813.0] Oops: 1\n");
+        assert_eq!((name(&worse), scan(&worse).known.len()), (Some("kernel oops"), 1));
     }
 
     #[test]

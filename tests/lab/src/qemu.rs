@@ -45,8 +45,11 @@ pub(crate) fn arguments(vm: &Vm, files: &Files<'_>) -> Vec<String> {
     if let Some(shift) = vm.icount {
         add("-accel", "tcg,thread=single");
         add("-icount", &format!("shift={shift},sleep=off"));
+        // What the guest takes for random and for the time of day is the same in each run.
+        add("-seed", "1");
+        add("-rtc", "base=2026-01-01,clock=vm");
         add("-cpu", "max");
-        add("-smp", "1");
+        add("-smp", &vm.cpus.to_string());
     } else {
         add("-accel", if vm.kvm { "kvm" } else { "tcg,thread=multi" });
         // SMT shows only on a processor of a vendor whose way to tell the emulator knows.
@@ -139,13 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn counting_instructions_takes_one_cpu() {
+    fn counting_instructions_takes_one_thread() {
         let text = line(|vm| {
             vm.icount = Some(0);
-            vm.cpus = 8;
+            vm.cpus = 2;
         });
+        let counted = "-accel tcg,thread=single -icount shift=0,sleep=off ";
         assert!(
-            text.contains("-accel tcg,thread=single -icount shift=0,sleep=off -cpu max -smp 1 "),
+            text.contains(counted) && text.contains(" -seed 1 ") && text.contains(" -cpu max -smp 2 "),
             "{text}"
         );
     }

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     cache,
-    console::{self, Found},
+    console::{self, Found, Scan},
     initramfs::Initramfs,
     kernel::Kernel,
     protocol::{self, Ended, Manifest},
@@ -42,7 +42,7 @@ pub struct Vm {
     pub kernel: Kernel,
     /// This crate's `lab-init`, built for this machine: the guest's PID 1.
     pub init: PathBuf,
-    /// Number of emulated CPUs. No use with `icount`, which takes one.
+    /// Number of emulated CPUs.
     pub cpus: u32,
     /// How many of these CPUs are one core (SMT): 1 for none. Must divide `cpus`.
     pub threads: u32,
@@ -53,7 +53,7 @@ pub struct Vm {
     /// The longest time for which the job may print nothing; `None` where silence means nothing.
     pub silence: Option<Duration>,
     /// Let the guest's clock count instructions, each as two to the power of this in nanoseconds: the same run gives the same
-    /// figures. One CPU, and slower.
+    /// figures. Slower: one thread of the emulator runs all CPUs, in turns.
     pub icount: Option<u8>,
     /// Use the processor's virtualisation instead of software. [`Vm::new`] takes it from `SCX_UPGRADE_KVM=1`.
     pub kvm: bool,
@@ -89,6 +89,8 @@ pub struct Outcome {
     pub skipped: Vec<String>,
     /// The guest kernel's console.
     pub console: PathBuf,
+    /// Warnings of the kernel that are known to be no scheduler's fault: the line, and why.
+    pub known_warnings: Vec<(String, &'static str)>,
     /// From the start of QEMU to its end.
     pub took: Duration,
 }
@@ -281,7 +283,7 @@ impl Vm {
         let text =
             fs::read(&console).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let tail = console::tail(&text, TAIL);
-        let fault = console::scan(&text);
+        let Scan { fault, known } = console::scan(&text);
         if let Some((late, limit)) = late {
             return Err(VmError::TimedOut { late, limit, fault, console, tail });
         }
@@ -298,7 +300,15 @@ impl Vm {
         let _ = fs::remove_file(&result);
         let header = frame.map_err(|error| VmError::NoResult { error, console: console.clone(), tail })?;
         let status = header.ended.iter().map(Ended::status).find(|status| *status != 0).unwrap_or(0);
-        Ok(Outcome { status, ended: header.ended, files: collected, skipped: header.skipped, console, took })
+        Ok(Outcome {
+            status,
+            ended: header.ended,
+            files: collected,
+            skipped: header.skipped,
+            console,
+            known_warnings: known,
+            took,
+        })
     }
 
     /// Hands on what the guest prints until it ends, or until it is too late with something: that, and the time it had.

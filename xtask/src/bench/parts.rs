@@ -27,6 +27,12 @@ const REPORT: &str = "report.json";
 const COUNTED: [&str; 2] = ["scx_mini", "scx_fair_v1"];
 /// Memory where instructions are counted: two threads need little.
 const COUNTED_MEMORY: &str = "2G";
+/// Delays by a clock that counts: threads of the load, seconds of each window, and memory. That clock is slow.
+const DELAYS: (u32, u32, &str) = (1_000, 4, "4G");
+/// Emulated CPUs there.
+const DELAYS_CPUS: u32 = 2;
+/// An instruction takes two to the power of this in nanoseconds there.
+const DELAYS_SHIFT: u8 = 2;
 
 /// What every report says of its machine, and what this part of it says.
 #[derive(Deserialize)]
@@ -50,6 +56,15 @@ struct Ticks {
     direct_ticks: f64,
     hosted_ticks: f64,
     lean_ticks: f64,
+}
+
+/// The machine that a part runs in.
+struct How<'a> {
+    cpus: u32,
+    memory: &'a str,
+    /// See [`lab::vm::Vm::icount`].
+    icount: Option<u8>,
+    append: &'a str,
 }
 
 /// What the parts share.
@@ -79,6 +94,7 @@ pub fn measure(options: &Options) -> Result<Bench> {
     threads.dedup();
 
     let (mut machine, mut by_threads, mut instructions, mut published) = (None, Vec::new(), None, Vec::new());
+    let mut counted = None;
     if wanted(Part::Threads) {
         for n in &threads {
             let run = lab.threads(*n)?;
@@ -101,28 +117,51 @@ pub fn measure(options: &Options) -> Result<Bench> {
         machine.get_or_insert(run.machine);
         instructions = Some(run.part);
     }
+    if wanted(Part::Delays) {
+        let run = lab.delays()?;
+        machine.get_or_insert(run.machine);
+        counted = Some(run.part);
+    }
     let machine = machine.context("nothing was measured")?;
     let command = command(options);
-    Ok(Bench { command, machine, window_s: options.window, by_threads, instructions, published })
+    Ok(Bench { command, machine, window_s: options.window, by_threads, instructions, published, counted })
 }
 
 impl Lab<'_> {
     fn threads(&self, threads: u32) -> Result<Report<ByThreads>> {
         let name = format!("demo, {threads} threads");
-        self.run(&name, "demo", &self.under_load(threads), &[], false)
+        let mut arguments = self.under_load(threads);
+        arguments.extend(["--rounds".to_owned(), self.options.rounds.to_string()]);
+        self.run(&name, "demo", &arguments, &[], &self.by_time())
+    }
+
+    /// Delays of one round by a clock that counts: nothing else changes them, so once is enough.
+    fn delays(&self) -> Result<Report<ByThreads>> {
+        let (threads, window, memory) = DELAYS;
+        let [threads, window] = [threads, window].map(|number| number.to_string());
+        let arguments = ["--threads", &threads, "--window", &window, "--rounds", "1", "--attempts", "1"];
+        let how = How {
+            cpus: DELAYS_CPUS,
+            memory,
+            icount: Some(DELAYS_SHIFT),
+            // Where the kernel and programs lie changes what is executed.
+            append: "nokaslr norandmaps",
+        };
+        self.run("delays, counted", "demo", &arguments.map(str::to_owned), &[], &how)
     }
 
     fn published(&self, threads: u32, schedulers: &[PathBuf]) -> Result<Report<Published>> {
         let name = format!("published schedulers, {threads} threads");
         let mut arguments = self.under_load(threads);
         arguments.push("--provide-config".to_owned());
-        self.run(&name, "switch", &arguments, schedulers, false)
+        self.run(&name, "switch", &arguments, schedulers, &self.by_time())
     }
 
     fn instructions(&self) -> Result<Report<Instructions>> {
         let policies = COUNTED.iter().flat_map(|policy| ["--policy".to_owned(), format!("/bin/{policy}")]);
         let arguments: Vec<_> = policies.collect();
-        let run: Report<Pingpong> = self.run("instructions", "pingpong", &arguments, &[], true)?;
+        let how = How { cpus: 1, memory: COUNTED_MEMORY, icount: Some(0), append: "" };
+        let run: Report<Pingpong> = self.run("instructions", "pingpong", &arguments, &[], &how)?;
         let one = |ticks: Ticks| PolicyInstructions {
             policy: ticks.policy,
             direct: ticks.direct_ticks / 2.0,
@@ -132,6 +171,11 @@ impl Lab<'_> {
         let policies = run.part.policies.into_iter().map(one).collect();
         let part = Instructions { default: run.part.default_ticks / 2.0, policies };
         Ok(Report { machine: run.machine, part })
+    }
+
+    /// As the options say, by the computer's clock.
+    fn by_time(&self) -> How<'_> {
+        How { cpus: self.options.cpus, memory: &self.options.memory, icount: None, append: "" }
     }
 
     fn under_load(&self, threads: u32) -> Vec<String> {
@@ -147,7 +191,7 @@ impl Lab<'_> {
         program: &str,
         arguments: &[String],
         with: &[PathBuf],
-        icount: bool,
+        how: &How<'_>,
     ) -> Result<T> {
         let inside = format!("/out/{REPORT}");
         let arguments = arguments.iter().map(String::as_str).chain(["--report", &inside]);
@@ -155,16 +199,16 @@ impl Lab<'_> {
         for other in self.programs.paths().chain(with.iter().map(PathBuf::as_path)) {
             job.bring(other)?;
         }
-        let memory = if icount { COUNTED_MEMORY } else { &self.options.memory };
         let machine = lab_run::Machine {
-            cpus: self.options.cpus,
-            memory: memory.to_owned(),
+            cpus: how.cpus,
+            memory: how.memory.to_owned(),
             timeout: self.options.timeout,
             smt: 1,
         };
         let mut vm = lab_run::machine(self.kernel.clone(), self.programs.init()?, &machine);
-        vm.icount = icount.then_some(0);
-        let outcome = stage(name, || Ok(lab_run::boot(&vm, &job, |_| ())?))?;
+        vm.icount = how.icount;
+        how.append.clone_into(&mut vm.append);
+        let outcome = stage(name, || Ok(lab_run::boot(&vm, &job, lab_run::Shown::AsItIs, |_| ())?))?;
         let report = outcome.files.join(REPORT);
         ensure!(report.is_file(), "{program} failed (status {}) and left no report", outcome.status);
         keep(&report, &self.options.out, name)?;
@@ -190,6 +234,9 @@ fn command(options: &Options) -> String {
     }
     if options.cpus != super::CPUS {
         words.push(format!("--cpus {}", options.cpus));
+    }
+    if options.rounds != super::ROUNDS {
+        words.push(format!("--rounds {}", options.rounds));
     }
     words.extend(options.kernel.iter().map(|kernel| format!("--kernel {kernel}")));
     words.join(" ")

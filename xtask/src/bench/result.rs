@@ -21,6 +21,9 @@ pub struct Bench {
     pub instructions: Option<Instructions>,
     /// Published schedulers beside policies, for each number of threads.
     pub published: Vec<Published>,
+    /// Delays by a clock that counts instructions; not in results from before these were measured.
+    #[serde(default)]
+    pub counted: Option<ByThreads>,
 }
 
 /// The machine.
@@ -53,6 +56,9 @@ pub struct ByThreads {
     pub detach_ns: u64,
     /// and attach.
     pub attach_ns: u64,
+    /// The same with load and verifier, as an operator has it; not in results from before this was measured.
+    #[serde(default)]
+    pub reattach_total_ns: Option<u64>,
     /// Wake-up delay with nothing going on.
     pub baseline: Window,
     /// With the swap.
@@ -80,8 +86,8 @@ impl ByThreads {
     }
 }
 
-/// Wake-up delays in a window, microseconds.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// Wake-up delays in a window, microseconds. Of several windows: medians.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Window {
     /// How many.
     pub samples: u64,
@@ -93,6 +99,33 @@ pub struct Window {
     pub p999_us: f64,
     /// The longest.
     pub max_us: f64,
+    /// How many windows it is of; 0 where only one is measured.
+    #[serde(default)]
+    pub windows: u64,
+    /// The least and the largest 99.9th percentile of them.
+    #[serde(default)]
+    pub p999_spread_us: Spread,
+    /// The same of the longest.
+    #[serde(default)]
+    pub max_spread_us: Spread,
+    /// Windows that were measured again, because the machine stood still.
+    #[serde(default)]
+    pub measured_again: u64,
+    /// Windows of these in which the machine stood still, in every attempt.
+    #[serde(default)]
+    pub stood_still: u64,
+    /// The longest that a control thread was late.
+    #[serde(default)]
+    pub control_max_us: f64,
+}
+
+/// Least and largest of several.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Spread {
+    /// The least.
+    pub least: f64,
+    /// The largest.
+    pub most: f64,
 }
 
 /// What the watch of the fair class saw.
@@ -195,7 +228,7 @@ impl Bench {
     /// What is not as it must be. Long delays are not among it.
     pub fn failures(&self) -> Vec<String> {
         let mut failures = Vec::new();
-        for run in &self.by_threads {
+        for run in self.by_threads.iter().chain(&self.counted) {
             failures.extend(run.failures.iter().map(|failure| format!("{} threads: {failure}", run.threads)));
         }
         for run in &self.published {
@@ -239,6 +272,7 @@ pub fn sample() -> Bench {
         p99_us: 1_000.0 * scale,
         p999_us: 2_000.0 * scale,
         max_us: 4_000.0 * scale,
+        ..Window::default()
     };
     let run = |threads: u32, grows: u64| ByThreads {
         threads,
@@ -249,6 +283,7 @@ pub fn sample() -> Bench {
         rollback_total_ns: 15_000_000,
         detach_ns: 50_000_000 * grows,
         attach_ns: 150_000_000 * grows,
+        reattach_total_ns: None,
         baseline: window(1.0),
         swap: window(2.0),
         rollback: window(1.5),
@@ -292,6 +327,7 @@ pub fn sample() -> Bench {
             policies: vec![policy("scx_mini", 8_000.0), policy("scx_fair_v1", 8_400.0)],
         }),
         published: vec![published(100), published(2_000)],
+        counted: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use super::result::{Bench, ByThreads, Instructions, Published, Watch, Way, Window};
+use super::result::{Bench, ByThreads, Instructions, Published, Spread, Watch, Way, Window};
 
 /// The whole text. A part that was not measured is left out.
 pub fn render(bench: &Bench) -> String {
@@ -23,6 +23,9 @@ fn write(bench: &Bench, out: &mut String) -> fmt::Result {
     if !bench.by_threads.is_empty() {
         times(&bench.by_threads, out)?;
         delays(bench, out)?;
+    }
+    if let Some(run) = &bench.counted {
+        counted_delays(run, out)?;
     }
     if !bench.published.is_empty() {
         published(&bench.published, out)?;
@@ -85,7 +88,7 @@ fn times(runs: &[ByThreads], out: &mut String) -> fmt::Result {
     let columns = runs.iter().map(|run| format!("{} threads", count(u64::from(run.threads))));
     head("", columns, out)?;
     type Cell = fn(&ByThreads) -> String;
-    let rows: [(&str, Cell); 9] = [
+    let rows: [(&str, Cell); 10] = [
         ("swap: the commit, one store", |run| duration(run.commit_ns)),
         ("swap: the sweep over all tasks, while they run", |run| duration(run.sweep_ns)),
         ("swap: all of it, with load and verifier", |run| duration(run.swap_total_ns)),
@@ -93,6 +96,9 @@ fn times(runs: &[ByThreads], out: &mut String) -> fmt::Result {
         ("rollback: all of it", |run| duration(run.rollback_total_ns)),
         ("**detach and attach**, the kernel's own way, without load and verifier", |run| {
             duration(run.reattach_ns())
+        }),
+        ("detach and attach as an operator has it, with load and verifier", |run| {
+            run.reattach_total_ns.map(duration).unwrap_or_default()
         }),
         ("most tasks seen in the fair class: swap, rollback", |run| {
             format!("{}, {}", fair(run.swap_watch), fair(run.rollback_watch))
@@ -105,7 +111,11 @@ fn times(runs: &[ByThreads], out: &mut String) -> fmt::Result {
         }),
     ];
     for (name, cell) in rows {
-        row(name, runs.iter().map(cell), out)?;
+        let cells: Vec<_> = runs.iter().map(cell).collect();
+        // Results of an earlier version lack what it did not measure.
+        if cells.iter().any(|cell| !cell.is_empty()) {
+            row(name, cells, out)?;
+        }
     }
     Ok(())
 }
@@ -119,15 +129,60 @@ fn delays(bench: &Bench, out: &mut String) -> fmt::Result {
         count(u64::from(run.threads)),
         bench.window_s
     )?;
-    head("window", ["p50", "p99", "p99.9", "max"].map(str::to_owned), out)?;
-    for (name, window) in [
+    windows(run, out)
+}
+
+/// By a clock that counts instructions.
+fn counted_delays(run: &ByThreads, out: &mut String) -> fmt::Result {
+    writeln!(
+        out,
+        "\nThe same beside {} others by a clock that counts instructions, each as four nanoseconds, on two CPUs that the emulator \
+         runs in turns. The same build gives the same figures, whatever else the computer does:",
+        count(u64::from(run.threads))
+    )?;
+    windows(run, out)
+}
+
+/// The windows of a run, and what is to be said of them.
+fn windows(run: &ByThreads, out: &mut String) -> fmt::Result {
+    let windows = [
         ("nothing happens", run.baseline),
         ("swap", run.swap),
         ("rollback", run.rollback),
         ("detach and attach", run.detach_attach),
-    ] {
+    ];
+    head("window", ["p50", "p99", "p99.9", "max"].map(str::to_owned), out)?;
+    for (name, window) in windows {
         let Window { p50_us, p99_us, p999_us, max_us, .. } = window;
-        row(name, [p50_us, p99_us, p999_us, max_us].map(delay), out)?;
+        let spread = |us: f64, of: Spread| match window.windows {
+            0 | 1 => delay(us),
+            _ => format!("{} ({} to {})", delay(us), delay(of.least), delay(of.most)),
+        };
+        let (p999, max) = (spread(p999_us, window.p999_spread_us), spread(max_us, window.max_spread_us));
+        row(name, [delay(p50_us), delay(p99_us), p999, max], out)?;
+    }
+    let counts = windows.map(|(_, window)| window.windows);
+    if counts.iter().any(|windows| *windows > 1) {
+        let [baseline, others @ ..] = counts;
+        let others = others.into_iter().max().unwrap_or_default();
+        writeln!(
+            out,
+            "\nMedians of {baseline} windows in which nothing happens and of {others} of each other kind, in turn; in brackets the \
+             least and the largest."
+        )?;
+    }
+    let again: u64 = windows.iter().map(|(_, window)| window.measured_again).sum();
+    if again > 0 {
+        writeln!(out, "\nThe machine stood still in {again} more windows, which were measured again.")?;
+    }
+    for (name, window) in windows.iter().filter(|(_, window)| window.stood_still > 0) {
+        writeln!(
+            out,
+            "\nThe machine stood still in every attempt at {} of the windows \"{name}\", for up to {}: what these show is not \
+             the scheduler alone.",
+            window.stood_still,
+            delay(window.control_max_us)
+        )?;
     }
     Ok(())
 }
@@ -279,6 +334,39 @@ mod tests {
             "| none: the kernel's default scheduler | 13,546 | | |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn rounds_show_their_spread_and_what_was_measured_again() {
+        let mut bench = sample();
+        let run = bench.by_threads.last_mut().unwrap();
+        run.reattach_total_ns = Some(2_500_000_000);
+        run.baseline.windows = 9;
+        let spread = Spread { least: 3_000.0, most: 5_000.0 };
+        run.swap = Window {
+            windows: 3,
+            p999_spread_us: spread,
+            max_spread_us: spread,
+            measured_again: 2,
+            ..run.swap
+        };
+        (run.rollback.stood_still, run.rollback.control_max_us) = (1, 120_000.0);
+        bench.counted = Some(run.clone());
+        let text = render(&bench);
+        for line in [
+            "| detach and attach as an operator has it, with load and verifier | | 2.50 s |",
+            "| swap | 120 us | 2.0 ms | 4.0 ms (3.0 ms to 5.0 ms) | 8.0 ms (3.0 ms to 5.0 ms) |",
+            "Medians of 9 windows in which nothing happens and of 3 of each other kind",
+            "The machine stood still in 2 more windows, which were measured again.",
+            "every attempt at 1 of the windows \"rollback\", for up to 120.0 ms",
+            "by a clock that counts instructions, each as four nanoseconds",
+        ] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+        let plain = render(&sample());
+        for word in ["Medians", "stood still", "as an operator has it", "four nanoseconds"] {
+            assert!(!plain.contains(word), "{word} is in\n{plain}");
         }
     }
 

@@ -18,9 +18,15 @@ struct Args {
     /// Live threads in all
     #[arg(long, default_value_t = 40_000)]
     threads: usize,
-    /// Length of each window of measurement: at the 1 ms of the probe, 30 s leave 30 samples above p99.9
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    /// Length of each window of measurement: at the 1 ms of the probe, 10 s leave 10 samples above p99.9
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
     window: f64,
+    /// How often swap, rollback, and detach and attach are measured, in turn; the table shows medians
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// How often a window is measured at most, where the machine stands still in it
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    attempts: u16,
     /// Write the report (JSON) to this file
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -47,7 +53,13 @@ fn main() -> ExitCode {
 /// Whether all was as it must be.
 fn run(args: &Args) -> Result<bool> {
     let window = Duration::try_from_secs_f64(args.window).context("--window")?;
-    let report = demo::run(&demo::Options { threads: args.threads, window, picture: args.picture.clone() })?;
+    let report = demo::run(&demo::Options {
+        threads: args.threads,
+        window,
+        rounds: args.rounds.into(),
+        attempts: args.attempts.into(),
+        picture: args.picture.clone(),
+    })?;
     let json = serde_json::to_string_pretty(&report)?;
     if let Some(file) = &args.report {
         std::fs::write(file, &json).with_context(|| format!("writing {}", file.display()))?;

@@ -5,10 +5,10 @@ use serde::Serialize;
 use scx_upgrade_sdk::report::Report as Swapped;
 
 use super::Options;
+use super::rounds::{self, Attempt, Summary};
 use super::stage::Measured;
 use crate::load::{Kind, Progress};
 use crate::machine::Machine;
-use crate::probe::Window;
 use crate::reader::{Seen, Snapshot};
 use crate::verify::{Expect, Verification};
 
@@ -28,6 +28,8 @@ pub struct Report {
     pub live_threads: usize,
     /// Length that each window has at least, seconds.
     pub window_s: f64,
+    /// What each round measured. Times of the report itself are the medians of these.
+    pub rounds: Vec<Round>,
 
     /// All live tasks of the machine just after the swap, kernel threads included.
     pub tasks_live: usize,
@@ -74,24 +76,31 @@ pub struct Report {
     /// The watch during the kernel's own way.
     pub detach_attach_watch: Seen,
 
-    /// The kernel's own way: from detaching the first version until `disabled`.
+    /// The kernel's own way: from detaching the first version until `disabled`, with both versions loaded and verified before.
     pub detach_ns: u64,
     /// And from attaching the second until `enabled`.
     pub attach_ns: u64,
+    /// The same as an operator has it: from interrupting the first version's process until the second, started when that has
+    /// ended, is attached. With load and verifier.
+    pub reattach_total_ns: u64,
     /// `scx-upgrade stop`: the host's detach, for comparison.
     pub stop_ns: u64,
 
     /// Wake-up delay with nothing going on.
-    pub baseline: Option<Window>,
+    pub baseline: Option<Summary>,
     /// With the swap.
-    pub swap: Option<Window>,
+    pub swap: Option<Summary>,
     /// With the rollback.
-    pub rollback: Option<Window>,
-    /// With the kernel's own way.
-    pub detach_attach: Option<Window>,
+    pub rollback: Option<Summary>,
+    /// With the kernel's own way, with load and verifier.
+    pub detach_attach: Option<Summary>,
+    /// All windows, in the order in which they were measured.
+    pub windows: Vec<Measurement>,
 
-    /// Comparisons of the snapshots.
+    /// Comparisons of the snapshots, of the first round.
     pub verification: Option<Verifications>,
+    /// The same of the other rounds.
+    pub more_verifications: Vec<Verifications>,
     /// The load, window by window.
     pub load: Vec<PhaseLoad>,
     /// What `scx-upgrade run` reported.
@@ -102,6 +111,42 @@ pub struct Report {
     pub rollback_report: Option<Swapped>,
     /// What is wrong, in words; empty when all is well.
     pub failures: Vec<String>,
+}
+
+/// Times of one round, nanoseconds: those of [`Report`] that have the same names.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Round {
+    /// See [`Report::commit_ns`], and so on.
+    pub commit_ns: u64,
+    /// See above.
+    pub sweep_ns: u64,
+    /// See above.
+    pub swap_total_ns: u64,
+    /// See above.
+    pub swap_command_ns: u64,
+    /// See above.
+    pub rollback_commit_ns: u64,
+    /// See above.
+    pub rollback_total_ns: u64,
+    /// See above.
+    pub rollback_command_ns: u64,
+    /// See above.
+    pub detach_ns: u64,
+    /// See above.
+    pub attach_ns: u64,
+    /// See above.
+    pub reattach_total_ns: u64,
+    /// See above.
+    pub stop_ns: u64,
+}
+
+/// A window, with every attempt to measure it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// The window.
+    pub phase: &'static str,
+    /// The attempts. Which of them counts: [`rounds::counts`].
+    pub attempts: Vec<Attempt>,
 }
 
 /// The comparisons.
@@ -193,30 +238,87 @@ impl Report {
         })
     }
 
-    pub(super) fn set_swap(&mut self, window: Window, seen: Seen, command_ns: u64, report: Swapped) {
-        self.commit_ns = report.timings.commit_ns;
-        self.sweep_ns = report.timings.sweep_ns;
-        self.swap_total_ns = report.timings.total_ns;
-        self.swap_command_ns = command_ns;
-        self.fair_tasks_seen = self.fair_tasks_seen.max(seen.fair_max);
-        (self.swap, self.swap_watch, self.swap_report) = (Some(window), seen, Some(report));
+    /// What the swap of a round gave.
+    pub(super) fn set_swap(&mut self, round: &mut Round, command_ns: u64, report: Swapped) {
+        round.commit_ns = report.timings.commit_ns;
+        round.sweep_ns = report.timings.sweep_ns;
+        round.swap_total_ns = report.timings.total_ns;
+        round.swap_command_ns = command_ns;
+        self.swap_report = Some(report);
     }
 
-    pub(super) fn set_rollback(&mut self, window: Window, seen: Seen, command_ns: u64, report: Swapped) {
-        self.rollback_commit_ns = report.timings.commit_ns;
-        self.rollback_total_ns = report.timings.total_ns;
-        self.rollback_command_ns = command_ns;
-        self.fair_tasks_seen = self.fair_tasks_seen.max(seen.fair_max);
-        (self.rollback, self.rollback_watch, self.rollback_report) = (Some(window), seen, Some(report));
+    /// What the rollback of a round gave.
+    pub(super) fn set_rollback(&mut self, round: &mut Round, command_ns: u64, report: Swapped) {
+        round.rollback_commit_ns = report.timings.commit_ns;
+        round.rollback_total_ns = report.timings.total_ns;
+        round.rollback_command_ns = command_ns;
+        self.rollback_report = Some(report);
     }
 
-    pub(super) fn set_verified(&mut self, swapped: &Verification) {
+    /// The kernel's state around swap and rollback of a round. What a round before found wrong stays.
+    pub(super) fn set_state(&mut self, enable_seq: [u64; 2], after: String) {
+        if self.enable_seq_before == self.enable_seq_after {
+            [self.enable_seq_before, self.enable_seq_after] = enable_seq;
+        }
+        if self.state_after.is_empty() || self.state_after == "enabled" {
+            self.state_after = after;
+        }
+    }
+
+    /// What the comparisons of a round found.
+    pub(super) fn add_verifications(&mut self, found: Verifications) {
+        if self.verification.is_none() {
+            self.set_verified(&found.swap);
+            self.verification = Some(found);
+        } else {
+            self.more_verifications.push(found);
+        }
+    }
+
+    /// The comparisons of all rounds.
+    pub fn all_verifications(&self) -> impl Iterator<Item = &Verifications> {
+        self.verification.iter().chain(&self.more_verifications)
+    }
+
+    /// Medians of all rounds, of times and of windows.
+    pub(super) fn sum_up(&mut self) {
+        let rounds = std::mem::take(&mut self.rounds);
+        let of = |time: fn(&Round) -> u64| {
+            rounds::median(rounds.iter().map(|round| time(round) as f64).collect()).unwrap_or(0.0) as u64
+        };
+        self.commit_ns = of(|r| r.commit_ns);
+        self.sweep_ns = of(|r| r.sweep_ns);
+        self.swap_total_ns = of(|r| r.swap_total_ns);
+        self.swap_command_ns = of(|r| r.swap_command_ns);
+        self.rollback_commit_ns = of(|r| r.rollback_commit_ns);
+        self.rollback_total_ns = of(|r| r.rollback_total_ns);
+        self.rollback_command_ns = of(|r| r.rollback_command_ns);
+        self.detach_ns = of(|r| r.detach_ns);
+        self.attach_ns = of(|r| r.attach_ns);
+        self.reattach_total_ns = of(|r| r.reattach_total_ns);
+        self.stop_ns = of(|r| r.stop_ns);
+        self.rounds = rounds;
+        let windows = std::mem::take(&mut self.windows);
+        let of = |phase| {
+            let of_phase = windows.iter().filter(|measured| measured.phase == phase);
+            rounds::summary(of_phase.map(|measured| &measured.attempts[..]))
+        };
+        self.baseline = of("baseline");
+        self.swap = of("swap");
+        self.rollback = of("rollback");
+        self.detach_attach = of("detach_attach");
+        self.windows = windows;
+        self.fair_tasks_seen = self.swap_watch.fair_max.max(self.rollback_watch.fair_max);
+    }
+
+    fn set_verified(&mut self, swapped: &Verification) {
         self.tasks_live = swapped.live;
         self.tasks_carried = swapped.carried;
         self.tasks_verified = swapped.verified;
     }
 
     pub(super) fn name_columns(&mut self, expect: &Expect, to: u8) {
+        (self.columns_shared, self.columns_retained) = (Vec::new(), Vec::new());
         for column in &expect.carried {
             let is_shared = column.slots.contains(&u32::from(to));
             let names = if is_shared { &mut self.columns_shared } else { &mut self.columns_retained };

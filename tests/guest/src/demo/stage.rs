@@ -6,7 +6,7 @@
 //!                             |-- watch, 1/4 at least --|
 //! ```
 //!
-//! The probe goes on through all of it. Reading the tasks and watching the fair class take CPU time too, so every window
+//! The probe and the control threads go on through all of it. Reading the tasks and watching the fair class take CPU time too, so every window
 //! holds them at the same places, the one without an action as well.
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use scx_upgrade_sdk::host::Host;
 
 use crate::clock::{now_ns, sleep_until};
-use crate::probe::{Probe, Window};
+use crate::probe::{Control, Probe, Window};
 use crate::reader::{FairWatch, Reader, Seen, Snapshot};
 
 /// Time between two points of the probe.
@@ -25,6 +25,7 @@ const PERIOD: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Stage {
     probe: Probe,
+    control: Control,
     reader: Reader,
     /// The watch's own; it has it while it watches.
     watcher: Option<Reader>,
@@ -36,6 +37,8 @@ pub struct Stage {
 pub struct Measured<T> {
     /// Wake-up delays.
     pub window: Window,
+    /// The longest that a control thread was late, microseconds.
+    pub control_us: f64,
     /// The tasks just before the action.
     pub before: Snapshot,
     /// The tasks just after it.
@@ -54,13 +57,14 @@ impl Stage {
     /// Set up, for windows of that length.
     ///
     /// # Errors
-    /// The reader's programs cannot be loaded or the probe cannot be started.
+    /// The reader's programs cannot be loaded, or probe or control threads cannot be started.
     pub fn open(host: &Host, window: Duration) -> Result<Self> {
         let mut reader = Reader::open(host)?;
         // Once for nothing: the next one knows how much room it needs.
         reader.snapshot()?;
         let watcher = Some(Reader::open(host)?);
-        Ok(Self { probe: Probe::start(PERIOD)?, reader, watcher, window_ns: window.as_nanos() as u64 })
+        let (probe, control) = (Probe::start(PERIOD)?, Control::start()?);
+        Ok(Self { probe, control, reader, watcher, window_ns: window.as_nanos() as u64 })
     }
 
     /// One window. It is longer than the others only if the action is.
@@ -71,6 +75,7 @@ impl Stage {
         let quarter = self.window_ns / 4;
         // What was between the windows is of no interest.
         self.probe.window();
+        self.control.window();
         let begun = now_ns();
         sleep_until(begun + quarter);
         let before = self.reader.snapshot()?;
@@ -85,7 +90,16 @@ impl Stage {
         self.watcher = Some(watcher);
 
         sleep_until(begun + self.window_ns);
-        let window = self.probe.window();
-        Ok(Measured { window, before, after: after?, seen, action_ns, acted_ns: acted, outcome: outcome? })
+        let (window, control_us) = (self.probe.window(), self.control.window());
+        Ok(Measured {
+            window,
+            control_us,
+            before,
+            after: after?,
+            seen,
+            action_ns,
+            acted_ns: acted,
+            outcome: outcome?,
+        })
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::report::Report;
-use crate::probe::Window;
+use super::rounds::Summary;
 
 /// The whole text.
 pub fn render(report: &Report) -> String {
@@ -27,7 +27,13 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     let reattach = r.detach_ns + r.attach_ns;
     row("tasks without their scheduler", duration(0), duration(0), duration(reattach))?;
     row("the change itself", duration(r.commit_ns), duration(r.rollback_commit_ns), duration(reattach))?;
-    row("  with load, verifier and sweep", duration(r.swap_total_ns), duration(r.rollback_total_ns), none())?;
+    let as_operator = if r.reattach_total_ns == 0 { none() } else { duration(r.reattach_total_ns) };
+    row(
+        "  with load, verifier and sweep",
+        duration(r.swap_total_ns),
+        duration(r.rollback_total_ns),
+        as_operator,
+    )?;
     row("  of it the sweep of all tasks", duration(r.sweep_ns), none(), none())?;
     let fair = |seen: &crate::reader::Seen| seen.fair_max.to_string();
     row(
@@ -50,14 +56,39 @@ fn write(r: &Report, out: &mut String) -> std::fmt::Result {
     }
     writeln!(out)?;
     writeln!(out, "{:<24}{:>14}{:>14}{:>14}{:>14}", "wake-up delay, us", "p50", "p99", "p99.9", "max")?;
-    for (name, window) in [
+    let windows = [
         ("nothing happens", &r.baseline),
         ("swap", &r.swap),
         ("rollback", &r.rollback),
         ("detach+attach", &r.detach_attach),
-    ] {
-        if let Some(Window { p50_us, p99_us, p999_us, max_us, .. }) = window {
-            writeln!(out, "{name:<24}{p50_us:>14.0}{p99_us:>14.0}{p999_us:>14.0}{max_us:>14.0}")?;
+    ];
+    for (name, window) in windows {
+        let Some(Summary { p50_us, p99_us, p999_us, max_us, .. }) = window else { continue };
+        writeln!(out, "{name:<24}{p50_us:>14.0}{p99_us:>14.0}{p999_us:>14.0}{max_us:>14.0}")?;
+    }
+    for (name, window) in windows {
+        let Some(window) = window.as_ref().filter(|window| window.windows > 1) else { continue };
+        let span = |of: super::rounds::Spread| format!("{:.0}-{:.0}", of.least, of.most);
+        let title = format!("  {name}, of {}", window.windows);
+        let [p999, max] = [window.p999_spread_us, window.max_spread_us].map(span);
+        writeln!(out, "{title:<24}{:>14}{:>14}{p999:>14}{max:>14}", "", "")?;
+    }
+    for (name, window) in windows {
+        let Some(window) = window else { continue };
+        if window.measured_again > 0 {
+            writeln!(
+                out,
+                "{name}: {} windows measured again, the machine stood still",
+                window.measured_again
+            )?;
+        }
+        if window.stood_still > 0 {
+            let ms = window.control_max_us / 1e3;
+            writeln!(
+                out,
+                "{name}: the machine stood still in {} that count, {ms:.0} ms",
+                window.stood_still
+            )?;
         }
     }
     writeln!(out)?;
@@ -89,13 +120,24 @@ fn duration(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rounds::Spread;
     use super::*;
 
     #[test]
     fn every_line_fits() {
         let window = || {
-            let mut probe = crate::probe::Probe::start(std::time::Duration::from_millis(1)).unwrap();
-            Some(probe.window())
+            let of = |ms| Spread { least: ms * 1e3, most: ms * 1e4 };
+            Some(Summary {
+                p999_us: 31_234.5,
+                max_us: 1_234_567.8,
+                windows: 12,
+                p999_spread_us: of(31.0),
+                max_spread_us: of(123.0),
+                measured_again: 12,
+                stood_still: 12,
+                control_max_us: 1_234_567.0,
+                ..Summary::default()
+            })
         };
         let report = Report {
             kernel: "7.3.4+deb13-cloud-amd64".to_owned(),
@@ -111,7 +153,11 @@ mod tests {
             ..Report::default()
         };
         let text = render(&report);
-        assert!(text.contains("2345 ns"));
+        for part in
+            ["2345 ns", "swap, of 12", "31000-310000", "12 windows measured again", "in 12 that count"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }

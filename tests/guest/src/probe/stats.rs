@@ -40,7 +40,7 @@ pub struct Window {
 }
 
 impl Window {
-    pub(super) fn empty(from_ns: u64, to_ns: u64) -> Self {
+    pub(crate) fn empty(from_ns: u64, to_ns: u64) -> Self {
         Self {
             samples: 0,
             missed: 0,

@@ -30,6 +30,18 @@ pub struct Seen {
     pub states: BTreeMap<String, u64>,
 }
 
+impl Seen {
+    /// Takes in what another watch saw: the worst of both.
+    pub fn merge(&mut self, other: Self) {
+        self.fair_max = self.fair_max.max(other.fair_max);
+        self.ext_min = if self.censuses == 0 { other.ext_min } else { self.ext_min.min(other.ext_min) };
+        self.censuses += other.censuses;
+        for (state, times) in other.states {
+            *self.states.entry(state).or_default() += times;
+        }
+    }
+}
+
 /// A watch that goes on, in a thread, until [`FairWatch::end`].
 #[derive(Debug)]
 pub struct FairWatch {

@@ -48,11 +48,19 @@ impl Published {
     /// # Errors
     /// It cannot be started, ends, or takes too long; with what it said.
     pub fn start(program: &Path) -> Result<Self> {
+        Self::start_with(program, &[])
+    }
+
+    /// As [`Published::start`], with arguments.
+    ///
+    /// # Errors
+    /// As [`Published::start`].
+    pub fn start_with(program: &Path, args: &[&str]) -> Result<Self> {
         let name = program.file_name().context("a scheduler needs a name")?.to_string_lossy();
         let said = std::env::temp_dir().join(format!("{name}.log"));
         let log = File::create(&said).with_context(|| format!("creating {}", said.display()))?;
         let mut command = Command::new(program);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let process = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         let mut published = Self { process, said };
         let deadline = Instant::now() + WITHIN;
