@@ -58,7 +58,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn of(exit: &ExitRecord) -> Kind {
+    pub(crate) fn of(exit: &ExitRecord) -> Kind {
         match exit.kind {
             EXIT_UNREG => Kind::Detached,
             EXIT_UNREG_BPF => Kind::Asked,

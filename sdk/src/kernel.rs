@@ -13,6 +13,7 @@ use state_migrate::Kind;
 use state_migrate::malformed_kfuncs;
 use state_migrate::object as elf;
 
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -85,7 +86,7 @@ pub fn check() -> Result<()> {
 /// Is this process root, with the capabilities that loading and attaching take?
 ///
 /// # Errors
-/// [`Error::NotRoot`] or [`Error::NotPermitted`].
+/// [`Error::NotRoot`], [`Error::NotPermitted`] or [`Error::Namespace`].
 pub fn check_rights() -> Result<()> {
     // SAFETY: no arguments, no effects.
     if unsafe { libc::geteuid() } != 0 {
@@ -98,7 +99,10 @@ pub fn check_rights() -> Result<()> {
         return Ok(());
     };
     let missing = missing_capabilities(mask);
-    if missing.is_empty() { Ok(()) } else { Err(Error::NotPermitted { missing: missing.join(" and ") }) }
+    if !missing.is_empty() {
+        return Err(Error::NotPermitted { missing: missing.join(" and ") });
+    }
+    environment::check_user_namespace()
 }
 
 /// Those that a set of effective capabilities lacks, by name.
@@ -150,6 +154,11 @@ pub fn check_release() -> Result<()> {
         return Ok(());
     }
     Err(Error::OldKernel { release })
+}
+
+/// Major and minor number of the kernel's version.
+pub(crate) fn version() -> Option<(u32, u32)> {
+    version_of(&release())
 }
 
 fn version_of(release: &str) -> Option<(u32, u32)> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::error::PRICE;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::reattach;
@@ -42,21 +43,32 @@ pub fn plan(pins: &Pins, binary: &Path, out: Output) -> Result<(), Failure> {
 
 /// Show a plan. One that refuses something is a failure.
 pub fn show(plan: &PlanReport, reattach: Option<&str>, out: Output) -> Result<(), Failure> {
-    out.show(&Planned { plan, reattach }, |out| {
+    let text = |out: &mut String| {
         text(out, plan);
         if let Some(why) = reattach {
             line!(out, "  needs --allow-reattach: {why}");
             line!(out, "  the price of it: {PRICE}");
         }
-    });
-    refusal(plan)
+    };
+    show_or_refuse(&Planned { plan, reattach }, text, plan, out)
 }
 
-/// The failure that a plan is which refuses something.
-pub fn refusal(plan: &PlanReport) -> Result<(), Failure> {
+/// Show a document that has a plan. Where the plan refuses something that is a failure, with the document.
+pub fn show_or_refuse(
+    document: &impl Serialize,
+    text: impl FnOnce(&mut String),
+    plan: &PlanReport,
+    out: Output,
+) -> Result<(), Failure> {
     match plan.refused.len() {
-        0 => Ok(()),
-        n => Err(Failure::new(4, format!("the state cannot be carried: {n} refused, see above"))),
+        0 => {
+            out.show(document, text);
+            Ok(())
+        }
+        n => {
+            let message = format!("the state cannot be carried: {n} refused, see above");
+            Err(out.show_failed(document, text, Failure::new(Exit::Incompatible, message)))
+        }
     }
 }
 

@@ -103,7 +103,7 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
         // itself.
         let supervisor = Supervisor::start(&["--good-after", "1h"]);
         supervisor.next("watching");
-        let generation = report(&["swap", BAD, "--", "--how", how, "--after-ms", "300"]).generation;
+        let generation = report(&["swap", BAD, "--", "--how", how, "--after-ms", "5000"]).generation;
         let ejected = supervisor.next("ejected")["ejection"].clone();
         assert_eq!(
             (ejected["kind"].as_str(), ejected["generation"].as_u64()),
@@ -141,7 +141,7 @@ fn it_gives_up_rather_than_flap_and_nothing_is_forgotten() {
     fresh();
     let load = load(50);
     let supervisor = Supervisor::start(&["--at-most", "2"]);
-    report(&["run", BAD, "--", "--how", "error", "--after-ms", "300"]);
+    report(&["run", BAD, "--", "--how", "error", "--after-ms", "5000"]);
     supervisor.next("watching");
     supervisor.next("ejected");
     // From then on it errs at once: as soon as it is attached, or on the way there.
