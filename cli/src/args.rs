@@ -7,20 +7,16 @@ use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
 use scx_upgrade_sdk::ejection::Limits;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::swap::Aim;
 
 use crate::probation::ProbationArgs;
 
 /// Replace the running sched_ext scheduler in place, with every task's state, and take it back
-///
-/// Exit codes: 0 done; 1 failed, and what ran before still runs; 2 wrong usage; 3 nothing is running; 4 the state
-/// cannot be carried, or only by a reattach, which was not allowed; 5 failed, and tasks are on the kernel's default
-/// scheduler; 6 a snapshot cannot be read, written or used; 7 the new policy was bad in its probation and is rolled back;
-/// 9 the policy may not run on this machine; 77 what is asked for is what runs.
 #[derive(Debug, Parser)]
-#[command(name = "scx-upgrade", version, propagate_version = true)]
+#[command(name = "scx-upgrade", version, propagate_version = true, long_about = long_about())]
 pub struct Args {
-    /// Print JSON instead of text
+    /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -89,6 +85,22 @@ pub enum Verb {
         /// The verb
         verb: Option<String>,
     },
+}
+
+impl Verb {
+    /// Does it change what runs, or what that knows?
+    pub fn changes(&self) -> bool {
+        match self {
+            Verb::Run(RunArgs { change, .. })
+            | Verb::Swap(SwapArgs { change, .. })
+            | Verb::Rollback(RollbackArgs { change, .. })
+            | Verb::Stop(StopArgs { change, .. }) => !change.dry_run,
+            Verb::Recover(_) | Verb::Snapshot(SnapshotVerb::Save { .. } | SnapshotVerb::Restore { .. }) => {
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -296,6 +308,11 @@ pub struct PolicyArgs {
     /// Its arguments
     #[arg(last = true)]
     pub args: Vec<String>,
+}
+
+fn long_about() -> String {
+    let about = "Replace the running sched_ext scheduler in place, with every task's state, and take it back";
+    format!("{about}\n\n{}", Exit::list())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

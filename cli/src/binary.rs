@@ -17,6 +17,7 @@ use rustix::fs::memfd_create;
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::Policy;
 use scx_upgrade_sdk::identity::Binary;
+use scx_upgrade_sdk::identity::pid_in_proc;
 use scx_upgrade_sdk::info::Info;
 use scx_upgrade_sdk::plain_file;
 use scx_upgrade_sdk::plain_file::MAX_BINARY;
@@ -89,7 +90,7 @@ impl PolicyBinary {
     /// A path to execute it by, for this process and any other of the same user, while this value lives.
     pub fn program(&self) -> PathBuf {
         let fd = self.program.as_raw_fd();
-        PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id()))
+        PathBuf::from(format!("/proc/{}/fd/{fd}", pid_in_proc()))
     }
 }
 

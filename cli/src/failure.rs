@@ -3,39 +3,95 @@
 use std::process::ExitCode;
 
 use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::exit::Exit;
+use scx_upgrade_sdk::logger;
 use serde::Serialize;
+use serde_json::Value;
 
 /// See the module.
 #[derive(Debug, Serialize)]
 pub struct Failure {
     pub exit_code: u8,
     pub message: String,
+    /// What the verb found or did before, which JSON has in the same document.
+    #[serde(skip)]
+    pub document: Option<Value>,
 }
 
 impl Failure {
-    pub fn new(exit_code: u8, message: impl Into<String>) -> Failure {
-        Failure { exit_code, message: message.into() }
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure::with_code(exit.code(), message)
+    }
+
+    pub fn with_code(exit_code: u8, message: impl Into<String>) -> Failure {
+        Failure { exit_code, message: message.into(), document: None }
     }
 
     /// Print it and give its exit code.
-    pub fn report(&self, json: bool) -> ExitCode {
-        if json {
-            crate::output::json(&serde_json::json!({ "error": self }));
-        } else {
-            eprintln!("error: {}", self.message);
+    pub fn report(self, json: bool) -> ExitCode {
+        let exit_code = ExitCode::from(self.exit_code);
+        if !json {
+            logger::print_error(format_args!("error: {}", self.message));
+        } else if let Some(document) = self.into_document() {
+            crate::output::json(&document);
         }
-        ExitCode::from(self.exit_code)
+        exit_code
     }
+
+    /// The one document of JSON: what was found or done, and the error. A list has no place for the error, and has what failed in it.
+    fn into_document(mut self) -> Option<Value> {
+        match self.document.take() {
+            None => Some(serde_json::json!({ "error": self })),
+            Some(Value::Object(mut document)) => {
+                document.insert("error".to_string(), serde_json::json!(self));
+                Some(Value::Object(document))
+            }
+            Some(Value::Null) => None,
+            Some(other) => Some(other),
+        }
+    }
+}
+
+/// What is wrong with the command line, or the help that it asks for.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // It was not understood, so whether it asks for JSON is known only roughly.
+    if error.use_stderr() && std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
+        return Failure::new(Exit::Usage, error.render().to_string().trim_end()).report(true);
+    }
+    // Nobody can be told where it cannot be written.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code())
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure { exit_code: error.exit_code(), message: error.to_string() }
+        Failure::new(error.exit(), error.to_string())
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Failure {
-        Failure::new(1, format!("{error:#}"))
+        Failure::new(Exit::Failed, format!("{error:#}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn with(document: Option<Value>) -> Option<Value> {
+        Failure { document, ..Failure::new(Exit::DefaultScheduler, "why") }.into_document()
+    }
+
+    #[test]
+    fn there_is_one_document_with_the_error_in_it() {
+        let error = json!({ "exit_code": 5, "message": "why" });
+        assert_eq!(with(None), Some(json!({ "error": error })));
+        let status = json!({ "running": false });
+        assert_eq!(with(Some(status)), Some(json!({ "running": false, "error": error })));
+        assert_eq!(with(Some(json!([1]))), Some(json!([1])));
+        assert_eq!(with(Some(Value::Null)), None);
     }
 }

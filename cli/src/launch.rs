@@ -3,27 +3,31 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::io::BufRead;
-use std::io::BufReader;
 use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
-use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::thread;
 
 use anyhow::Context;
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::clock::monotonic_ns;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::folder::Folder;
+use scx_upgrade_sdk::host::Host;
+use scx_upgrade_sdk::identity::Binary;
 use scx_upgrade_sdk::logger;
+use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::run::BINARY;
 use scx_upgrade_sdk::run::LOCK_TIMEOUT;
@@ -33,6 +37,7 @@ use scx_upgrade_sdk::run::REPORT_FD;
 
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
+use crate::interrupt::Interrupts;
 use crate::unit;
 
 /// Where the output of policies' processes goes. In memory, and gone with the boot, as they are.
@@ -56,52 +61,116 @@ pub struct Purpose<'a> {
     pub unit: bool,
 }
 
-/// Start it; its report when it took over. It goes on in the background.
-pub fn launch(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> Result<Report, Failure> {
+/// A policy's process took over.
+#[derive(Debug)]
+pub struct Launched {
+    /// What it reports.
+    pub report: Report,
+    /// The signal that came meanwhile, too late to keep the process from its commit.
+    pub interrupted: Option<&'static str>,
+}
+
+/// Start it; its report when it took over. It goes on in the background. A signal that comes before its commit keeps it from that,
+/// and it ends.
+pub fn launch(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> Result<Launched, Failure> {
     match start(binary, args, purpose)? {
-        Outcome::Done(report) => Ok(*report),
-        other => Err(senseless(&other)),
+        (Outcome::Done(report), interrupted) => {
+            let mut report = *report;
+            report.warnings.extend(interrupted.map(|signal| format!("{signal} came after the commit")));
+            Ok(Launched { report, interrupted })
+        }
+        (other, _) => Err(senseless(&other)),
     }
 }
 
 /// Start it to be the process of the policy that runs; its id.
 pub fn attend(binary: &PolicyBinary, args: &[String], timeout: u64) -> Result<u32, Failure> {
     match start(binary, args, Purpose { own: &[], only: "attend", timeout, unit: true })? {
-        Outcome::Attending { pid } => Ok(pid),
-        other => Err(senseless(&other)),
+        (Outcome::Attending { pid }, _) => Ok(pid),
+        (other, _) => Err(senseless(&other)),
     }
 }
 
 fn senseless(outcome: &Outcome) -> Failure {
-    Failure::new(1, format!("the policy's process did what it was not asked for: {outcome:?}"))
+    Failure::new(Exit::Failed, format!("the policy's process did what it was not asked for: {outcome:?}"))
 }
 
-/// Its word, if that is not that it failed.
-fn start(binary: &PolicyBinary, args: &[String], purpose: Purpose<'_>) -> Result<Outcome, Failure> {
+/// Its word, if that is not that it failed, and the signal that came meanwhile.
+fn start(
+    binary: &PolicyBinary,
+    args: &[String],
+    purpose: Purpose<'_>,
+) -> Result<(Outcome, Option<&'static str>), Failure> {
     // Before anything is started: is this a policy, and one for this host?
     binary.policy()?.schema()?;
 
     let path = &binary.identity().path;
+    let before = generation();
     let mut log = log_file(path)?;
-    let (read, write) = pipe().context("cannot make a pipe")?;
-    let mut child = spawn(binary, purpose, args, &log, &write)?;
-    drop(write);
+    let (ours, theirs) = UnixStream::pair().context("cannot make a pair of sockets")?;
+    // From before the process is there: a signal is not to find this command without one who tells the process.
+    let mut interrupts = Interrupts::catch().context("cannot handle signals")?;
+    let mut child = spawn(binary, purpose, args, &log, &theirs.into())?;
 
-    let mut line = String::new();
-    BufReader::new(File::from(read)).read_line(&mut line).context("cannot read the policy's report")?;
-    if line.is_empty() {
-        return Err(died(&mut child, path, &mut log));
+    let line = word(&ours, &mut interrupts).context("cannot read the policy's report")?;
+    let interrupted = line.interrupted;
+    if line.text.is_empty() {
+        // What it left is there once it is gone.
+        let _ = child.wait();
+        let committed = committed(before, binary.identity());
+        return Err(died(&mut child, path, &mut log, committed, interrupted));
     }
-    match serde_json::from_str(&line).context("the policy's report makes no sense")? {
+    match serde_json::from_slice(&line.text).context("the policy's report makes no sense")? {
         Outcome::Failed { exit_code, message } => {
             // It is on its way out; do not leave a zombie to a caller that lives on.
             let _ = child.wait();
-            Err(Failure { exit_code, message })
+            let by = interrupted.filter(|_| exit_code == Exit::Interrupted.code());
+            let message = by.map_or(message.clone(), |signal| format!("{signal}: {message}"));
+            Err(Failure::with_code(exit_code, message))
         }
         outcome => {
-            // Nor when it ends later.
-            std::thread::spawn(move || child.wait());
-            Ok(outcome)
+            // Nor when it ends later. Without a thread it is one until this command ends.
+            let _ = thread::Builder::new().spawn(move || child.wait());
+            Ok((outcome, interrupted))
+        }
+    }
+}
+
+/// What a policy's process said.
+struct Word {
+    text: Vec<u8>,
+    interrupted: Option<&'static str>,
+}
+
+/// Wait for one line, or the process's end. A signal tells the process that nothing is wanted of it any more, by an end of its input;
+/// what it did until then it still says.
+fn word(mut socket: &UnixStream, interrupts: &mut Interrupts) -> io::Result<Word> {
+    let mut word = Word { text: Vec::new(), interrupted: None };
+    let mut buffer = [0; 4096];
+    loop {
+        let of = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        let mut polled = [of(socket.as_raw_fd()), of(interrupts.fd())];
+        // SAFETY: it is an array of two.
+        if unsafe { libc::poll(polled.as_mut_ptr(), 2, -1) } < 0 {
+            match io::Error::last_os_error() {
+                e if e.kind() == io::ErrorKind::Interrupted => continue,
+                e => return Err(e),
+            }
+        }
+        if polled[1].revents != 0
+            && let Some(signal) = interrupts.caught()
+        {
+            word.interrupted = Some(signal);
+            log::warn!("{signal}: the policy's process is told to stop");
+            socket.shutdown(Shutdown::Write)?;
+        }
+        if polled[0].revents == 0 {
+            continue;
+        }
+        let read = socket.read(&mut buffer)?;
+        word.text.extend_from_slice(&buffer[..read]);
+        if read == 0 || word.text.ends_with(b"\n") {
+            return Ok(word);
         }
     }
 }
@@ -180,24 +249,45 @@ fn inherit(fd: RawFd) -> io::Result<()> {
     }
 }
 
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [0; 2];
-    // SAFETY: `fds` has room for the two descriptors.
-    if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave us both, and nobody else has them.
-    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+/// It ended without a word. Whether it had taken over before is seen from what runs.
+fn died(
+    child: &mut Child,
+    binary: &Path,
+    log: &mut File,
+    committed: Option<String>,
+    interrupted: Option<&str>,
+) -> Failure {
+    let status = child.wait();
+    let said = end_of(log).unwrap_or_default();
+    let exit = match (&committed, interrupted, &status) {
+        (Some(_), ..) => Exit::AfterCommit,
+        (None, Some(_), _) => Exit::Interrupted,
+        (None, None, Ok(status)) if status.code() == Some(i32::from(Exit::Usage.code())) => Exit::Usage,
+        _ => Exit::Failed,
+    };
+    let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+    let when = match committed {
+        Some(runs) => format!(
+            "after its commit, {runs} runs, and the next command that changes something finishes what is left"
+        ),
+        None => "before it took over".to_string(),
+    };
+    Failure::new(exit, format!("{} ended {when} ({status})\n{}", binary.display(), said.trim_end()))
 }
 
-fn died(child: &mut Child, binary: &Path, log: &mut File) -> Failure {
-    let status = child.wait().map_or_else(|e| e.to_string(), |s| s.to_string());
-    let said = end_of(log).unwrap_or_default();
-    let code = if status.ends_with(": 2") { 2 } else { 1 };
-    Failure::new(
-        code,
-        format!("{} ended before it took over ({status})\n{}", binary.display(), said.trim_end()),
-    )
+/// The generation that runs, if one does.
+fn generation() -> Option<u32> {
+    Host::running(&Pins::open().ok()?).ok().map(|host| host.data.active().generation)
+}
+
+/// What runs, if it is another generation than before and from this binary: then the process that died had committed it.
+fn committed(before: Option<u32>, binary: &Binary) -> Option<String> {
+    let host = Host::running(&Pins::open().ok()?).ok()?;
+    let active = host.data.active();
+    let slot = host.registry.slot(active.slot)?;
+    let same = slot.binary.as_ref().is_some_and(|runs| runs.sha256 == binary.sha256);
+    (same && before != Some(active.generation))
+        .then(|| format!("generation {} of {}", active.generation, slot.title()))
 }
 
 /// The last of what is in a log.

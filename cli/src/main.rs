@@ -5,6 +5,7 @@ mod attend;
 mod binary;
 mod clock;
 mod failure;
+mod interrupt;
 mod launch;
 mod log;
 mod output;
@@ -21,32 +22,15 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::Args;
-use crate::args::Verb;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) => return failure::usage(&e),
+    };
     log::start(args.quiet, args.verbose);
-    if is_a_look(&args.verb) {
-        // Like any tool behind a `| head`.
-        // SAFETY: no memory is involved.
-        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    }
     match verbs::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => e.report(args.json),
     }
-}
-
-/// Does the verb leave all as it is, so that it may end wherever it is?
-fn is_a_look(verb: &Verb) -> bool {
-    !matches!(
-        verb,
-        Verb::Run(_)
-            | Verb::Swap(_)
-            | Verb::Rollback(_)
-            | Verb::Snapshot(_)
-            | Verb::Recover(_)
-            | Verb::Stop(_)
-            | Verb::Doctor
-    )
 }

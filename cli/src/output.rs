@@ -1,13 +1,17 @@
 //! What is printed, and how: text at 80 columns without colour, one JSON document, or nothing.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::io::Write as _;
 
+use scx_upgrade_sdk::logger;
 use scx_upgrade_sdk::report::Report;
 use scx_upgrade_sdk::snapshot::Restored;
 use serde::Serialize;
 use state_migrate::QueueRow;
 use state_migrate::Row;
+
+use crate::failure::Failure;
 
 /// Columns of the narrowest terminal that text is made for.
 pub const WIDTH: usize = 80;
@@ -28,15 +32,29 @@ impl Output {
             (false, false) => {
                 let mut out = String::new();
                 text(&mut out);
-                print(&out);
+                let _ = print(&out);
             }
         }
     }
 
-    /// Show one thing of many: as one line of JSON, so that a reader can tell one from the next, or as text.
-    pub fn line(self, value: &impl Serialize, text: impl FnOnce() -> String) {
+    /// The same of a verb that fails: JSON has both in one document, which the failure then carries.
+    pub fn show_failed(
+        self,
+        value: &impl Serialize,
+        text: impl FnOnce(&mut String),
+        failure: Failure,
+    ) -> Failure {
+        if self.json && !self.quiet {
+            return Failure { document: serde_json::to_value(value).ok(), ..failure };
+        }
+        self.show(value, text);
+        failure
+    }
+
+    /// Show one thing of many: as one line of JSON, so that a reader can tell one from the next, or as text. Does anyone still read?
+    pub fn line(self, value: &impl Serialize, text: impl FnOnce() -> String) -> bool {
         match (self.quiet, self.json) {
-            (true, _) => {}
+            (true, _) => true,
             (false, true) => json_line(value),
             (false, false) => print(&text()),
         }
@@ -45,7 +63,7 @@ impl Output {
     /// Say what went wrong beside what was to be done. JSON has it in the document.
     pub fn warn(self, warnings: &[String]) {
         if !self.quiet && !self.json {
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            warnings.iter().for_each(|warning| logger::print_error(format_args!("warning: {warning}")));
         }
     }
 
@@ -59,23 +77,34 @@ impl Output {
 /// One document on stdout.
 pub fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => print(&format!("{text}\n")),
-        Err(e) => eprintln!("error: cannot write JSON: {e}"),
+        Ok(text) => drop(print(&format!("{text}\n"))),
+        Err(e) => log::error!("cannot write JSON: {e}"),
     }
 }
 
 /// One document in one line.
-fn json_line(value: &impl Serialize) {
+fn json_line(value: &impl Serialize) -> bool {
     match serde_json::to_string(value) {
         Ok(text) => print(&format!("{text}\n")),
-        Err(e) => eprintln!("error: cannot write JSON: {e}"),
+        Err(e) => {
+            log::error!("cannot write JSON: {e}");
+            true
+        }
     }
 }
 
-/// Text on stdout. That nobody reads it any more is no failure of what was done.
-pub fn print(text: &str) {
+/// Text on stdout. Does anyone still read? That it cannot be written is no failure of what was done: the exit code is that of what
+/// was done.
+pub fn print(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => false,
+        Err(e) => {
+            log::warn!("cannot write to standard output: {e}");
+            true
+        }
+        Ok(()) => true,
+    }
 }
 
 /// A line, formatted, at the end of a text.
@@ -153,7 +182,8 @@ pub fn restored(out: &mut String, restored: &Restored) {
     }
 }
 
-fn report(out: &mut String, report: &Report) {
+/// What a swap, a rollback or a start did.
+pub fn report(out: &mut String, report: &Report) {
     let from = report.from.as_ref().map(|f| format!(" (was {f})")).unwrap_or_default();
     line!(out, "{} is running as generation {}{from}", report.to, report.generation);
     rows(out, &report.columns);

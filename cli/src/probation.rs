@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::effect;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::guard::Guard;
 use scx_upgrade_sdk::guard::Limits;
 use scx_upgrade_sdk::guard::Verdict;
@@ -16,11 +19,8 @@ use scx_upgrade_sdk::urgent::Urgent;
 
 use crate::attend;
 use crate::failure::Failure;
-use crate::output;
 use crate::output::Output;
 
-/// The new policy was bad and the one before runs again.
-const TAKEN_BACK: u8 = 7;
 /// How long a process that is started again waits for another command, seconds.
 const PATIENCE: u64 = 10;
 
@@ -77,10 +77,12 @@ impl Probation {
         let Some(length) = args.probation else { return Ok(None) };
         let host = Host::running(pins)?;
         log::info!("watching what runs for {}", humantime::format_duration(args.baseline));
+        let urgent = Urgent::begin(Children::No);
+        urgent.warning().iter().for_each(|warning| log::warn!("{warning}"));
         Ok(Some(Probation {
             guard: Guard::with_baseline(&host, args.limits())?,
             length,
-            _urgent: Urgent::begin(Children::No),
+            _urgent: urgent,
             _mark: pins.begin_probation()?,
         }))
     }
@@ -96,8 +98,16 @@ impl Probation {
         if !out.json {
             out.report(done);
         }
-        let host = Host::running(pins)?;
-        let verdict = self.guard.probation(&host, done.generation, self.length)?;
+        // The new policy runs already, whatever goes wrong here.
+        let watched = Host::running(pins).and_then(|host| {
+            let verdict = self.guard.probation(&host, done.generation, self.length)?;
+            // The last of it, right before it is told.
+            if verdict == Verdict::Good {
+                effect::confirm(pins, done)?;
+            }
+            Ok((host, verdict))
+        });
+        let (host, verdict) = watched.map_err(|error| unwatched(done, error, out))?;
         let why = match &verdict {
             Verdict::Good => {
                 let over = format!("{} of probation: good\n", humantime::format_duration(self.length));
@@ -118,20 +128,42 @@ impl Probation {
         let back = take_over::rollback(pins, Aim::Before, may_reattach || verdict == Verdict::Ejected)
             .map_err(|e| {
                 let failure = Failure::from(e);
-                let exit_code = failure.exit_code;
-                Failure::new(
-                    exit_code,
-                    format!("{} is bad ({why}) and cannot be rolled back: {}", done.to, failure.message),
-                )
+                // What ran before does not run: the bad one does, if any.
+                let exit_code = match verdict {
+                    Verdict::Ejected => Exit::DefaultScheduler.code(),
+                    _ if failure.exit_code == Exit::DefaultScheduler.code() => failure.exit_code,
+                    _ => Exit::AfterCommit.code(),
+                };
+                let message =
+                    format!("{} is bad ({why}) and cannot be rolled back: {}", done.to, failure.message);
+                out.show_failed(&document(done, &verdict), |_| {}, Failure::with_code(exit_code, message))
             })?;
-        if out.json {
-            output::json(&document(done, &verdict));
-        }
         // It stood by; unless it had ended before.
         attend::after(pins, back.generation, PATIENCE);
         let runs = format!("{} is running as generation {}", back.to, back.generation);
-        Err(Failure::new(TAKEN_BACK, format!("{} was bad and is rolled back; {runs}\n  {why}", done.to)))
+        let message = format!("{} was bad and is rolled back; {runs}\n  {why}", done.to);
+        let failure = Failure::new(Exit::RolledBack, message);
+        let failure = match effect::confirm(pins, &back) {
+            Ok(()) => failure,
+            Err(error) => Failure::from(error),
+        };
+        Err(out.show_failed(&document(done, &verdict), |_| {}, failure))
     }
+}
+
+/// The new policy runs, and its probation could not be watched to the end.
+fn unwatched(done: &Report, error: Error, out: Output) -> Failure {
+    let failure = match error.exit() {
+        Exit::DefaultScheduler | Exit::NothingRunning => Failure::from(error),
+        _ => Failure::new(
+            Exit::AfterCommit,
+            format!(
+                "{} runs as generation {}, and its probation cannot be watched: {error}",
+                done.to, done.generation
+            ),
+        ),
+    };
+    out.show_failed(done, |_| {}, failure)
 }
 
 /// The report of the swap, with how its probation ended.

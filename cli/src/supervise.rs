@@ -17,6 +17,7 @@ use scx_upgrade_sdk::ejection::Decision;
 use scx_upgrade_sdk::ejection::Ejection;
 use scx_upgrade_sdk::ejection::Kind;
 use scx_upgrade_sdk::ejection::Supervisor;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::exits::Exits;
 use scx_upgrade_sdk::folder::Folder;
 use scx_upgrade_sdk::host;
@@ -51,7 +52,7 @@ const LAST_WORD: Duration = Duration::from_secs(30);
 const LOOK_AT_PROCESS: Duration = Duration::from_secs(1);
 const ATTEND_AGAIN: Duration = Duration::from_secs(60);
 /// The default scheduler is left in charge: as [`Error::Ejected`].
-const GAVE_UP: u8 = 5;
+const GAVE_UP: Exit = Exit::DefaultScheduler;
 
 /// Watch until a signal ends it, or it gives up.
 pub fn supervise(pins: &Pins, args: &RecoverArgs, out: Output) -> Result<(), Failure> {
@@ -131,7 +132,7 @@ impl Watch<'_> {
     }
 
     fn say(&self, event: &Event) {
-        self.out.line(event, || format!("{event}\n"));
+        let _ = self.out.line(event, || format!("{event}\n"));
     }
 
     /// Until the next look: for a while, or until the kernel tells of an exit. It tells just before its state changes.
@@ -447,8 +448,8 @@ impl Watch<'_> {
         let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
         own.extend(good.lean.then_some(LEAN));
         let purpose = Purpose { own: &own, only: "run", timeout: self.args.timeout, unit: true };
-        let report = launch::launch(binary, &good.args, purpose)?;
-        Ok(Event::Started { report: Box::new(report) })
+        let launched = launch::launch(binary, &good.args, purpose)?;
+        Ok(Event::Started { report: Box::new(launched.report) })
     }
 
     fn complain(&mut self, what: &str) {

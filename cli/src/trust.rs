@@ -15,6 +15,7 @@ use minisign_verify::Signature;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::openat;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::identity::Binary;
 use scx_upgrade_sdk::plain_file;
 use serde::Deserialize;
@@ -32,9 +33,6 @@ const MAX_FILE: u64 = 256 * 1024;
 const MAX_SIGNATURE: u64 = 16 * 1024;
 /// What is behind the name of a binary in that of its signature.
 const SUFFIX: &str = ".minisig";
-
-/// Exit code: the policy may not run here, or what says which may cannot be relied on.
-pub const NOT_TRUSTED: u8 = 9;
 
 /// Why a policy is not started.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +65,7 @@ pub enum TrustError {
 
 impl From<TrustError> for Failure {
     fn from(error: TrustError) -> Failure {
-        Failure::new(NOT_TRUSTED, error.to_string())
+        Failure::new(Exit::NotTrusted, error.to_string())
     }
 }
 

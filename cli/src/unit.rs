@@ -43,4 +43,51 @@ mod tests {
         assert!(all.contains(&"--unit=scx-policy-sch_d_x_1-7".into()), "{all:?}");
         assert_eq!(all.last().unwrap(), "--");
     }
+    /// Each line of the unit's sandbox is known not to forbid what commands need. One that is not here was not looked at.
+    #[test]
+    fn the_services_sandbox_lets_commands_work() {
+        const HARMLESS: [(&str, &str); 16] = [
+            ("NoNewPrivileges", "nothing that is started has set-user-ID or file capabilities"),
+            (
+                "ProtectSystem=full",
+                "/usr, /boot and /etc are read; /run, /var/lib and /sys/fs/bpf stay writable",
+            ),
+            ("ProtectHome=read-only", "policies are read and executed there, and nothing is written"),
+            ("ProtectHostname", "the name of the machine is not changed"),
+            ("ProtectClock", "clocks are read; takes CAP_SYS_TIME and CAP_WAKE_ALARM only"),
+            ("ProtectKernelModules", "no module is loaded; BTF of modules is in /sys/kernel/btf"),
+            (
+                "RestrictAddressFamilies=AF_UNIX AF_NETLINK",
+                "systemd-run talks to systemd by AF_UNIX, libbpf to the kernel by AF_NETLINK",
+            ),
+            ("RestrictNamespaces", "none is made or entered"),
+            ("RestrictSUIDSGID", "no such file is made"),
+            ("LockPersonality", "it is not changed"),
+            ("SystemCallArchitectures=native", "there are no others"),
+            ("LimitMEMLOCK=infinity", "a permission"),
+            ("KillMode=process", "policies' processes run on"),
+            ("CapabilityBoundingSet", "checked below"),
+            ("Restart", "no sandbox"),
+            ("ExecStart", "no sandbox"),
+        ];
+        // sched_setscheduler(), bpf(), reading kallsyms for BTF, other users' files, another process's links in /proc.
+        const NEEDED: [&str; 7] = [
+            "CAP_SYS_ADMIN",
+            "CAP_BPF",
+            "CAP_PERFMON",
+            "CAP_SYS_NICE",
+            "CAP_SYS_RESOURCE",
+            "CAP_DAC_OVERRIDE",
+            "CAP_SYS_PTRACE",
+        ];
+        let unit = include_str!("../../packaging/systemd/scx-upgrade-recover.service");
+        let service = unit.split_once("[Service]").unwrap().1.split_once("[Install]").unwrap().0;
+        for line in service.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let known = HARMLESS.iter().any(|(known, _)| line.starts_with(known));
+            assert!(known || line == "Type=exec", "does it forbid anything that a command needs? {line}");
+        }
+        let capabilities = service.lines().find_map(|l| l.strip_prefix("CapabilityBoundingSet=")).unwrap();
+        let capabilities: Vec<_> = capabilities.split(' ').collect();
+        assert!(NEEDED.iter().all(|needed| capabilities.contains(needed)), "{capabilities:?}");
+    }
 }

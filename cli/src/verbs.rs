@@ -17,6 +17,10 @@ mod status;
 mod stop;
 mod swap;
 
+use scx_upgrade_sdk::effect;
+use scx_upgrade_sdk::environment;
+use scx_upgrade_sdk::exit::Exit;
+use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::kernel;
 use scx_upgrade_sdk::pins::Pins;
 
@@ -35,8 +39,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Verb::Info { binary } => info::info(binary, out),
         Verb::Snapshot(SnapshotVerb::Show { file }) => snapshot::show(file, out),
         Verb::Doctor => doctor::doctor(out),
-        Verb::Completions { shell } => completions::completions(*shell),
-        Verb::Man { verb } => man::man(verb.as_deref()),
+        Verb::Completions { shell } => completions::completions(*shell, out),
+        Verb::Man { verb } => man::man(verb.as_deref(), out),
         // This one shows what is left where they are missing.
         Verb::History(history) => history::history(history, out),
         _ => on_the_host(args, out),
@@ -45,7 +49,34 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 fn on_the_host(args: &Args, out: Output) -> Result<(), Failure> {
     kernel::check()?;
+    let changes = args.verb.changes();
+    if changes {
+        environment::check_namespaces()?;
+    }
     let pins = Pins::open()?;
+    // A supervisor decides by itself when it ends so: its service is not started again then.
+    let watches = matches!(&args.verb, Verb::Recover(recover) if recover.watch);
+    let ran = changes && !watches && effect::is_enabled();
+    agreed(&pins, ran, on_these_pins(args, pins.clone(), out))
+}
+
+/// The failure of a command that says what the kernel runs. `ran`: was a scheduler enabled before?
+fn agreed(pins: &Pins, ran: bool, result: Result<(), Failure>) -> Result<(), Failure> {
+    let default = Exit::DefaultScheduler.code();
+    match result {
+        Err(failure) if ran && failure.exit_code != default && !effect::is_enabled() => {
+            let why = Host::running(pins).err().map_or_else(String::new, |e| format!(" ({e})"));
+            let message = format!(
+                "{}\nand no scheduler is enabled by now{why}: tasks are on the default scheduler",
+                failure.message
+            );
+            Err(Failure { exit_code: default, message, ..failure })
+        }
+        other => other,
+    }
+}
+
+fn on_these_pins(args: &Args, pins: Pins, out: Output) -> Result<(), Failure> {
     match &args.verb {
         Verb::Run(run) => run::run(&pins, run, out),
         Verb::Swap(swap) => swap::swap(&pins, swap, out),

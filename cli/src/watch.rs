@@ -45,8 +45,11 @@ fn blocks(pins: &Pins, interval: Duration, looks: u64, out: Output) -> Result<St
         // The first says what there is, and no rates: there is nothing to compare it with.
         let now = if n == 0 { last.clone() } else { Look::after(pins, interval)? };
         let view = View::of(&last, &now);
-        out.line(&view, || view.block());
+        let read = out.line(&view, || view.block());
         last = now;
+        if !read {
+            break;
+        }
     }
     Ok(last.status)
 }

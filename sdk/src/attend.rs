@@ -12,6 +12,7 @@ use crate::counters;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
+use crate::identity;
 use crate::load;
 use crate::pins::Pins;
 use crate::policy::Policy;
@@ -51,7 +52,7 @@ pub(crate) fn attend(pins: &Pins, policy: &Policy) -> Result<(Host, Running)> {
     if is_alive(info) {
         return Err(refused(format!("process {} does already", info.pid)));
     }
-    info.pid = std::process::id();
+    info.pid = identity::pid_in_proc();
     let places = load::places(&host.registry.layout, slot);
     let globals: BTreeSet<u32> = host.program_ids(slot).flat_map(counters::maps_of).collect();
     let globals = globals.into_iter().filter_map(|id| MapHandle::from_map_id(id).ok());

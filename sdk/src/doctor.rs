@@ -10,6 +10,7 @@ use serde::Serialize;
 use state_migrate::Btf;
 
 use crate::deadline::Demand;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::history::History;
@@ -317,7 +318,7 @@ fn scheduler() -> Finding {
     let state = kernel::state();
     let pins = Pins::open()?;
     if state != "disabled" && !pins.link().exists() {
-        return Err(Error::OtherScheduler { ops: kernel::ops(), state });
+        return Err(environment::unknown_scheduler(&pins));
     }
     Ok(Found::Ok(match kernel::ops().as_str() {
         "" => format!("none, the kernel's state is {state}"),

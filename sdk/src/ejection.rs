@@ -153,6 +153,11 @@ impl ExitNames {
 }
 
 impl Kind {
+    /// What kind of exit this is, by the running kernel's names.
+    pub(crate) fn of(exit: &ExitRecord) -> Kind {
+        ExitNames::of_this_kernel().kind(exit)
+    }
+
     /// Is the default scheduler what somebody wanted, or may have? Then nobody but a person is to change that.
     pub fn is_wanted(self) -> bool {
         matches!(self, Kind::Sysrq | Kind::Detached | Kind::Parent | Kind::Other)

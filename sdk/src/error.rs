@@ -9,6 +9,7 @@ use state_migrate::plan::PlanError;
 use state_migrate::schema::SchemaError;
 use state_migrate::snapshot::SnapshotError;
 
+use crate::exit::Exit;
 use crate::folder::FolderError;
 use crate::kernel_log;
 
@@ -348,6 +349,49 @@ pub enum Error {
         /// From the exit record.
         reason: String,
     },
+    /// The kernel ejected the host while a command was at work.
+    #[error(
+        "the kernel ejected the host while this command was at work{}: tasks are on the default scheduler{}. State is kept: \
+         `scx-upgrade recover` attaches the host again with the same policy, `scx-upgrade rollback` with the one before",
+        exit_suffix(reason),
+        after_suffix(done)
+    )]
+    EjectedMeanwhile {
+        /// From the exit record, may be empty.
+        reason: String,
+        /// How far the command came, or what it failed with.
+        done: String,
+    },
+    /// The commit is done, and a step after it failed.
+    #[error(
+        "{runs}: the commit is done, and a step after it failed: {source}. The next command that changes something \
+         finishes it"
+    )]
+    AfterCommit {
+        /// What runs.
+        runs: String,
+        /// What failed.
+        source: Box<Error>,
+    },
+    /// The command that started a policy's process ended, or wants nothing done any more.
+    #[error("interrupted before the commit: nothing was changed, and what ran before still runs")]
+    Interrupted,
+    /// The host that runs is this project's, and its pins cannot be seen.
+    #[error("a host of scx-upgrade runs ({runs}), and its pins are hidden: {why}")]
+    HiddenPins {
+        /// What it runs, as far as the kernel's maps tell.
+        runs: String,
+        /// Why they cannot be seen, and what to do.
+        why: String,
+    },
+    /// This process is in a namespace in which a command would fail.
+    #[error("this process is in another {namespace} namespace than the machine's: {why}")]
+    Namespace {
+        /// `cgroup`, `user`, …
+        namespace: &'static str,
+        /// What fails there, and what to do.
+        why: String,
+    },
     /// No generation to go back to.
     #[error("nothing to roll back to: {why}")]
     NoRollback {
@@ -425,25 +469,35 @@ fn exit_suffix(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }
 
+fn after_suffix(done: &str) -> String {
+    if done.is_empty() { String::new() } else { format!("; before that, {done}") }
+}
+
 impl Error {
-    /// The process's exit code for it: 1 failed and the predecessor still runs, 3 nothing is running, 4 incompatible
-    /// (state that cannot be carried, or a swap that needs a reattach which was not allowed), 5 failed and on the default
-    /// scheduler, 6 the snapshot cannot be read, written or used, 77 what is asked for is what runs.
+    /// The process's exit code for it.
     pub fn exit_code(&self) -> u8 {
+        self.exit().code()
+    }
+
+    /// How a command ends that fails with it.
+    pub fn exit(&self) -> Exit {
         match self {
-            Error::NothingRunning => 3,
+            Error::NothingRunning => Exit::NothingRunning,
             Error::Plan(_)
             | Error::Schema(_)
             | Error::NeedsReattach { .. }
             | Error::OtherHost { .. }
-            | Error::OtherRecords { .. } => 4,
+            | Error::OtherRecords { .. } => Exit::Incompatible,
             Error::Ejected { .. }
             | Error::NotEnabled { .. }
             | Error::Detached { .. }
-            | Error::NotPutBack { .. } => 5,
-            Error::Snapshot(_) => 6,
-            Error::AlreadyRunning { .. } => 77,
-            _ => 1,
+            | Error::NotPutBack { .. }
+            | Error::EjectedMeanwhile { .. } => Exit::DefaultScheduler,
+            Error::Snapshot(_) => Exit::Snapshot,
+            Error::AfterCommit { .. } => Exit::AfterCommit,
+            Error::Interrupted => Exit::Interrupted,
+            Error::AlreadyRunning { .. } => Exit::AlreadyRunning,
+            _ => Exit::Failed,
         }
     }
 }

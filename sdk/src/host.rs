@@ -14,6 +14,7 @@ use state_migrate::Scope;
 use crate::abi;
 use crate::abi::NR_SLOTS;
 use crate::bpf;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -92,8 +93,8 @@ impl Host {
     /// The host that runs, or [`Error::NothingRunning`].
     ///
     /// # Errors
-    /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead, or
-    /// its pins or books cannot be read.
+    /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead,
+    /// [`Error::HiddenPins`] when that is a host whose pins are elsewhere, or its pins or books cannot be read.
     pub fn running(pins: &Pins) -> Result<Host> {
         if reattach::other_version::is_half_way(pins) {
             return Err(Error::HalfReplaced);
@@ -101,12 +102,17 @@ impl Host {
         if !pins.link().exists() {
             return Err(match kernel::state().as_str() {
                 "disabled" => Host::why_detached(pins)?,
-                state => Error::OtherScheduler { ops: kernel::ops(), state: state.to_string() },
+                _ => environment::unknown_scheduler(pins),
             });
         }
         let mut host = Host::pinned(pins)?;
         let state = kernel::state();
-        if state != "enabled" || !kernel::ops().starts_with(NAME) {
+        // One that was ejected, though a host of the same name runs, whose pins are elsewhere.
+        let ejected = host.data.exit().is_some();
+        if ejected && let Some(hidden) = environment::hidden_host(pins) {
+            return Err(hidden);
+        }
+        if state != "enabled" || ejected || !kernel::ops().starts_with(NAME) {
             return Err(Error::Ejected { reason: host.data.exit_reason().unwrap_or_default() });
         }
         host.attached = true;

@@ -17,6 +17,13 @@ use crate::run::BINARY;
 /// The section in which linkers leave a build id.
 const BUILD_ID: &str = ".note.gnu.build-id";
 
+/// This process's id, as /proc has it. In a PID namespace that still has the /proc of the machine it differs from what the process
+/// itself is told.
+pub fn pid_in_proc() -> u32 {
+    let link = fs::read_link("/proc/self").ok();
+    link.and_then(|link| link.to_str()?.parse().ok()).unwrap_or_else(std::process::id)
+}
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binary {

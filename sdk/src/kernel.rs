@@ -16,6 +16,7 @@ use state_migrate::object as elf;
 
 use crate::deadline;
 use crate::deadline::Demand;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -92,7 +93,7 @@ pub fn check() -> Result<()> {
 /// Is this process root, with the capabilities that loading and attaching take?
 ///
 /// # Errors
-/// [`Error::NotRoot`] or [`Error::NotPermitted`].
+/// [`Error::NotRoot`], [`Error::NotPermitted`] or [`Error::Namespace`].
 pub fn check_rights() -> Result<()> {
     // SAFETY: no arguments, no effects.
     if unsafe { libc::geteuid() } != 0 {
@@ -105,7 +106,10 @@ pub fn check_rights() -> Result<()> {
         return Ok(());
     };
     let missing = missing_capabilities(mask);
-    if missing.is_empty() { Ok(()) } else { Err(Error::NotPermitted { missing: missing.join(" and ") }) }
+    if !missing.is_empty() {
+        return Err(Error::NotPermitted { missing: missing.join(" and ") });
+    }
+    environment::check_user_namespace()
 }
 
 /// Those that a set of effective capabilities lacks, by name.

@@ -1,6 +1,7 @@
 //! Where the SDK's words go that are for a person: warnings, and what it does besides, on stderr. A policy's process has no
 //! other logger; one that has is left with it.
 
+use std::fmt::Display;
 use std::io;
 use std::io::Write;
 
@@ -36,6 +37,17 @@ impl Log for Stderr {
     }
 
     fn flush(&self) {}
+}
+
+/// A line on standard output. That it cannot be written is no failure of what was done: unlike `println!` it never panics.
+pub fn print_line(text: impl Display) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// A line on standard error, likewise.
+pub fn print_error(text: impl Display) {
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Begin, with what is to be said.

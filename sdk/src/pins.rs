@@ -22,7 +22,8 @@ use crate::lock::Lock;
 use crate::lock::PATIENCE;
 use crate::lock::Probation;
 
-const BPFFS: &str = "/sys/fs/bpf";
+/// Where a BPF file system is expected.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 /// Is there a BPF file system to pin in?

@@ -36,6 +36,9 @@ pub struct BackProspect {
     pub held: bool,
     /// Why it would take a reattach, if so.
     pub reattach: Option<String>,
+    /// Does the kernel run the host? As it was when all of this was found out.
+    #[serde(default)]
+    pub attached: bool,
 }
 
 /// What a rollback would do.
@@ -72,5 +75,6 @@ pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
         queues,
         held: hold.is_some(),
         reattach,
+        attached: host.attached,
     })
 }

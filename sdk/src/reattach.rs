@@ -95,6 +95,8 @@ pub struct Prospect {
     pub queues: Vec<QueueRow>,
     /// Why it would take a reattach, if so.
     pub reattach: Option<String>,
+    /// Does the kernel run the host? As it was when all of this was found out.
+    pub attached: bool,
     /// What runs, as `name version`.
     pub from: Option<String>,
     /// The number that the generation would have.
@@ -123,7 +125,18 @@ pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
             let queues = Registry::new().queue_rows(running, &wanted);
             let (from, generation) = (old.running(), old.active.generation + 1);
             let reattach = Some(why);
-            return Ok(Prospect { layout, running, slot, queues, reattach, from, generation, evicts: None });
+            let (attached, evicts) = (kernel::state() == "enabled", None);
+            return Ok(Prospect {
+                layout,
+                running,
+                slot,
+                queues,
+                reattach,
+                attached,
+                from,
+                generation,
+                evicts,
+            });
         }
         other => other?,
     };
@@ -144,8 +157,8 @@ pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
         true => (!terms.suit(&asks)).then(|| terms.why_not(&asks, &kernel)),
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
-    let (layout, generation) = (books.layout, active.generation + 1);
-    Ok(Prospect { layout, running, slot, queues, reattach, from, generation, evicts })
+    let (layout, generation, attached) = (books.layout, active.generation + 1, host.attached);
+    Ok(Prospect { layout, running, slot, queues, reattach, attached, from, generation, evicts })
 }
 
 /// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.

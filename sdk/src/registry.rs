@@ -74,15 +74,7 @@ impl SlotInfo {
 
     /// The arguments of the policy's process without the SDK's, which say how it was to take over, not how it is to run.
     pub fn own_args(&self) -> Vec<String> {
-        let (mut own, mut rest) = (Vec::new(), self.args.iter().skip(1));
-        while let Some(arg) = rest.next() {
-            match arg.as_str() {
-                run::ALLOW_REATTACH | run::LEAN | run::NO_CARRY | run::REPLACE => {}
-                run::RESTORE => drop(rest.next()),
-                _ => own.push(arg.clone()),
-            }
-        }
-        own
+        run::policy_args(self.args.get(1..).unwrap_or_default(), true)
     }
 }
 

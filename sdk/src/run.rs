@@ -2,11 +2,12 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,14 +23,19 @@ use state_migrate::Scope;
 
 use crate::attend;
 use crate::direct::Direct;
+use crate::ejection;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::exit::Exit;
 use crate::host::Host;
 use crate::kernel;
+use crate::launcher;
 use crate::load::Loaded;
 use crate::load::Places;
 use crate::logger;
+use crate::logger::print_line;
 use crate::pins::Pins;
 use crate::policy::Policy;
 use crate::report::Report;
@@ -113,8 +119,38 @@ impl RunArgs {
     /// The pins, waited for as long as it says, where this machine can have any.
     fn pins(&self) -> Result<Pins> {
         kernel::check()?;
+        environment::check_namespaces()?;
         Ok(Pins::open()?.patient(Duration::from_secs(self.lock_timeout)))
     }
+}
+
+/// The arguments of a policy's process (without the program's name), without the options of the SDK, which say how it takes over.
+/// They are recognised by their definition in [`RunArgs`], in each form that clap takes. `--stats` stays if `keep_stats`: it does
+/// not change how the policy schedules, but a process that takes the place of another is to print as that did.
+pub fn policy_args(args: &[String], keep_stats: bool) -> Vec<String> {
+    let options = <RunArgs as clap::Args>::augment_args(clap::Command::new("policy"));
+    let find = |name: &str| options.get_arguments().find(|option| option.get_long() == Some(name));
+    let (mut own, mut rest) = (Vec::new(), args.iter());
+    while let Some(arg) = rest.next() {
+        if arg == "--" {
+            own.push(arg.clone());
+            own.extend(rest.cloned());
+            break;
+        }
+        let text = arg.strip_prefix("--").unwrap_or_default();
+        let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        let Some(option) = find(name).filter(|_| !name.is_empty()) else {
+            own.push(arg.clone());
+            continue;
+        };
+        let follows = option.get_action().takes_values() && value.is_none();
+        let next = if follows { rest.next() } else { None };
+        if keep_stats && name == "stats" {
+            own.push(arg.clone());
+            own.extend(next.cloned());
+        }
+    }
+    own
 }
 
 /// What a policy's process tells who started it.
@@ -128,13 +164,24 @@ pub enum Outcome {
         /// Its id.
         pid: u32,
     },
-    /// It did not; what ran before still runs unless `exit_code` is 5.
+    /// It failed. `exit_code` says what runs.
     Failed {
-        /// [`Error::exit_code`]
+        /// That of an [`Exit`].
         exit_code: u8,
         /// The error in words.
         message: String,
     },
+}
+
+impl Outcome {
+    /// It failed with this.
+    pub(crate) fn failed(error: &Error) -> Outcome {
+        Outcome::Failed { exit_code: error.exit_code(), message: error.to_string() }
+    }
+
+    fn of(done: std::result::Result<Outcome, &Error>) -> Outcome {
+        done.unwrap_or_else(Outcome::failed)
+    }
 }
 
 /// A policy that runs, seen from its user-space half.
@@ -248,15 +295,19 @@ impl Policy {
     /// Take over, or start the host, and stay until superseded or interrupted. `statistics` is called every
     /// `--stats` seconds.
     ///
-    /// The exit code is 0 unless taking over failed; then what ran before still runs (see [`Error::exit_code`]).
+    /// The exit code is that of an [`Exit`]: 0 where the policy was superseded, stopped or interrupted, 5 where the kernel ejected
+    /// it. A panic in `statistics` ends the statistics, not the process: output that cannot be written makes `println!` panic.
     pub fn run(&self, args: &RunArgs, statistics: impl FnMut(&Running)) -> ExitCode {
         logger::start_as_told();
+        if args.direct && std::env::var_os(REPORT_FD).is_some() {
+            return refuse_direct();
+        }
         let result =
             if args.direct { self.run_direct(args, statistics) } else { self.run_hosted(args, statistics) };
         match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
-                eprintln!("error: {e}");
+                logger::print_error(format_args!("error: {e}"));
                 ExitCode::from(e.exit_code())
             }
         }
@@ -276,19 +327,22 @@ impl Policy {
             no_carry: args.no_carry,
             only: args.only,
         };
+        let (binary, only) = (policy.binary().cloned(), args.only);
+        launcher::connect(move || take_over::note_failure(only, binary.as_ref(), &Error::Interrupted));
         let mut taken = args.pins().and_then(|pins| take_over::take_over(&pins, &policy, wish));
-        tell_parent(taken.as_ref().map(|(_, _, report)| Outcome::Done(Box::new(report.clone()))));
+        let outcome = taken.as_ref().map(|(_, _, report)| Outcome::Done(Box::new(report.clone())));
+        launcher::report(&Outcome::of(outcome));
         if let Ok((host, ..)) = &mut taken {
             host.urgent = None;
         }
         let (host, loaded, report) = taken?;
-        println!("{}: generation {} is running", report.to, report.generation);
-        report.warnings.iter().for_each(|warning| println!("warning: {warning}"));
+        print_line(format_args!("{}: generation {} is running", report.to, report.generation));
+        report.warnings.iter().for_each(|warning| print_line(format_args!("warning: {warning}")));
         // Nobody waits for this any more: a walk over all tasks.
         match rescue::rescue(&host) {
             Ok(0) => {}
-            Ok(n) => println!("gave out anew {n} tasks that the policy before had on no queue"),
-            Err(e) => println!("warning: {e}"),
+            Ok(n) => print_line(format_args!("re-enqueued {n} tasks that the policy before had on no queue")),
+            Err(e) => print_line(format_args!("warning: {e}")),
         }
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
@@ -297,28 +351,37 @@ impl Policy {
 
     /// In the place of a process that has ended.
     fn run_attending(policy: &Policy, args: &RunArgs, statistics: impl FnMut(&Running)) -> Result<()> {
+        launcher::connect(|| {});
         let attended = args.pins().and_then(|pins| attend::attend(&pins, policy));
-        tell_parent(attended.as_ref().map(|_| Outcome::Attending { pid: std::process::id() }));
+        let outcome = attended.as_ref().map(|_| Outcome::Attending { pid: std::process::id() });
+        launcher::report(&Outcome::of(outcome));
         let (host, running) = attended?;
-        println!("in the place of a process that ended: the policy ran on without it");
+        print_line("in the place of a process that ended: the policy ran on without it");
         let mine = host.registry.slot(host.data.active().slot).map(|s| s.load);
         Self::stand_by(args, &running, statistics, || Self::superseded(&host, mine))
     }
 
     /// Say what runs instead, once it does.
-    fn superseded(host: &Host, mine: Option<u64>) -> Option<String> {
-        if let Some(reason) = host.data.exit_reason() {
-            return Some(format!("the kernel took the host off: {reason}"));
+    fn superseded(host: &Host, mine: Option<u64>) -> Option<Ended> {
+        if let Some(exit) = host.data.exit() {
+            let reason = host.data.exit_reason().unwrap_or_default();
+            // By `stop`, or on the way to another host.
+            return Some(match ejection::Kind::of(&exit) {
+                ejection::Kind::Detached => Ended::Superseded(format!("the host was detached: {reason}")),
+                _ => Ended::Ejected(reason),
+            });
         }
         let now = match Host::running(&host.pins) {
             Ok(now) => now,
-            Err(e) => return Some(e.to_string()),
+            Err(Error::Ejected { reason }) => return Some(Ended::Ejected(reason)),
+            Err(e) => return Some(Ended::Superseded(e.to_string())),
         };
         let active = now.data.active();
         let info = now.registry.slot(active.slot)?;
         // It may be taken back, and this process is wanted again then.
         (Some(info.load) != mine && !host.pins.in_probation()).then(|| {
-            format!("superseded by {} {} in generation {}", info.policy, info.version, active.generation)
+            let by = format!("{} {} in generation {}", info.policy, info.version, active.generation);
+            Ended::Superseded(format!("superseded by {by}"))
         })
     }
 
@@ -326,9 +389,13 @@ impl Policy {
         kernel::check()?;
         let mut direct = Direct::load(self)?;
         direct.attach()?;
-        println!("{}: attached directly", direct.loaded().ops.name);
-        direct.loaded().warnings.iter().for_each(|warning| println!("warning: {warning}"));
-        Self::stand_by(args, &Running::of(direct.loaded()), statistics, || direct.exit_reason())?;
+        print_line(format_args!("{}: attached directly", direct.loaded().ops.name));
+        for warning in &direct.loaded().warnings {
+            print_line(format_args!("warning: {warning}"));
+        }
+        // Why it ended is looked at once it is detached.
+        let ended = || direct.exit_reason().map(Ended::Superseded);
+        Self::stand_by(args, &Running::of(direct.loaded()), statistics, ended)?;
         direct.detach()?;
         match direct.exit_reason() {
             // SCX_EXIT_UNREG and friends have no message; an error has.
@@ -341,7 +408,7 @@ impl Policy {
         args: &RunArgs,
         running: &Running,
         mut statistics: impl FnMut(&Running),
-        ended: impl Fn() -> Option<String>,
+        ended: impl Fn() -> Option<Ended>,
     ) -> Result<()> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = interrupted.clone();
@@ -349,6 +416,7 @@ impl Policy {
             log::warn!("cannot handle Ctrl-C: {e}");
         }
         let tick = Duration::from_millis(100);
+        let mut prints = args.stats > 0;
         for ticks in 1u64.. {
             std::thread::sleep(tick);
             if interrupted.load(Ordering::Relaxed) {
@@ -357,15 +425,39 @@ impl Policy {
             if ticks % 10 == 0
                 && let Some(why) = ended()
             {
-                println!("{why}");
+                match why {
+                    Ended::Superseded(why) => print_line(why),
+                    Ended::Ejected(reason) => return Err(Error::Ejected { reason }),
+                }
                 break;
             }
-            if args.stats > 0 && ticks % (args.stats * 10) == 0 {
-                statistics(running);
+            if prints && ticks % args.stats.saturating_mul(10) == 0 {
+                // `println!` panics where standard output cannot be written.
+                prints = catch_unwind(AssertUnwindSafe(|| statistics(running))).is_ok();
+                if !prints {
+                    log::warn!("no more statistics: printing them panicked");
+                }
             }
         }
         Ok(())
     }
+}
+
+/// How a policy's time ended.
+enum Ended {
+    /// As it was meant to: what runs instead, in words.
+    Superseded(String),
+    /// The kernel ejected the host, for this reason.
+    Ejected(String),
+}
+
+/// `scx-upgrade` waits for a report on the host, and there is none without the host.
+fn refuse_direct() -> ExitCode {
+    let message = "--direct attaches the policy without scx-upgrade's host: start the binary by itself, without scx-upgrade";
+    launcher::connect(|| {});
+    launcher::report(&Outcome::Failed { exit_code: Exit::Usage.code(), message: message.to_string() });
+    logger::print_error(format_args!("error: {message}"));
+    ExitCode::from(Exit::Usage.code())
 }
 
 /// The arguments of this process, with its binary's path before them: it may have been started from a descriptor.
@@ -388,13 +480,40 @@ fn take_name() {
     }
 }
 
-/// Write the outcome to the descriptor that the parent named, if it did.
-fn tell_parent(done: std::result::Result<Outcome, &Error>) {
-    let Some(fd) = std::env::var(REPORT_FD).ok().and_then(|v| v.parse().ok()) else { return };
-    let outcome =
-        done.unwrap_or_else(|e| Outcome::Failed { exit_code: e.exit_code(), message: e.to_string() });
-    // SAFETY: the parent opened this descriptor for us alone, and it is closed here, once.
-    let mut pipe = unsafe { File::from_raw_fd(fd) };
-    // A parent that is gone does not want to know.
-    let _ = serde_json::to_string(&outcome).map(|json| writeln!(pipe, "{json}"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str, keep_stats: bool) -> String {
+        let args: Vec<_> = line.split(' ').map(str::to_string).collect();
+        policy_args(&args, keep_stats).join(" ")
+    }
+
+    #[test]
+    fn options_of_the_sdk_are_no_arguments_of_the_policy() {
+        let own = "--slice-us 100";
+        for how in [
+            "--restore f",
+            "--restore=f",
+            "--no-carry --allow-reattach --replace --lean",
+            "--direct",
+            "--lock-timeout 5",
+            "--lock-timeout=5",
+            "--only swap",
+            "--only=swap",
+            "--stats 1",
+            "--stats=1",
+        ] {
+            assert_eq!(of(&format!("{how} {own}"), false), own);
+            assert_eq!(of(&format!("{own} {how}"), false), own);
+        }
+        assert_eq!(
+            of("--stats 2 --restore f --slice-us=1 --stats=3", true),
+            "--stats 2 --slice-us=1 --stats=3"
+        );
+        // What only looks like one.
+        let kept = "--restored --leaner=1 -x --direction up --";
+        assert_eq!(of(kept, false), kept);
+        assert_eq!(of("a --lean -- --lean --restore", false), "a -- --lean --restore");
+    }
 }

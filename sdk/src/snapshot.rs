@@ -28,6 +28,7 @@ use state_migrate::snapshot::restore as match_columns;
 use self::records::Records;
 use crate::clock::unix_time;
 use crate::crew::Crew;
+use crate::effect::Before;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -245,6 +246,11 @@ pub(crate) fn apply(host: &Host, prepared: &Prepared, schema: &Schema, slot: u8)
 /// Nothing runs, [`Error::Snapshot`], or the records cannot be written.
 pub fn restore(pins: &Pins, path: &Path) -> Result<Restored> {
     let _lock = pins.lock()?;
+    let before = Before::look(pins);
+    before.compare(pins, restore_into_running(pins, path))
+}
+
+fn restore_into_running(pins: &Pins, path: &Path) -> Result<Restored> {
     let mut host = Host::running(pins)?;
     recover::recover(&mut host)?;
     let slot = host.data.active().slot;

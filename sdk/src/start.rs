@@ -5,11 +5,13 @@ use std::time::Instant;
 use crate::abi;
 use crate::abi::Active;
 use crate::clock::Clock;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
+use crate::launcher;
 use crate::load;
 use crate::load::Home;
 use crate::load::Loaded;
@@ -31,17 +33,19 @@ use crate::terms::Terms;
 /// init_task, where they have not been yet, so there is nothing to settle or to sweep.
 pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
-    let stranger = match kernel::state().as_str() {
-        "disabled" => None,
-        _ if wish.replace => Some(Stranger::find()?),
-        state => return Err(Error::OtherScheduler { ops: kernel::ops(), state: state.to_string() }),
+    let stranger = match (kernel::state().as_str(), environment::unknown_scheduler(pins)) {
+        ("disabled", _) => None,
+        (_, Error::OtherScheduler { .. }) if wish.replace => Some(Stranger::find()?),
+        (_, other) => return Err(other),
     };
     kernel::check_for_host()?;
     // What a killed start or an ejected host left.
+    let change = launcher::change()?;
     match &stranger {
         Some(_) => pins.remove_host()?,
         None => pins.remove_all()?,
     }
+    drop(change);
 
     let kernel = KernelBtf::read()?;
     let inspected = policy.inspect()?;
@@ -61,6 +65,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     let plan_ns = clock.lap();
 
     let mut object = load::load_host(load::open_host(&kernel, &books.terms)?)?;
+    let mut change = launcher::change()?;
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
@@ -95,6 +100,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         report.restored = Some(restored);
         clock.lap();
     }
+    change.decide().inspect_err(|_| undo(pins))?;
     let gap = Instant::now();
     if let Some(stranger) = &stranger {
         stranger.detach(pins).inspect_err(|_| undo(pins))?;

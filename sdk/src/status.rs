@@ -81,6 +81,9 @@ pub struct Status {
     pub epoch: u32,
     /// Why no scheduler is attached although its state is kept, if so.
     pub detached: Option<String>,
+    /// Where a host runs whose pins cannot be seen here: what runs, and why they are hidden.
+    #[serde(default)]
+    pub hidden: Option<String>,
     /// Was a swap cut off? The next command that changes something finishes or undoes it.
     pub pending: Option<u32>,
     /// Why the kernel took the host off, if it did.
@@ -114,6 +117,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
         generation: 0,
         epoch: 0,
         detached: None,
+        hidden: None,
         pending: None,
         held: false,
         ejected: None,
@@ -131,6 +135,10 @@ pub fn status(pins: &Pins) -> Result<Status> {
         }
         Err(e @ (Error::Detached { .. } | Error::HalfReplaced)) => {
             status.detached = Some(e.to_string());
+            return Ok(status);
+        }
+        Err(e @ Error::HiddenPins { .. }) => {
+            status.hidden = Some(e.to_string());
             return Ok(status);
         }
         Err(Error::NothingRunning | Error::OtherScheduler { .. }) => return Ok(status),

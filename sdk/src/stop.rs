@@ -3,6 +3,8 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::effect;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::history;
@@ -24,6 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Stopped {
     /// The policy that ran, as `name version`; none when only leftovers were removed, or while a rollback held.
     pub policy: Option<String>,
+    /// The scheduler that runs now, where that is not the kernel's default.
+    #[serde(default)]
+    pub runs: Option<String>,
     /// From the removal of the link to the kernel's `disabled`, ns.
     pub detach_ns: u64,
     /// What went wrong beside it, in words: the history could not be written.
@@ -54,9 +59,9 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
 fn locked_stop(pins: &Pins) -> Result<Stopped> {
     let _lock = pins.lock()?;
     // What runs may be what forgets this one.
-    let _urgent = Urgent::begin(Children::No);
+    let urgent = Urgent::begin(Children::No);
     if pins.is_empty() {
-        return Err(Error::NothingRunning);
+        return Err(environment::hidden_host(pins).unwrap_or(Error::NothingRunning));
     }
     let host = Host::running(pins).ok();
     let policy = host.as_ref().and_then(|host| {
@@ -67,7 +72,7 @@ fn locked_stop(pins: &Pins) -> Result<Stopped> {
     let ours = kernel::state() != "disabled" && kernel::ops().starts_with(host::NAME);
     // Its pins must be all that holds it: what this process has mapped goes first.
     drop(host);
-    let begin = Instant::now();
+    let (begin, enable_seq) = (Instant::now(), kernel::enable_seq());
     pins.remove_all()?;
     if ours && !kernel::wait_for_state("disabled", TIMEOUT) {
         return Err(Error::NotEnabled {
@@ -77,5 +82,7 @@ fn locked_stop(pins: &Pins) -> Result<Stopped> {
             words: String::new(),
         });
     }
-    Ok(Stopped { policy, detach_ns: begin.elapsed().as_nanos() as u64, warnings: Vec::new() })
+    let detach_ns = begin.elapsed().as_nanos() as u64;
+    let runs = effect::after_stop(enable_seq)?;
+    Ok(Stopped { policy, runs, detach_ns, warnings: urgent.warning().into_iter().collect() })
 }

@@ -9,15 +9,11 @@ use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
 use libbpf_rs::libbpf_sys;
-use libbpf_rs::query::LinkInfoIter;
-use libbpf_rs::query::LinkTypeInfo;
-use state_migrate::Btf;
-use state_migrate::Kind;
 
 use crate::bpf;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -44,18 +40,7 @@ impl Stranger {
     pub fn find() -> Result<Stranger> {
         let name = kernel::ops();
         let not = |why: &str| Error::NotReplaceable { ops: name.clone(), why: why.to_string() };
-        let raw = kernel::btf()?;
-        let ours = Btf::parse(&raw)?.find(Kind::Struct, "bpf_struct_ops_sched_ext_ops");
-        let ours = ours.ok_or(Error::NoStructOps)?;
-        let mut found = Vec::new();
-        for info in LinkInfoIter::default() {
-            let LinkTypeInfo::StructOps(ops) = info.info else { continue };
-            // One that went just now is none.
-            let Ok(map) = MapHandle::from_map_id(ops.map_id) else { continue };
-            if map.info().is_ok_and(|map| map.info.btf_vmlinux_value_type_id == ours) {
-                found.push((info.id, map));
-            }
-        }
+        let mut found = environment::scheduler_links()?;
         let (id, map) = found.pop().ok_or_else(|| not("it was attached without a link"))?;
         if !found.is_empty() {
             return Err(not("there are several links to sched_ext schedulers"));

@@ -31,8 +31,10 @@ use crate::error::Result;
 use crate::hold;
 use crate::hold::Back;
 use crate::host::Host;
+use crate::identity;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
+use crate::launcher;
 use crate::load;
 use crate::load::Home;
 use crate::load::Loaded;
@@ -106,6 +108,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
         settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
 
+    let mut change = launcher::change()?;
     begin("prepare");
     // A swap that changes no record needs no new epoch, and so no sweep.
     let scopes = scopes_to_sweep(&plan);
@@ -127,6 +130,10 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     // From here on the new policy decides when this thread runs, if it is a task like any.
     // It stays so until whoever waits for this process has its report.
     host.urgent = Some(Urgent::begin(Children::Too));
+    if let Err(interrupted) = change.decide() {
+        recover::abandon(host, after.slot)?;
+        return Err(interrupted);
+    }
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
@@ -303,7 +310,7 @@ pub(crate) fn settle_books(
         ops: loaded.ops.programs.keys().cloned().collect(),
         lacks: loaded.lacks,
         flags: loaded.asks.flags,
-        pid: std::process::id(),
+        pid: identity::pid_in_proc(),
         args: run::arguments(),
         binary: policy.binary().cloned(),
     });

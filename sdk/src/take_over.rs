@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use crate::effect::Before;
+use crate::environment;
 use crate::error::Error;
 use crate::error::Result;
 use crate::history;
@@ -10,7 +12,9 @@ use crate::history::Entry;
 use crate::history::Verb;
 use crate::host;
 use crate::host::Host;
+use crate::identity::Binary;
 use crate::kernel;
+use crate::launcher;
 use crate::load::Loaded;
 use crate::pins::Pins;
 use crate::policy::Policy;
@@ -64,24 +68,38 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, 
             report.warnings.append(&mut loaded.warnings);
             // This process has nobody to log to; a rollback's has.
             report.warnings.extend(host.found.take());
+            report.warnings.extend(host.urgent.as_ref().and_then(Urgent::warning));
             note(host, report);
         }
-        Err(error) => {
-            let verb = match wish.only {
-                Some(Only::Run) => Verb::Run,
-                Some(Only::Swap) => Verb::Swap,
-                Some(Only::Attend) | None => Verb::TakeOver,
-            };
-            let policy = policy.binary();
-            // Who started this process hears of the error, which matters more than the entry.
-            let _ = history::note(Entry::failed(verb, error).of_this_policy(policy));
-        }
+        Err(error) => note_failure(wish.only, policy.binary(), error),
     }
     taken
 }
 
+/// Enter into the history that this policy's process did not take over.
+pub(crate) fn note_failure(only: Option<Only>, binary: Option<&Binary>, error: &Error) {
+    let verb = match only {
+        Some(Only::Run) => Verb::Run,
+        Some(Only::Swap) => Verb::Swap,
+        Some(Only::Attend) | None => Verb::TakeOver,
+    };
+    // The command that started this process hears of the error, which matters more than the entry.
+    let _ = history::note(Entry::failed(verb, error).of_this_policy(binary));
+}
+
 fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
     let _lock = pins.lock()?;
+    let mut before = Before::look(pins);
+    let taken = put_in_charge(pins, policy, wish, &mut before);
+    before.compare(pins, taken)
+}
+
+fn put_in_charge(
+    pins: &Pins,
+    policy: &Policy,
+    wish: Wish<'_>,
+    before: &mut Before,
+) -> Result<(Host, Loaded, Report)> {
     // Before a reattach that was cut off is finished, which attaches a policy.
     if wish.only == Some(Only::Run) && Host::running(pins).is_ok() {
         return Err(Error::Running);
@@ -98,6 +116,7 @@ fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         }
         other => other?,
     };
+    *before = Before::look(pins);
     let (loaded, report) = swap::swap(&mut host, policy, wish)?;
     Ok((host, loaded, report))
 }
@@ -112,10 +131,12 @@ fn note(host: &Host, report: &mut Report) {
 
 /// The host with nothing pending, attached or, if the kernel took it off, not.
 fn find(pins: &Pins) -> Result<Host> {
+    // What a killed command left is finished or undone first.
+    let _change = launcher::change()?;
     reattach::other_version::finish_move(pins)?;
     let mut host = match Host::running(pins) {
         Err(Error::Ejected { .. }) if kernel::state() == "enabled" => {
-            return Err(Error::OtherScheduler { ops: kernel::ops(), state: kernel::state() });
+            return Err(environment::unknown_scheduler(pins));
         }
         Err(Error::Ejected { reason }) => {
             log::warn!("the host was taken off by the kernel ({reason}): attaching it again");
@@ -152,11 +173,18 @@ pub fn rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<Report> {
 
 fn locked_rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<(Host, Report)> {
     // The policy that is to go may be one that forgets tasks, this one too.
-    let _urgent = Urgent::begin(Children::Too);
+    let urgent = Urgent::begin(Children::Too);
     let _lock = pins.lock()?;
-    let mut host = find(pins)?;
-    let report = swap::rollback(&mut host, aim, may_reattach)?;
-    Ok((host, report))
+    let mut before = Before::look(pins);
+    let mut roll_back = || {
+        let mut host = find(pins)?;
+        before = Before::look(pins);
+        let mut report = swap::rollback(&mut host, aim, may_reattach)?;
+        report.warnings.extend(urgent.warning());
+        Ok((host, report))
+    };
+    let done = roll_back();
+    before.compare(pins, done)
 }
 
 /// Bring back what the kernel took off, or what a killed command left detached: see [`swap::recover`]. `None`: nothing was to
@@ -179,12 +207,19 @@ pub fn recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<Option<Rep
 }
 
 fn locked_recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
-    let _urgent = Urgent::begin(Children::Too);
+    let urgent = Urgent::begin(Children::Too);
     let _lock = pins.lock()?;
-    let mut host = find(pins)?;
-    if host.attached {
-        return Ok((host, None));
-    }
-    let report = swap::recover(&mut host, aim, ready)?;
-    Ok((host, Some(report)))
+    let mut before = Before::look(pins);
+    let bring_back = || {
+        let mut host = find(pins)?;
+        before = Before::look(pins);
+        if host.attached {
+            return Ok((host, None));
+        }
+        let mut report = swap::recover(&mut host, aim, ready)?;
+        report.warnings.extend(urgent.warning());
+        Ok((host, Some(report)))
+    };
+    let done = bring_back();
+    before.compare(pins, done)
 }

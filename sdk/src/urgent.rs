@@ -2,6 +2,7 @@
 //! itself be one of those whom that forgets. The real-time classes stand above sched_ext, so for as long as it is urgent this
 //! thread is in one of them, at the lowest priority.
 
+use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::thread::JoinHandle;
 
@@ -24,6 +25,7 @@ pub enum Children {
 #[derive(Debug)]
 pub struct Urgent {
     before: Option<(libc::c_int, libc::sched_param)>,
+    refused: Option<io::Error>,
 }
 
 impl Urgent {
@@ -31,13 +33,29 @@ impl Urgent {
     pub fn begin(children: Children) -> Urgent {
         let flag = if children == Children::No { libc::SCHED_RESET_ON_FORK } else { 0 };
         // One that is in such a class already stays there.
-        Urgent { before: change(|priority| (priority == 0).then_some((libc::SCHED_FIFO | flag, LOWEST))) }
+        Urgent::change(|priority| (priority == 0).then_some((libc::SCHED_FIFO | flag, LOWEST)))
+    }
+
+    fn change(to: impl FnOnce(libc::c_int) -> Option<(libc::c_int, libc::c_int)>) -> Urgent {
+        match change(to) {
+            Ok(before) => Urgent { before, refused: None },
+            Err(refused) => Urgent { before: None, refused: Some(refused) },
+        }
+    }
+
+    /// What the operator is to know where the kernel refused the class.
+    pub fn warning(&self) -> Option<String> {
+        let refused = self.refused.as_ref()?;
+        Some(format!(
+            "the kernel refused this command the class SCHED_FIFO ({refused}), so a policy that starves it can delay its end. \
+             Give it CAP_SYS_NICE; a systemd unit must not have RestrictRealtime=yes"
+        ))
     }
 }
 
 /// Not urgent for as long as what this gives lives, if it is.
 pub(crate) fn normal() -> Urgent {
-    Urgent { before: change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0))) }
+    Urgent::change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0)))
 }
 
 /// Not urgent from now on.
@@ -66,21 +84,24 @@ pub(crate) fn hurry(thread: &JoinHandle<()>) {
 }
 
 /// Put this thread into the class and at the priority that `to` gives for its present priority, if it gives one; what it was
-/// before, if it was changed.
+/// before, if it was changed. An error: the kernel refuses it.
 fn change(
     to: impl FnOnce(libc::c_int) -> Option<(libc::c_int, libc::c_int)>,
-) -> Option<(libc::c_int, libc::sched_param)> {
+) -> io::Result<Option<(libc::c_int, libc::sched_param)>> {
     // SAFETY: 0 names the calling thread; no memory is involved.
     let class = unsafe { libc::sched_getscheduler(0) };
     let mut before = libc::sched_param { sched_priority: 0 };
     // SAFETY: `before` is ours.
     let known = class >= 0 && unsafe { libc::sched_getparam(0, &mut before) } == 0;
-    let (class_to, priority) = known.then(|| to(before.sched_priority)).flatten()?;
+    let Some((class_to, priority)) = known.then(|| to(before.sched_priority)).flatten() else {
+        return Ok(None);
+    };
     if set(class_to, &libc::sched_param { sched_priority: priority }) {
-        return Some((class, before));
+        return Ok(Some((class, before)));
     }
-    debug!("this goes on in the class that it is in: {}", std::io::Error::last_os_error());
-    None
+    let refused = io::Error::last_os_error();
+    debug!("this goes on in the class that it is in: {refused}");
+    Err(refused)
 }
 
 impl Drop for Urgent {

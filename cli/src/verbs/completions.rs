@@ -5,11 +5,12 @@ use clap_complete::Shell;
 
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::Output;
 
-pub fn completions(shell: Shell) -> Result<(), Failure> {
+pub fn completions(shell: Shell, out: Output) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "scx-upgrade", &mut script);
-    output::print(&String::from_utf8_lossy(&script));
+    let script = String::from_utf8_lossy(&script);
+    out.show(&serde_json::json!({ "script": script }), |text| text.push_str(&script));
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use scx_upgrade_sdk::doctor;
 use scx_upgrade_sdk::doctor::Check;
 use scx_upgrade_sdk::doctor::Verdict;
+use scx_upgrade_sdk::exit::Exit;
 
 use crate::failure::Failure;
 use crate::output;
@@ -15,12 +16,15 @@ use crate::trust::TrustError;
 pub fn doctor(out: Output) -> Result<(), Failure> {
     let mut checks = doctor::examine();
     checks.push(trust());
-    out.show(&checks, |out| text(out, &checks));
-    match checks.iter().filter(|c| c.verdict == Verdict::Blocks).count() {
-        0 => Ok(()),
-        1 => Err(Failure::new(1, "something stands in the way, see above")),
-        n => Err(Failure::new(1, format!("{n} things stand in the way, see above"))),
-    }
+    let message = match checks.iter().filter(|c| c.verdict == Verdict::Blocks).count() {
+        0 => {
+            out.show(&checks, |out| text(out, &checks));
+            return Ok(());
+        }
+        1 => "something stands in the way, see above".to_string(),
+        n => format!("{n} things stand in the way, see above"),
+    };
+    Err(out.show_failed(&checks, |out| text(out, &checks), Failure::new(Exit::Failed, message)))
 }
 
 /// What root asks of a policy. An ordinary user may not be let to see it.

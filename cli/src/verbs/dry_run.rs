@@ -77,9 +77,8 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
         reattach: None,
         plan: &plan,
     };
-    show(&would, args.restore.is_none(), out);
-    plan::refusal(&plan)?;
-    Ok(Obstacles::of(&binary.policy()?)?.refuse()?)
+    let obstacles = Obstacles::of(&binary.policy()?)?;
+    show(&would, &obstacles, args.restore.is_none(), out)
 }
 
 pub fn swap(pins: &Pins, args: &SwapArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
@@ -104,8 +103,7 @@ fn change(
     let policy = binary.policy()?;
     let schema = policy.schema()?;
     let prospect = reattach::prospect(pins, &policy, !asks.no_carry)?;
-    let Prospect { layout, running, slot, queues, reattach, from, generation, evicts } = prospect;
-    let attached = Host::running(pins).is_ok();
+    let Prospect { layout, running, slot, queues, reattach, attached, from, generation, evicts } = prospect;
     let to = name(binary)?;
     if let Some(why) = reattach.as_ref().filter(|_| attached && !asks.may_reattach) {
         return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());
@@ -115,9 +113,8 @@ fn change(
     }
     let plan_it = if asks.no_carry { plan_report_anew } else { plan_report };
     let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
-    show(&Would { dry_run: true, would, from, to, generation, evicts, reattach, plan: &plan }, true, out);
-    plan::refusal(&plan)?;
-    Ok(Obstacles::of(&policy)?.refuse()?)
+    let would = Would { dry_run: true, would, from, to, generation, evicts, reattach, plan: &plan };
+    show(&would, &Obstacles::of(&policy)?, true, out)
 }
 
 fn name(binary: &PolicyBinary) -> Result<String, Failure> {
@@ -125,8 +122,8 @@ fn name(binary: &PolicyBinary) -> Result<String, Failure> {
     Ok(format!("{} {}", info.name, info.version).trim_end().to_string())
 }
 
-fn show(would: &Would<'_>, all: bool, out: Output) {
-    out.show(would, |out| {
+fn show(would: &Would<'_>, obstacles: &Obstacles, all: bool, out: Output) -> Result<(), Failure> {
+    let text = |out: &mut String| {
         let from = would.from.as_ref().map(|from| format!(" for {from}")).unwrap_or_default();
         line!(out, "would {} {}{from}, as generation {}", would.would, would.to, would.generation);
         plan::text(out, would.plan);
@@ -138,7 +135,8 @@ fn show(would: &Would<'_>, all: bool, out: Output) {
             line!(out, "  the snapshot is not looked at");
         }
         line!(out, "{NOTHING}");
-    });
+    };
+    plan::show_or_refuse(would, text, would.plan, obstacles, out)
 }
 
 fn reattached(out: &mut String, why: Option<&str>) {
@@ -159,8 +157,7 @@ struct WouldRollBack<'a> {
 
 pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Failure> {
     let back = prospect::rollback(pins, args.aim())?;
-    let attached = Host::running(pins).is_ok();
-    if let Some(why) = back.reattach.as_ref().filter(|_| attached && !args.reattach.allow_reattach) {
+    if let Some(why) = back.reattach.as_ref().filter(|_| back.attached && !args.reattach.allow_reattach) {
         return Err(Error::NeedsReattach { policy: back.to, why: why.clone() }.into());
     }
     if back.reattach.is_some() {

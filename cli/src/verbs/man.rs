@@ -3,12 +3,13 @@
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_mangen::Man;
+use scx_upgrade_sdk::exit::Exit;
 
 use crate::args::Args;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::Output;
 
-pub fn man(verb: Option<&str>) -> Result<(), Failure> {
+pub fn man(verb: Option<&str>, out: Output) -> Result<(), Failure> {
     let mut command = Args::command();
     // Fills in the options that every verb has, and their pages' names.
     command.build();
@@ -16,11 +17,12 @@ pub fn man(verb: Option<&str>) -> Result<(), Failure> {
         None => command,
         Some(verb) => {
             let found = command.find_subcommand(verb).cloned();
-            found.ok_or_else(|| Failure::new(2, format!("there is no verb {verb}")))?
+            found.ok_or_else(|| Failure::new(Exit::Usage, format!("there is no verb {verb}")))?
         }
     };
     let mut page = Vec::new();
     Man::new(command).render(&mut page).context("cannot write the page")?;
-    output::print(&String::from_utf8_lossy(&page));
+    let page = String::from_utf8_lossy(&page);
+    out.show(&serde_json::json!({ "page": page }), |text| text.push_str(&page));
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use scx_upgrade_sdk::Error;
 use scx_upgrade_sdk::error::PRICE;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::obstacles::Obstacle;
 use scx_upgrade_sdk::obstacles::Obstacles;
@@ -51,7 +52,7 @@ pub fn show(
     reattach: Option<&str>,
     out: Output,
 ) -> Result<(), Failure> {
-    out.show(&Planned { plan, obstacles: obstacles.all(), reattach }, |out| {
+    let text = |out: &mut String| {
         text(out, plan);
         // What is refused is the error.
         for obstacle in obstacles.all().iter().filter(|o| !o.refused) {
@@ -61,16 +62,31 @@ pub fn show(
             line!(out, "  needs --allow-reattach: {why}");
             line!(out, "  the price of it: {PRICE}");
         }
-    });
-    refusal(plan)?;
-    Ok(obstacles.refuse()?)
+    };
+    show_or_refuse(&Planned { plan, obstacles: obstacles.all(), reattach }, text, plan, obstacles, out)
 }
 
-/// The failure that a plan is which refuses something.
-pub fn refusal(plan: &PlanReport) -> Result<(), Failure> {
-    match plan.refused.len() {
-        0 => Ok(()),
-        n => Err(Failure::new(4, format!("the state cannot be carried: {n} refused, see above"))),
+/// Show a document that has a plan. Where the plan or the host refuses something, that is a failure with the document.
+pub fn show_or_refuse(
+    document: &impl Serialize,
+    text: impl FnOnce(&mut String),
+    plan: &PlanReport,
+    obstacles: &Obstacles,
+    out: Output,
+) -> Result<(), Failure> {
+    let refusal = match plan.refused.len() {
+        0 => obstacles.refuse().err().map(Failure::from),
+        n => {
+            let message = format!("the state cannot be carried: {n} refused, see above");
+            Some(Failure::new(Exit::Incompatible, message))
+        }
+    };
+    match refusal {
+        None => {
+            out.show(document, text);
+            Ok(())
+        }
+        Some(failure) => Err(out.show_failed(document, text, failure)),
     }
 }
 

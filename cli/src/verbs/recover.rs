@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scx_upgrade_sdk::effect;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::swap::Aim;
 use scx_upgrade_sdk::take_over;
@@ -19,8 +20,9 @@ pub fn recover(pins: Pins, args: &RecoverArgs, out: Output) -> Result<(), Failur
     }
     match take_over::recover(&pins, Aim::Same, None)? {
         Some(done) => {
-            out.report(&done);
             attend::after(&pins, done.generation, args.timeout);
+            effect::confirm(&pins, &done)?;
+            out.report(&done);
         }
         None => out.show(&serde_json::json!({ "recovered": false }), |out| {
             out.push_str("nothing to bring back: the host is running\n");

@@ -1,5 +1,6 @@
 //! `scx-upgrade rollback`: make the policy before it run again, or one before that.
 
+use scx_upgrade_sdk::effect;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::take_over;
 
@@ -15,7 +16,8 @@ pub fn rollback(pins: Pins, args: &RollbackArgs, out: Output) -> Result<(), Fail
     }
     let pins = pins.patient(args.change.patience());
     let done = take_over::rollback(&pins, args.aim(), args.reattach.allow_reattach)?;
-    out.report(&done);
     attend::after(&pins, done.generation, args.change.timeout);
+    effect::confirm(&pins, &done)?;
+    out.report(&done);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `scx-upgrade run`: start a policy where none is running.
 
 use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::effect;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::run::LEAN;
@@ -44,6 +45,8 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     own.extend(args.policy.no_carry.then_some(NO_CARRY));
     let purpose =
         Purpose { own: &own, only: "run", timeout: args.change.timeout, unit: !args.policy.no_unit };
-    out.report(&launch::launch(&binary, &args.policy.args, purpose)?);
+    let launched = launch::launch(&binary, &args.policy.args, purpose)?;
+    effect::confirm(pins, &launched.report)?;
+    out.report(&launched.report);
     Ok(())
 }

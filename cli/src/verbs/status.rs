@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::status;
 use scx_upgrade_sdk::status::Status;
@@ -19,20 +20,35 @@ const LABEL: usize = 12;
 pub fn status(pins: &Pins, args: &StatusArgs, out: Output) -> Result<(), Failure> {
     let status = match args.watch {
         true => watch::watch(pins, args, out)?,
-        false => {
-            let status = status::status(pins)?;
-            out.show(&status, |out| text(out, &status));
-            status
-        }
+        false => status::status(pins)?,
     };
     // As `systemctl status`: the answer is printed, and the exit code says that nothing runs.
+    match failure(&status) {
+        // Each look was a document of its own.
+        Some(failure) if args.watch => Err(Failure { document: Some(serde_json::Value::Null), ..failure }),
+        Some(failure) => Err(out.show_failed(&status, |out| text(out, &status), failure)),
+        None if args.watch => Ok(()),
+        None => {
+            out.show(&status, |out| text(out, &status));
+            Ok(())
+        }
+    }
+}
+
+/// Why the exit code is not 0, if so.
+fn failure(status: &Status) -> Option<Failure> {
+    if let Some(why) = &status.hidden {
+        return Some(Failure::new(Exit::Failed, why));
+    }
     if let Some(why) = &status.detached {
-        return Err(Failure::new(5, why));
+        return Some(Failure::new(Exit::DefaultScheduler, why));
     }
     match (&status.ejected, status.running) {
-        (Some(reason), _) => Err(Failure::new(5, format!("the kernel took the host off: {reason}"))),
-        (None, false) => Err(Failure::new(3, "no policy is running under scx-upgrade")),
-        (None, true) => Ok(()),
+        (Some(reason), _) => {
+            Some(Failure::new(Exit::DefaultScheduler, format!("the kernel took the host off: {reason}")))
+        }
+        (None, false) => Some(Failure::new(Exit::NothingRunning, "no policy is running under scx-upgrade")),
+        (None, true) => None,
     }
 }
 

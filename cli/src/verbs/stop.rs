@@ -22,7 +22,10 @@ pub fn stop(pins: Pins, args: &StopArgs, out: Output) -> Result<(), Failure> {
             Some(policy) => line!(out, "{policy} stopped in {}", output::duration(stopped.detach_ns)),
             None => line!(out, "removed what an earlier host left"),
         }
-        line!(out, "tasks are on the kernel's default scheduler");
+        match &stopped.runs {
+            Some(other) => line!(out, "the kernel runs another scheduler now, {other}"),
+            None => line!(out, "tasks are on the kernel's default scheduler"),
+        }
     });
     out.warn(&stopped.warnings);
     Ok(())

@@ -1,17 +1,22 @@
 //! `scx-upgrade swap`: replace the running policy, in place, or by a reattach where that is needed and allowed.
 
 use scx_upgrade_sdk::Error;
+use scx_upgrade_sdk::effect;
+use scx_upgrade_sdk::exit::Exit;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
 use scx_upgrade_sdk::run::ALLOW_REATTACH;
 use scx_upgrade_sdk::run::NO_CARRY;
+use scx_upgrade_sdk::run::policy_args;
 
 use crate::args::PolicyArgs;
 use crate::args::SwapArgs;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
+use crate::launch::Launched;
 use crate::launch::Purpose;
+use crate::output;
 use crate::output::Output;
 use crate::picture::Picture;
 use crate::picture::Sheet;
@@ -41,20 +46,27 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     let mut picture = sheet.map(|sheet| Picture::begin(pins, sheet)).transpose()?;
     let probation = Probation::prepare(pins, &args.probation)?;
     picture.iter_mut().for_each(Picture::baseline);
-    let done = launch::launch(&binary, &args.policy.args, purpose)?;
+    let Launched { report: done, interrupted } = launch::launch(&binary, &args.policy.args, purpose)?;
     picture.iter().for_each(Picture::swapped);
-    let ended = match probation {
-        Some(probation) => probation.pass(pins, &done, allowed, out),
-        None => {
+    effect::confirm(pins, &done)?;
+    let ended = match (probation, interrupted) {
+        (Some(_), Some(signal)) => {
+            let message = format!(
+                "{} runs as generation {}, and {signal} came after its commit: its probation is not watched",
+                done.to, done.generation
+            );
+            let failure = Failure::new(Exit::AfterCommit, message);
+            Err(out.show_failed(&done, |text| output::report(text, &done), failure))
+        }
+        (Some(probation), None) => probation.pass(pins, &done, allowed, out),
+        (None, _) => {
             out.report(&done);
             Ok(())
         }
     };
     // The swap is done, however its picture comes out.
-    if let Some(Err(e)) = picture.map(|picture| picture.finish(&done))
-        && !out.quiet
-    {
-        eprintln!("warning: {e:#}");
+    if let Some(Err(e)) = picture.map(|picture| picture.finish(&done)) {
+        out.warn(&[format!("{e:#}")]);
     }
     ended
 }
@@ -67,7 +79,8 @@ pub fn refuse_the_same(host: &Host, binary: &PolicyBinary, wanted: &PolicyArgs) 
     }
     let active = host.data.active();
     let Some(runs) = host.registry.slot(active.slot) else { return Ok(()) };
-    let same = runs.own_args() == wanted.args
+    let scheduling = |args: &[String]| policy_args(args, false);
+    let same = scheduling(runs.args.get(1..).unwrap_or_default()) == scheduling(&wanted.args)
         && runs.binary.as_ref().is_some_and(|runs| runs.sha256 == binary.identity().sha256);
     match same {
         false => Ok(()),

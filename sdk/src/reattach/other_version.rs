@@ -34,6 +34,7 @@ use crate::host_data::Mapped;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::kernel_log::KernelLog;
+use crate::launcher;
 use crate::load;
 use crate::load::Home;
 use crate::load::Loaded;
@@ -164,6 +165,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let terms = old.books.terms.changed_for(&load::asks_of(policy, &kernel)?);
     let plan_ns = clock.lap();
 
+    let mut change = launcher::change()?;
     let next = make_next(pins)?;
     let mut open = load::open_host(&kernel, &terms)?;
     for mut map in open.maps_mut() {
@@ -200,6 +202,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let mut report = Report::new(&generation, old.running());
     report.timings.prepare_ns = clock.lap();
 
+    change.decide()?;
     let switched = switch(pins, &mut host, &mut object, after)?;
     report.take(switched);
     clock.lap();

@@ -56,17 +56,21 @@ fn literal(text: &str) -> (String, &str) {
     panic!("a literal that does not end");
 }
 
-/// The exit code of each variant that `Error::exit_code` names; all others have 1.
-pub fn exit_codes(source: &str) -> BTreeMap<String, u8> {
-    let body = source.split_once("pub fn exit_code").expect("there is no exit_code").1;
-    let body = body.split_once("match self {").expect("exit_code has no match").1;
-    let body = body.split_once("_ => 1").expect("exit_code has no rest").0;
+/// The exit code of each variant that `Error::exit` names; all others have 1. `exits`: the source of `Exit`, which has the numbers.
+pub fn exit_codes(source: &str, exits: &str) -> BTreeMap<String, u8> {
+    let body = source.split_once("pub fn exit(").expect("there is no exit()").1;
+    let body = body.split_once("match self {").expect("exit() has no match").1;
+    let body = body.split_once("_ => Exit::Failed").expect("exit() has no rest").0;
+    let number = |name: &str| {
+        let (_, after) = exits.split_once(&format!("\n    {name} = ")).expect("an exit without a number");
+        after.split_once(',').and_then(|(number, _)| number.parse().ok()).expect("an exit without a number")
+    };
     let mut codes = BTreeMap::new();
     let mut patterns = "";
     for (i, part) in body.split("=>").enumerate() {
-        let digits = part.trim_start().chars().take_while(char::is_ascii_digit).count();
         if i > 0 {
-            let code = part.trim_start()[..digits].parse().expect("an arm without a code");
+            let exit = part.trim_start().strip_prefix("Exit::").expect("an arm without an exit");
+            let code = number(exit.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default());
             let names = patterns.split("Error::").skip(1);
             codes
                 .extend(names.map(|n| (n.chars().take_while(|c| c.is_ascii_alphanumeric()).collect(), code)));

@@ -112,9 +112,7 @@ pub fn swaps(usual: u32) -> u32 {
 /// `scx-upgrade status`.
 pub fn status() -> Status {
     let ran = cli(&["--json", "status"]);
-    let first = ran.out.split("\n}\n").next().unwrap_or_default();
-    serde_json::from_str(&format!("{first}\n}}"))
-        .unwrap_or_else(|e| panic!("status is no JSON ({e}): {}", ran.out))
+    serde_json::from_str(&ran.out).unwrap_or_else(|e| panic!("status is no JSON ({e}): {}", ran.out))
 }
 
 /// Begin a test from nothing: no scheduler, no pins, no process of an earlier test.

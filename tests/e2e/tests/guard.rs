@@ -28,9 +28,8 @@ const POLICY: &str = "/bin/scx_mini";
 fn on_probation(time: &str, args: &[&str]) -> (i32, Verdict) {
     let own = ["--json", "swap", "--probation", time, "--baseline", "4s"];
     let ran = cli(&[&own, args].concat());
-    // Where it was taken back a second document says so.
-    let mut documents = serde_json::Deserializer::from_str(&ran.out).into_iter::<serde_json::Value>();
-    let Some(Ok(document)) = documents.next() else { panic!("no document: {} {}", ran.out, ran.err) };
+    let document: serde_json::Value = serde_json::from_str(&ran.out)
+        .unwrap_or_else(|e| panic!("no single document ({e}): {} {}", ran.out, ran.err));
     let verdict = serde_json::from_value(document["probation"].clone());
     (ran.code, verdict.unwrap_or_else(|e| panic!("no verdict ({e}): {} {}", ran.out, ran.err)))
 }

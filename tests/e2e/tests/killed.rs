@@ -2,15 +2,19 @@
 //! a mix, and the next command finishes or cleans up.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::fs::File;
 use std::mem::offset_of;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
 use e2e::EnabledWatch;
+use e2e::PINS;
 use e2e::cli;
 use e2e::fresh;
+use e2e::kill;
 use e2e::load;
 use e2e::objects;
 use e2e::pids;
@@ -152,5 +156,77 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
     }
     watch.finish();
     load.stop().unwrap();
+    fresh();
+}
+
+/// `scx-upgrade swap` of this binary, not waited for.
+fn swap(binary: &str) -> std::process::Child {
+    Command::new("/bin/scx-upgrade")
+        .args(["swap", "--again", "--timeout", "120", binary])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The command ends, by a signal or killed, while its policy's process waits or loads: nothing is changed afterwards, and the exit code
+/// says what is so.
+#[test]
+fn an_interrupted_command_changes_nothing_afterwards() {
+    fresh();
+    report(&["run", V1]);
+    let begin = Instant::now();
+    report(&["swap", PLAIN]);
+    let length = begin.elapsed();
+    report(&["rollback"]);
+    wait_until("the superseded process ends", || pids("plain").is_empty());
+    let (generation, watch) = (status().generation, EnabledWatch::start());
+
+    // While the policy's process waits for another command it cannot have got further.
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGKILL] {
+        let folder = File::open(PINS).unwrap();
+        // SAFETY: the descriptor is open for the whole call.
+        assert_eq!(unsafe { libc::flock(folder.as_raw_fd(), libc::LOCK_EX) }, 0);
+        let command = swap(PLAIN);
+        wait_until("the policy's process is there", || !pids("plain").is_empty());
+        kill(command.id() as i32, signal);
+        let ended = command.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        if signal != libc::SIGKILL {
+            assert_eq!(ended.status.code(), Some(10), "{said}");
+            assert!(said.contains("nothing was changed"), "{said}");
+        }
+        wait_until("the policy's process ends", || pids("plain").is_empty());
+        drop(folder);
+        assert_eq!((status().generation, status().pending), (generation, None), "after signal {signal}");
+    }
+
+    // At moments spread over all of its length.
+    let (mut before_commit, mut after_commit) = (0, 0);
+    let rounds = rounds(12);
+    for n in 0..rounds {
+        let generation = status().generation;
+        let command = swap([PLAIN, V1][n as usize % 2]);
+        std::thread::sleep(length * (n + 1) / rounds);
+        kill(command.id() as i32, libc::SIGTERM);
+        let ended = command.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let now = status();
+        // By its default action where it came before the command handled it, or after it had its report.
+        match ended.status.code() {
+            Some(10) => assert_eq!((now.generation, now.pending), (generation, None), "{said}"),
+            Some(0) => assert_eq!((now.generation, now.pending), (generation + 1, None), "{said}"),
+            Some(code) => panic!("exit code {code}: {said}"),
+            None => {}
+        }
+        match now.generation - generation {
+            0 => before_commit += 1,
+            _ => after_commit += 1,
+        }
+    }
+    println!("interrupted before the commit: {before_commit}, after it: {after_commit}");
+    assert!(before_commit > 0, "none was early enough");
+    watch.finish();
     fresh();
 }

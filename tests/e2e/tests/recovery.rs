@@ -108,7 +108,7 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
         let supervisor = Supervisor::start(&["--good-after", "1h"]);
         let by = supervisor.next("watching")["by"].clone();
         assert_eq!(by, if tells { "tracepoint" } else { "polling" });
-        let generation = report(&["swap", BAD, "--", "--how", how, "--after-ms", "300"]).generation;
+        let generation = report(&["swap", BAD, "--", "--how", how, "--after-ms", "5000"]).generation;
         let event = supervisor.next("ejected");
         assert_eq!(event["told"], tells, "{event}");
         let ejected = event["ejection"].clone();
@@ -148,7 +148,7 @@ fn it_gives_up_rather_than_flap_and_nothing_is_forgotten() {
     fresh();
     let load = load(50);
     let supervisor = Supervisor::start(&["--at-most", "2"]);
-    report(&["run", BAD, "--", "--how", "error", "--after-ms", "300"]);
+    report(&["run", BAD, "--", "--how", "error", "--after-ms", "5000"]);
     supervisor.next("watching");
     supervisor.next("ejected");
     // From then on it errs at once: as soon as it is attached, or on the way there.

@@ -1,11 +1,16 @@
 //! What the verbs say and refuse around a swap: exit codes, `list`, `info`, `--dry-run`, `--to`, `--no-carry`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::process::Stdio;
 use std::time::Duration;
 
+use e2e::Cgroup;
 use e2e::EnabledWatch;
+use e2e::Ran;
 use e2e::cli;
 use e2e::cli_as_nobody;
 use e2e::cli_exactly;
@@ -240,4 +245,237 @@ fn root_without_capabilities_is_told_so() {
     let ran = command(&mut bare);
     assert_eq!(ran.code, 1, "{}", ran.out);
     assert!(ran.err.contains("lacks CAP_SYS_ADMIN and CAP_PERFMON and CAP_BPF"), "{}", ran.err);
+}
+
+/// The kernel ejects the host in the middle: right after the commit, because the policy errs at its first task.
+#[test]
+fn an_ejection_during_a_command_is_never_a_success() {
+    fresh();
+    let load = load(50);
+    report(&["run", "/bin/ledger_a"]);
+    let ejected = |ran: &Ran| {
+        assert_eq!(ran.code, 5, "{}{}", ran.out, ran.err);
+        assert!(!ran.out.contains("is running"), "{}", ran.out);
+        assert!(ran.err.contains("misbehave has had enough"), "{}", ran.err);
+        wait_until("the default scheduler is back", || kernel::state() == "disabled");
+    };
+    ejected(&cli(&["swap", "/bin/misbehave", "--", "--how", "error"]));
+    let is = status();
+    assert!(!is.running && is.ejected.is_some_and(|why| why.contains("had enough")));
+    let error = json(&["status"]);
+    assert_eq!((&error["error"]["exit_code"], &error["running"]), (&5.into(), &false.into()), "{error}");
+    assert_eq!(report(&["rollback"]).to, "ledger_a 0.1.0");
+    ejected(&cli(&["rollback", "--to", "2"]));
+    ejected(&cli(&["recover"]));
+    let probation =
+        ["swap", "--probation", "5s", "--baseline", "1s", "/bin/misbehave", "--", "--how", "error"];
+    assert_eq!(report(&["rollback", "--to", "1"]).to, "ledger_a 0.1.0");
+    let taken_back = cli(&probation);
+    assert!([5, 7].contains(&taken_back.code), "{}", taken_back.err);
+    assert_eq!(taken_back.code == 7, status().running, "{}{}", taken_back.out, taken_back.err);
+    // A failure of a command that did nothing says what the kernel runs all the same.
+    fresh();
+    let started = cli(&["run", "/bin/misbehave", "--", "--how", "error"]);
+    assert_eq!(started.code, 5, "{}{}", started.out, started.err);
+    load.stop().unwrap();
+    fresh();
+}
+
+/// A command whose output goes nowhere, or to a full disk.
+fn unwritable(args: &[&str], to: impl Fn() -> Stdio) -> Option<i32> {
+    let mut command = Command::new(args[0]);
+    command.args(&args[1..]).stdin(Stdio::null()).stdout(to()).stderr(to()).status().unwrap().code()
+}
+
+fn upgrade<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [&["/bin/scx-upgrade"], args].concat()
+}
+
+#[test]
+fn output_that_cannot_be_written_changes_no_exit_code() {
+    fresh();
+    let full = || Stdio::from(OpenOptions::new().write(true).open("/dev/full").unwrap());
+    // A pipe that nobody reads.
+    let broken = || Stdio::from(io::pipe().unwrap().1);
+    for (round, to) in [&full as &dyn Fn() -> Stdio, &broken].into_iter().enumerate() {
+        assert_eq!(unwritable(&upgrade(&["status"]), to), Some(3));
+        assert_eq!(unwritable(&upgrade(&["run", V1]), to), Some(0));
+        assert_eq!(unwritable(&upgrade(&["swap", V2]), to), Some(0));
+        assert_eq!(unwritable(&upgrade(&["swap", V2]), to), Some(77));
+        assert_eq!(unwritable(&upgrade(&["--json", "rollback"]), to), Some(0));
+        assert_eq!(unwritable(&upgrade(&["swap", "--nonsense"]), to), Some(2));
+        assert_eq!(unwritable(&upgrade(&["--json", "swap", "/bin/bad_type"]), to), Some(4));
+        for look in ["status", "list", "history", "doctor"] {
+            assert_eq!(unwritable(&upgrade(&[look]), to), Some(0), "{look}, round {round}");
+        }
+        assert_eq!(status().generation, 3, "round {round}");
+        assert_eq!(unwritable(&upgrade(&["stop"]), to), Some(0));
+    }
+    // Looks that go on end when nobody reads them.
+    report(&["run", V1]);
+    assert_eq!(unwritable(&upgrade(&["status", "--watch", "--interval", "0.1"]), broken), Some(0));
+    // A policy's own process, with statistics that panic where they cannot be printed.
+    let mut policy = Command::new("/bin/scx_mini");
+    policy.args(["--stats", "1"]).stdin(Stdio::null()).stdout(full()).stderr(full());
+    let mut policy = policy.spawn().unwrap();
+    wait_until("it took over", || status().generation == 2);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(policy.try_wait().unwrap().is_none(), "it goes on");
+    report(&["rollback"]);
+    assert_eq!(policy.wait().unwrap().code(), Some(0));
+    fresh();
+}
+
+/// Another file system over that of the pins, until it is dropped.
+struct Covered;
+
+impl Covered {
+    fn new() -> Covered {
+        let bpf = c"bpf".as_ptr();
+        // SAFETY: all are NUL-terminated.
+        let ret = unsafe { libc::mount(bpf, c"/sys/fs/bpf".as_ptr(), bpf, 0, std::ptr::null()) };
+        assert_eq!(ret, 0, "{}", io::Error::last_os_error());
+        Covered
+    }
+}
+
+impl Drop for Covered {
+    fn drop(&mut self) {
+        // SAFETY: it is NUL-terminated.
+        unsafe { libc::umount2(c"/sys/fs/bpf".as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[test]
+fn a_host_whose_pins_are_hidden_is_no_stranger() {
+    fresh();
+    report(&["run", "/bin/ledger_a"]);
+    let (seq, watch) = (kernel::enable_seq(), EnabledWatch::start());
+    let covered = Covered::new();
+    let says = |ran: Ran| {
+        assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
+        let said = format!("{}{}", ran.out, ran.err).split_whitespace().collect::<Vec<_>>().join(" ");
+        for words in ["a host of scx-upgrade runs (ledger_a 0.1.0, generation 1)", "umount /sys/fs/bpf"] {
+            assert!(said.contains(words), "{words:?} is not in: {said}");
+        }
+    };
+    let looks: [&[&str]; 9] = [
+        &["status"],
+        &["list"],
+        &["doctor"],
+        &["run", PLAIN],
+        &["run", "--replace", PLAIN],
+        &["run", "--replace", "--dry-run", PLAIN],
+        &["swap", PLAIN],
+        &["rollback"],
+        &["stop"],
+    ];
+    looks.into_iter().for_each(|look| says(cli_exactly(look)));
+    let is = status();
+    assert!(!is.running && is.hidden.is_some());
+    // A policy's own process refuses too.
+    says(command(Command::new(PLAIN).arg("--replace")));
+    drop(covered);
+    watch.finish();
+    let is = status();
+    assert!(is.running && is.hidden.is_none() && is.generation == 1);
+    assert_eq!(kernel::enable_seq(), seq);
+    fresh();
+}
+
+/// `scx-upgrade` in a namespace of its own.
+fn in_namespace(flag: libc::c_int, group: &Cgroup, args: &[&str]) -> Ran {
+    let mut ran = Command::new("/bin/scx-upgrade");
+    let procs = std::ffi::CString::new(group.path().join("cgroup.procs").to_str().unwrap()).unwrap();
+    // SAFETY: only system calls are made, all of which may be between fork and exec.
+    unsafe {
+        ran.args(args).pre_exec(move || {
+            let write = |path: &std::ffi::CStr, text: &[u8]| {
+                let fd = libc::open(path.as_ptr(), libc::O_WRONLY);
+                libc::write(fd, text.as_ptr().cast(), text.len());
+                libc::close(fd);
+            };
+            write(&procs, b"0");
+            if libc::unshare(flag) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            match flag {
+                libc::CLONE_NEWUSER => write(c"/proc/self/uid_map", b"0 0 1"),
+                // The namespace is that of children.
+                libc::CLONE_NEWPID => {
+                    let pid = libc::fork();
+                    if pid > 0 {
+                        let mut status = 0;
+                        libc::waitpid(pid, &mut status, 0);
+                        libc::_exit(libc::WEXITSTATUS(status));
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+    }
+    command(&mut ran)
+}
+
+#[test]
+fn a_namespace_that_is_in_the_way_is_named_before_anything_is_changed() {
+    fresh();
+    let group = Cgroup::new("inner");
+    report(&["run", V1]);
+    let watch = EnabledWatch::start();
+    let swap = ["swap", "--again", V2];
+    let in_user = in_namespace(libc::CLONE_NEWUSER, &group, &swap);
+    assert_eq!(in_user.code, 1, "{}", in_user.err);
+    assert!(in_user.err.contains("another user namespace"), "{}", in_user.err);
+    assert_eq!((status().generation, status().pending), (1, None));
+
+    let in_cgroup = in_namespace(libc::CLONE_NEWCGROUP, &group, &swap);
+    let release = kernel::release();
+    let mut version = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    if (version.next(), version.next()) < (Some(6), Some(18)) {
+        assert_eq!((in_cgroup.code, status().generation), (1, 1), "{}", in_cgroup.err);
+        assert!(in_cgroup.err.contains("another cgroup namespace"), "{}", in_cgroup.err);
+        report(&["swap", V2]);
+    } else {
+        assert_eq!(in_cgroup.code, 0, "{}{}", in_cgroup.out, in_cgroup.err);
+    }
+    assert_eq!((status().generation, status().pending), (2, None));
+
+    // Its policy's process ends with the namespace. The policy does not.
+    let in_pid = in_namespace(libc::CLONE_NEWPID, &group, &["swap", "--again", V1]);
+    assert_eq!(in_pid.code, 0, "{}{}", in_pid.out, in_pid.err);
+    let in_mount = in_namespace(libc::CLONE_NEWNS, &group, &["rollback"]);
+    assert_eq!(in_mount.code, 0, "{}{}", in_mount.out, in_mount.err);
+    assert_eq!((status().generation, status().pending), (4, None));
+    watch.finish();
+    fresh();
+}
+
+#[test]
+fn json_is_one_document_whatever_comes_of_it() {
+    fresh();
+    let one = |args: &[&str]| {
+        let ran = cli_exactly(&[&["--json"], args].concat());
+        let document: serde_json::Value = serde_json::from_str(&ran.out)
+            .unwrap_or_else(|e| panic!("scx-upgrade {args:?} prints no single document ({e}): {}", ran.out));
+        (ran.code, document)
+    };
+    let (code, status) = one(&["status"]);
+    assert_eq!((code, &status["running"], &status["error"]["exit_code"]), (3, &false.into(), &3.into()));
+    let (code, usage) = one(&["swap", "--nonsense"]);
+    assert_eq!((code, &usage["error"]["exit_code"]), (2, &2.into()));
+    report(&["run", V1]);
+    let (code, plan) = one(&["plan", "/bin/bad_type"]);
+    assert_eq!((code, &plan["error"]["exit_code"]), (4, &4.into()));
+    assert!(!plan["refused"].as_array().unwrap().is_empty(), "{plan}");
+    for verb in [&["man"] as &[&str], &["completions", "bash"], &["doctor"], &["list"], &["history"]] {
+        assert_eq!(one(verb).0, 0, "{verb:?}");
+    }
+    // How a policy takes over is no argument of its own.
+    let (code, same) = one(&["swap", V1, "--", "--stats", "5", "--lock-timeout=7"]);
+    assert_eq!((code, &same["error"]["exit_code"]), (77, &77.into()), "{same}");
+    let (code, direct) = one(&["swap", "--again", V1, "--", "--direct"]);
+    assert_eq!((code, &direct["error"]["exit_code"]), (2, &2.into()), "{direct}");
+    fresh();
 }
