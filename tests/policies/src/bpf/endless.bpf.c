@@ -4,6 +4,7 @@
  * those slices. They wait on local DSQs as well as on a queue that scx_mini has too.
  */
 #include <scx_upgrade/idle.bpf.h>
+#include <scx_upgrade/vtime.bpf.h>
 
 #define TURN_NS	(5 * 1000 * 1000ULL)
 /* Tasks that one dispatch moves to the local DSQ. */
@@ -13,13 +14,19 @@ struct policy_task {
 	u64	turn_began __unit(ns);
 } __policy_state;
 
+/* scx_mini's clock, because the queue is scx_mini's too: each task that is queued comes after those that wait there. */
+struct policy_global {
+	VTIME_CLOCK_COLUMNS;
+} __policy_state;
+
 POLICY_QUEUE_VTIME_PER_LLC(waiting);
 
 void BPF_STRUCT_OPS(endless_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	u64 queue = queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p)));
+	u64 vtime = __sync_fetch_and_add(&global_state()->vtime_now, TURN_NS);
 
-	scx_bpf_dsq_insert_vtime(p, queue, SCX_SLICE_INF, scx_bpf_now(), enq_flags);
+	scx_bpf_dsq_insert_vtime(p, queue, SCX_SLICE_INF, vtime, enq_flags);
 	wake_idle_cpu(p);
 }
 
