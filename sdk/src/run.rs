@@ -257,6 +257,9 @@ impl Policy {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 eprintln!("error: {e}");
+                if let Some(log) = e.log() {
+                    eprintln!("{log}");
+                }
                 ExitCode::from(e.exit_code())
             }
         }
@@ -388,11 +391,18 @@ fn take_name() {
     }
 }
 
+/// The message, with the log of libbpf and the verifier if `-v` asks for it.
+fn in_full(error: &Error) -> String {
+    match error.log().filter(|_| log::max_level() >= log::LevelFilter::Info) {
+        Some(log) => format!("{error}\n{log}"),
+        None => error.to_string(),
+    }
+}
+
 /// Write the outcome to the descriptor that the parent named, if it did.
 fn tell_parent(done: std::result::Result<Outcome, &Error>) {
     let Some(fd) = std::env::var(REPORT_FD).ok().and_then(|v| v.parse().ok()) else { return };
-    let outcome =
-        done.unwrap_or_else(|e| Outcome::Failed { exit_code: e.exit_code(), message: e.to_string() });
+    let outcome = done.unwrap_or_else(|e| Outcome::Failed { exit_code: e.exit_code(), message: in_full(e) });
     // SAFETY: the parent opened this descriptor for us alone, and it is closed here, once.
     let mut pipe = unsafe { File::from_raw_fd(fd) };
     // A parent that is gone does not want to know.
