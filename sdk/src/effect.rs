@@ -156,6 +156,7 @@ pub(crate) fn after_stop(enable_seq: u64) -> Result<Option<String>> {
                 what: "the default scheduler again".to_string(),
                 state: state.to_string(),
                 reason: "the host still runs".to_string(),
+                words: String::new(),
             })
         }
         (_, ops) => Ok(Some(ops)),

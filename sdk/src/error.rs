@@ -305,7 +305,7 @@ pub enum Error {
     #[error("cannot read BTF: {0}")]
     Btf(#[from] BtfError),
     /// libbpf or the verifier refused the policy.
-    #[error("{policy} does not load, the kernel or libbpf refused it: {source}\n{log}")]
+    #[error("{policy} does not load, the kernel or libbpf refused it: {source}\n{}", reason(log))]
     Load {
         /// Policy's name.
         policy: String,
@@ -474,6 +474,15 @@ fn after_suffix(done: &str) -> String {
 }
 
 impl Error {
+    /// What libbpf and the verifier said of an object that does not load. The message has only the reason.
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Error::Load { log, .. } => Some(log),
+            Error::PutBack { source } | Error::NotPutBack { source, .. } => source.log(),
+            _ => None,
+        }
+    }
+
     /// The process's exit code for it.
     pub fn exit_code(&self) -> u8 {
         self.exit().code()
@@ -502,6 +511,27 @@ impl Error {
     }
 }
 
+/// Logs of so many lines are short enough for a message.
+const SHORT_LOG: usize = 6;
+/// Begin of a line of libbpf's that names a program, in quotes.
+const PROGRAM: &str = "libbpf: prog '";
+
+/// The reason in a log of libbpf and the verifier. The verifier gives it last, in front of its figures.
+fn reason(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let end = lines.iter().rposition(|line| line.starts_with("-- END PROG LOAD LOG --"));
+    let Some(end) = end.filter(|_| lines.len() > SHORT_LOG) else { return log.to_string() };
+    let figures = ["processed ", "verification time ", "stack depth ", "mark_precise", "libbpf: "];
+    let said = |line: &&&str| !line.trim().is_empty() && !figures.iter().any(|f| line.starts_with(f));
+    let why = lines[..end].iter().rfind(said).copied().unwrap_or_default();
+    let program = lines.iter().rev().find_map(|line| line.strip_prefix(PROGRAM)?.split('\'').next());
+    let count = lines.len();
+    format!(
+        "{}: {why}\nThe log has {count} lines: add -v, or read the policy's log in /run/scx-upgrade",
+        program.unwrap_or("the verifier")
+    )
+}
+
 /// Adds what was tried to an error.
 pub(crate) trait Trying<T> {
     fn trying(self, what: impl Into<String>) -> Result<T>;
@@ -516,5 +546,31 @@ impl<T> Trying<T> for std::result::Result<T, libbpf_rs::Error> {
 impl<T> Trying<T> for io::Result<T> {
     fn trying(self, what: impl Into<String>) -> Result<T> {
         self.map_err(|source| Error::Io { what: what.into(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn the_reason_of_a_long_log_is_its_last_word() {
+        let mut log = "libbpf: prog 'mine': BPF program load failed: -EACCES\n\
+            libbpf: prog 'mine': -- BEGIN PROG LOAD LOG --\n"
+            .to_string();
+        (0..180).for_each(|i| log += &format!("{i}: (bf) r1 = r0\n"));
+        log += "R0 invalid mem access 'map_value_or_null'\nprocessed 9 insns (limit 1000000)\n\
+            -- END PROG LOAD LOG --\nlibbpf: prog 'mine': failed to load: -EACCES\n\
+            libbpf: failed to load object 'scx_policy'";
+        let said = reason(&log);
+        assert!(said.starts_with("mine: R0 invalid mem access 'map_value_or_null'\n"), "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
+        assert!(said.contains("187 lines"), "{said}");
+    }
+
+    #[test]
+    fn a_short_log_is_shown_as_it_is() {
+        let log = "libbpf: map 'x': failed to create: -EINVAL\nlibbpf: failed to load object 'scx_policy'";
+        assert_eq!(reason(log), log);
     }
 }

@@ -229,9 +229,7 @@ pub(crate) fn value(btf: &Btf<'_>, mut id: u32, bytes: &[u8]) -> Option<(String,
                 let elems = shown.collect::<Option<Vec<_>>>()?;
                 let ty = elems.first().map(|(ty, _)| ty.clone())?;
                 let mut values: Vec<_> = elems.into_iter().map(|(_, value)| value).collect();
-                if bytes.len() > SHOWN * each {
-                    values.push(format!("... {} more", bytes.len().div_ceil(each) - SHOWN));
-                }
+                values.extend(hidden(bytes.len().div_ceil(each)));
                 return Some((format!("{ty}[{}]", array.len), format!("{{{}}}", values.join(", "))));
             }
             _ => {
@@ -245,6 +243,11 @@ pub(crate) fn value(btf: &Btf<'_>, mut id: u32, bytes: &[u8]) -> Option<(String,
         }
     }
     None
+}
+
+/// What stands for the elements of an array behind those that are shown.
+fn hidden(elements: usize) -> Option<String> {
+    (elements > SHOWN).then(|| format!("... {} more", elements - SHOWN))
 }
 
 fn number(bytes: &[u8], signed: bool) -> Option<String> {
@@ -269,6 +272,12 @@ mod tests {
         assert_eq!(number(&[0xff, 0], false).as_deref(), Some("255"));
         assert_eq!(number(&u64::MAX.to_le_bytes(), false), Some(u64::MAX.to_string()));
         assert_eq!(number(&[0; 9], false), None);
+    }
+
+    #[test]
+    fn long_arrays_are_cut() {
+        assert_eq!(hidden(SHOWN), None);
+        assert_eq!(hidden(8192).as_deref(), Some("... 8176 more"));
     }
 
     #[test]

@@ -176,7 +176,7 @@ pub enum Outcome {
 impl Outcome {
     /// It failed with this.
     pub(crate) fn failed(error: &Error) -> Outcome {
-        Outcome::Failed { exit_code: error.exit_code(), message: error.to_string() }
+        Outcome::Failed { exit_code: error.exit_code(), message: in_full(error) }
     }
 
     fn of(done: std::result::Result<Outcome, &Error>) -> Outcome {
@@ -308,6 +308,9 @@ impl Policy {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => {
                 logger::print_error(format_args!("error: {e}"));
+                if let Some(log) = e.log() {
+                    logger::print_error(format_args!("{log}"));
+                }
                 ExitCode::from(e.exit_code())
             }
         }
@@ -477,6 +480,14 @@ fn take_name() {
     if let Some(name) = name {
         // SAFETY: the name is NUL-terminated; the kernel takes the first 15 bytes of it.
         unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+}
+
+/// The message, with the log of libbpf and the verifier if `-v` asks for it.
+fn in_full(error: &Error) -> String {
+    match error.log().filter(|_| log::max_level() >= log::LevelFilter::Info) {
+        Some(log) => format!("{error}\n{log}"),
+        None => error.to_string(),
     }
 }
 
