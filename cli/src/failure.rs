@@ -56,7 +56,9 @@ impl Failure {
 pub fn usage(error: &clap::Error) -> ExitCode {
     // It was not understood, so whether it asks for JSON is known only roughly.
     if error.use_stderr() && std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
-        return Failure::new(Exit::Usage, error.render().to_string().trim_end()).report(true);
+        let text = error.render().to_string();
+        let text = text.trim_end();
+        return Failure::new(Exit::Usage, text.strip_prefix("error: ").unwrap_or(text)).report(true);
     }
     // Nobody can be told where it cannot be written.
     let _ = error.print();

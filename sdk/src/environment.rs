@@ -73,7 +73,7 @@ pub fn hidden_host(pins: &Pins) -> Option<Error> {
     if !links.is_empty() && !links.iter().any(|(_, map)| map.name().to_string_lossy() == HOST_OPS) {
         return None;
     }
-    let why = why_hidden(&mounts(), Path::new("/proc/1/root/sys/fs/bpf/scx-upgrade").exists());
+    let why = why_hidden(&mounts(), Path::new("/proc/1/root/sys/fs/bpf/scx-upgrade/link").exists());
     Some(Error::HiddenPins { runs: hidden_policy().unwrap_or_else(kernel::ops), why })
 }
 
@@ -96,15 +96,17 @@ fn mounts() -> String {
 }
 
 fn why_hidden(mounts: &str, init_has_pins: bool) -> String {
+    // First: the folder of the pins may be in what covers it too, since each command makes it.
+    if at(mounts, BPFFS).count() > 1 {
+        return format!("another file system is mounted over {BPFFS}: `umount {BPFFS}` uncovers them");
+    }
     if init_has_pins {
-        return "this process is in another mount namespace than the machine's init: `nsenter -t 1 -m` enters that".to_string();
+        return "this process is in another mount namespace than the machine's init: `nsenter -t 1 -m` enters that"
+            .to_string();
     }
-    match at(mounts, BPFFS).count() {
-        0 | 1 => format!(
-            "they are in another mount of bpffs than {BPFFS}: run this where the host was started, or mount that there"
-        ),
-        _ => format!("another file system is mounted over {BPFFS}: `umount {BPFFS}` uncovers them"),
-    }
+    format!(
+        "they are in another mount of bpffs than {BPFFS}: run this where the host was started, or mount that there"
+    )
 }
 
 /// The lines of mountinfo (proc_pid_mountinfo(5)) for a place: the root of each mount in its file system, and its type.
@@ -192,6 +194,7 @@ mod tests {
     fn what_hides_pins_is_told_apart() {
         let over = format!("{MOUNTS}40 31 0:40 / /sys/fs/bpf rw - bpf bpf rw\n");
         assert!(why_hidden(&over, false).contains("umount /sys/fs/bpf"));
+        assert!(why_hidden(&over, true).contains("umount /sys/fs/bpf"));
         assert!(why_hidden(MOUNTS, true).contains("nsenter -t 1 -m"));
         assert!(why_hidden(MOUNTS, false).contains("another mount of bpffs"));
         assert_eq!(at(MOUNTS, "/sys/fs/bpf").collect::<Vec<_>>(), [("/", "bpf")]);
