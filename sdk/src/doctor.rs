@@ -261,9 +261,10 @@ fn core_scheduling() -> Found {
 
 /// What is known of kernels of this version that someone should know of it.
 fn traps(version: Option<(u32, u32)>) -> Vec<&'static str> {
-    const FIRST: (u32, u32) = (0, 0);
-    const LAST: (u32, u32) = (u32::MAX, 0);
-    const TRAPS: [((u32, u32), (u32, u32), &str); 7] = [
+    type Version = (u32, u32);
+    const FIRST: Version = (0, 0);
+    const LAST: Version = (u32::MAX, 0);
+    const TRAPS: [(Version, Version, &str); 7] = [
         (FIRST, (6, 19), "takes sleepable ops where they must not sleep: refused here"),
         (FIRST, (6, 18), "tells late that a task has ended: seen by a tracepoint here"),
         (FIRST, (7, 0), "cannot re-enqueue a queue: tasks are moved by way of the global one"),

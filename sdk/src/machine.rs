@@ -192,7 +192,7 @@ impl Tree {
     pub fn isolated(&self) -> Option<(String, String)> {
         let line = self.read("proc/cmdline")?;
         let options = line.split_whitespace().filter_map(|word| word.strip_prefix("isolcpus="));
-        let option = options.filter(|value| isolates_domains(value)).last()?;
+        let option = options.rev().find(|value| isolates_domains(value))?;
         // A list that names no CPU of the machine is ignored, and this says so.
         let cpus = self.read("sys/devices/system/cpu/isolated").unwrap_or_else(|| "?".to_string());
         let cpus = cpus.trim();

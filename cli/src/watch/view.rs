@@ -203,6 +203,7 @@ pub mod tests {
     /// Two looks, two seconds apart.
     pub fn looks() -> (Look, Look) {
         let status = Status {
+            hidden: None,
             state: "enabled".into(),
             ops: "scx_upgrade".into(),
             enable_seq: 1,

@@ -8,6 +8,7 @@
  * Limits are read where the kernel has them, each time. The accounts are columns: another scheduler leaves them alone, and
  * this one goes on with them.
  */
+#include <scx_upgrade/aging.bpf.h>
 #include <scx_upgrade/alarm.bpf.h>
 #include <scx_upgrade/cgroup.bpf.h>
 #include <scx_upgrade/idle.bpf.h>

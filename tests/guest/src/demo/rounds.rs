@@ -136,7 +136,7 @@ mod tests {
     fn a_window_in_which_the_machine_stood_still_is_measured_again() {
         let (still, ran) = (attempt(900.0, 880.0), attempt(20.0, 3.0));
         assert!(again(&[], 3), "it is measured once");
-        assert!(again(&[still.clone()], 3));
+        assert!(again(std::slice::from_ref(&still), 3));
         assert!(!again(&[still.clone(), ran.clone()], 3));
         assert!(!again(&[still.clone(), still.clone(), still.clone()], 3), "it ends");
         assert!(!again(&[ran], 3));
