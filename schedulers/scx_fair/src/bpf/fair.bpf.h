@@ -77,7 +77,7 @@ s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 		if (t)
 			fair_woke(t);
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, fair_slice(p), 0);
-		nr_direct++;
+		__sync_fetch_and_add(&nr_direct, 1);
 	}
 	return cpu;
 }
@@ -97,7 +97,7 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 	if (time_before(t->vtime, floor))
 		t->vtime = floor;
 	scx_bpf_dsq_insert_vtime(p, fair_queue, fair_slice(p), t->vtime, enq_flags);
-	nr_queued++;
+	__sync_fetch_and_add(&nr_queued, 1);
 }
 
 static __noinline int fair_age(void)

@@ -59,7 +59,7 @@ s32 BPF_STRUCT_OPS(lat_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake
 
 	if (idle) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
-		nr_direct++;
+		__sync_fetch_and_add(&nr_direct, 1);
 	}
 	return cpu;
 }
@@ -70,7 +70,7 @@ void BPF_STRUCT_OPS(lat_enqueue, struct task_struct *p, u64 enq_flags)
 	struct policy_task *t = task_state(p);
 	u64 now = global_state()->vtime_now, burst;
 
-	nr_queued++;
+	__sync_fetch_and_add(&nr_queued, 1);
 	if (!t) {
 		scx_bpf_dsq_insert_vtime(p, queue, slice_ns, now, enq_flags);
 		wake_idle_cpu(p);
@@ -80,7 +80,7 @@ void BPF_STRUCT_OPS(lat_enqueue, struct task_struct *p, u64 enq_flags)
 	t->deadline = vtime_place(t, &now, vtime_credit(enq_flags, lat_credit(t))) + vtime_of(burst, p->scx.weight);
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, t->deadline, enq_flags);
 	if (!wake_idle_cpu(p) && (enq_flags & SCX_ENQ_WAKEUP) && preempt_for(p, t->deadline + margin_ns))
-		nr_preempted++;
+		__sync_fetch_and_add(&nr_preempted, 1);
 }
 
 static __noinline int lat_age(void)

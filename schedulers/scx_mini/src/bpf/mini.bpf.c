@@ -32,7 +32,7 @@ s32 BPF_STRUCT_OPS(mini_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 
 	if (idle) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
-		nr_direct++;
+		__sync_fetch_and_add(&nr_direct, 1);
 	}
 	return cpu;
 }
@@ -45,7 +45,7 @@ void BPF_STRUCT_OPS(mini_enqueue, struct task_struct *p, u64 enq_flags)
 	u64 vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
 
 	scx_bpf_dsq_insert_vtime(p, queue, slice_ns, vtime, enq_flags);
-	nr_queued++;
+	__sync_fetch_and_add(&nr_queued, 1);
 	wake_idle_cpu(p);
 }
 

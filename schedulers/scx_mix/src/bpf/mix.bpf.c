@@ -123,18 +123,18 @@ void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
 	int class = mix_class(p);
 
 	if (class == MIX_CRITICAL) {
-		nr_critical++;
+		__sync_fetch_and_add(&nr_critical, 1);
 		now = global_state()->critical_now;
 		vtime = t ? vtime_place(&t->critical, &now, credit) : now;
 		scx_bpf_dsq_insert_vtime(p, queue_of_llc(critical, llc), slice_ns, vtime, enq_flags);
 	} else {
-		nr_best_effort++;
+		__sync_fetch_and_add(&nr_best_effort, 1);
 		now = global_state()->vtime_now;
 		vtime = t ? vtime_place(t, &now, credit) : now;
 		scx_bpf_dsq_insert_vtime(p, queue_of_llc(best_effort, llc), slice_ns, vtime, enq_flags);
 	}
 	if (!wake_idle_cpu(p) && class == MIX_CRITICAL && preempt_for(p, class))
-		nr_preempted++;
+		__sync_fetch_and_add(&nr_preempted, 1);
 }
 
 /*
@@ -158,7 +158,7 @@ void BPF_STRUCT_OPS(mix_dispatch, s32 cpu, struct task_struct *prev)
 		mix_age();
 	/* A turn of theirs is owed once it is worth one. */
 	if (c && c->floor_debt_ns >= slice_ns && move_from_llcs(best_effort, cpu)) {
-		nr_floor++;
+		__sync_fetch_and_add(&nr_floor, 1);
 		return;
 	}
 	if (!move_from_llcs(critical, cpu) && !move_from_llcs(best_effort, cpu))

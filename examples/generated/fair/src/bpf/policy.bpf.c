@@ -33,7 +33,7 @@ void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 
 	vtime = t ? vtime_place(t, &now, vtime_credit(enq_flags, slice_ns)) : now;
 	scx_bpf_dsq_insert_vtime(p, waiting, slice_ns, vtime, enq_flags);
-	nr_queued++;
+	__sync_fetch_and_add(&nr_queued, 1);
 	wake_idle_cpu(p);
 }
 
