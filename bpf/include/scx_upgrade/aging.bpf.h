@@ -27,6 +27,7 @@
 #ifndef __SCX_UPGRADE_AGING_BPF_H
 #define __SCX_UPGRADE_AGING_BPF_H
 
+#include <scx_upgrade/idle.bpf.h>
 #include <scx_upgrade/vtime.bpf.h>
 
 /* The shortest time between two looks. */
@@ -105,6 +106,26 @@ do {											\
 											\
 	bpf_for(__llc, 0, __llcs)							\
 		vtime_age(queue_of_llc(name, __llc), queue_of_llc(to, __llc), clock, member); \
+} while (0)
+
+/*
+ * All of dispatch, for a policy with one queue by virtual time and one clock: look for those that have aged, take the first,
+ * and where there is none let @prev go on for @slice. vtime_dispatch_llcs() is for a family of queues.
+ */
+#define vtime_dispatch(queue, clock, prev, slice)					\
+do {											\
+	if (aging_due())								\
+		vtime_age(queue, queue, clock, vtime);					\
+	if (!scx_bpf_dsq_move_to_local(queue, 0))					\
+		go_on(prev, slice);						\
+} while (0)
+
+#define vtime_dispatch_llcs(name, clock, cpu, prev, slice)				\
+do {											\
+	if (aging_due())								\
+		vtime_age_llcs(name, name, clock, vtime);				\
+	if (!move_from_llcs(name, cpu))							\
+		go_on(prev, slice);						\
 } while (0)
 
 #endif /* __SCX_UPGRADE_AGING_BPF_H */

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The task with the smallest virtual time runs next, and each runs for its slice. */
 #include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
 
 /* State: what the next version names with the same name and type, it finds as this one left it. */
 struct policy_task {
@@ -52,19 +50,10 @@ void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
-/* No task waits for more than some seconds, whatever its weight and the load. */
-static __noinline int policy_age(void)
-{
-	vtime_age{% if kind == "llc" %}_llcs{% endif %}(waiting, waiting, global_state()->vtime_now, vtime);
-	return 0;
-}
-
+/* The first of those that wait; who has waited for some seconds is first, whatever its weight and the load. */
 void BPF_STRUCT_OPS(policy_dispatch, s32 cpu, struct task_struct *prev)
 {
-	if (aging_due())
-		policy_age();
-	if (!{% if kind == "llc" %}move_from_llcs(waiting, cpu){% else %}scx_bpf_dsq_move_to_local(waiting, 0){% endif %})
-		go_on(prev, slice_ns);
+	vtime_dispatch{% if kind == "llc" %}_llcs{% endif %}(waiting, global_state()->vtime_now,{% if kind == "llc" %} cpu,{% endif %} prev, slice_ns);
 }
 {% if kind == "cgroup" %}
 void BPF_STRUCT_OPS(policy_quiescent, struct task_struct *p, u64 deq_flags)

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The task with the smallest virtual time runs next, and each runs for its slice. */
 #include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
 
 /* State: what the next version names with the same name and type, it finds as this one left it. */
 struct policy_task {
@@ -38,19 +36,10 @@ void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
-/* No task waits for more than some seconds, whatever its weight and the load. */
-static __noinline int policy_age(void)
-{
-	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
-	return 0;
-}
-
+/* The first of those that wait; who has waited for some seconds is first, whatever its weight and the load. */
 void BPF_STRUCT_OPS(policy_dispatch, s32 cpu, struct task_struct *prev)
 {
-	if (aging_due())
-		policy_age();
-	if (!move_from_llcs(waiting, cpu))
-		go_on(prev, slice_ns);
+	vtime_dispatch_llcs(waiting, global_state()->vtime_now, cpu, prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(policy_running, struct task_struct *p)
