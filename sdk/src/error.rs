@@ -516,20 +516,38 @@ const SHORT_LOG: usize = 6;
 /// Begin of a line of libbpf's that names a program, in quotes.
 const PROGRAM: &str = "libbpf: prog '";
 
-/// The reason in a log of libbpf and the verifier. The verifier gives it last, in front of its figures.
+/// Most lines of the verifier's reason that a message shows.
+const REASON_LINES: usize = 5;
+
+/// The reason in a log of libbpf and the verifier: what the verifier says after the last instruction that it followed. Linux
+/// v7.3 explains the reason there at length, and names the place under "At:".
 fn reason(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let end = lines.iter().rposition(|line| line.starts_with("-- END PROG LOAD LOG --"));
     let Some(end) = end.filter(|_| lines.len() > SHORT_LOG) else { return log.to_string() };
     let figures = ["processed ", "verification time ", "stack depth ", "mark_precise", "libbpf: "];
-    let said = |line: &&&str| !line.trim().is_empty() && !figures.iter().any(|f| line.starts_with(f));
-    let why = lines[..end].iter().rfind(said).copied().unwrap_or_default();
+    let begin = lines[..end].iter().rposition(|line| is_instruction(line)).map_or(0, |last| last + 1);
+    let said: Vec<&str> = lines[begin..end]
+        .iter()
+        .copied()
+        .filter(|line| !line.trim().is_empty() && !figures.iter().any(|f| line.starts_with(f)))
+        .collect();
+    let why = said.split(|line| *line == "At:").next().unwrap_or_default();
+    let why = why.iter().take(REASON_LINES).copied().collect::<Vec<_>>().join("\n");
+    let place = said.iter().skip_while(|line| **line != "At:").nth(1);
+    let place = place.map_or_else(String::new, |place| format!("\nat {}", place.trim()));
     let program = lines.iter().rev().find_map(|line| line.strip_prefix(PROGRAM)?.split('\'').next());
     let count = lines.len();
     format!(
-        "{}: {why}\nThe log has {count} lines: add -v, or read the policy's log in /run/scx-upgrade",
+        "{}: {why}{place}\nThe log has {count} lines: add -v, or read the policy's log in /run/scx-upgrade",
         program.unwrap_or("the verifier")
     )
+}
+
+/// Is it a line of the verifier's for an instruction, such as `17: (79) r1 = *(u64 *)(r0 +8)`?
+fn is_instruction(line: &str) -> bool {
+    let digits = line.bytes().take_while(u8::is_ascii_digit).count();
+    digits > 0 && line[digits..].starts_with(": (")
 }
 
 /// Adds what was tried to an error.
@@ -566,6 +584,20 @@ mod tests {
         assert!(said.starts_with("mine: R0 invalid mem access 'map_value_or_null'\n"), "{said}");
         assert_eq!(said.lines().count(), 2, "{said}");
         assert!(said.contains("187 lines"), "{said}");
+    }
+
+    #[test]
+    fn the_reason_is_found_where_the_verifier_explains_it_after_the_instructions() {
+        let mut log = "libbpf: prog 'mine': -- BEGIN PROG LOAD LOG --\n".to_string();
+        (0..60).for_each(|i| log += &format!("{i}: (bf) r1 = r0\n"));
+        log += "R0 invalid mem access 'scalar'\n\nVerification failed: Invalid dereference\n\nReason:\n  R0 is a scalar.\n\n\
+            At:\n  mine @ mine.bpf.c:12:21\n  Instruction context:\n       15 | (85) call pc+5\n\nSuggestion:\n  \
+            Check the pointer.\n\nprocessed 9 insns (limit 1000000)\n-- END PROG LOAD LOG --\n";
+        let said = reason(&log);
+        let wanted = "mine: R0 invalid mem access 'scalar'\nVerification failed: Invalid dereference\nReason:\n  \
+            R0 is a scalar.\nat mine @ mine.bpf.c:12:21\n";
+        assert!(said.starts_with(wanted), "{said}");
+        assert_eq!(said.lines().count(), 6, "{said}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn settled() -> Objects {
 fn bad_policies_are_refused_and_the_old_one_runs_on() {
     fresh();
     report(&["run", V1]);
-    refused("/bin/bad_verify", 1, &["bad_verify does not load", "map_value_or_null", "bad_running"]);
+    refused("/bin/bad_verify", 1, &["bad_verify does not load", "invalid mem access", "bad_running"]);
     refused("/bin/bad_abi", 1, &["built for host version 999", "rebuild the policy"]);
     refused("/bin/bad_sleepable", 1, &["init_task is sleepable", "BPF_STRUCT_OPS"]);
     // The looks say what the swap says.
