@@ -2,6 +2,7 @@
 //! without bound. A thread that does would get the scheduler ejected by the kernel's watchdog after 30 s.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
@@ -22,8 +23,7 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 const SECONDS: u64 = 12;
 
 /// Policies that are tried in each run: one of each way to choose the next task.
-const POLICIES: [&str; 6] =
-    ["scx_mini", "scx_fair_v1", "scx_mix", "scx_core", "scx_quota", "generated-cgroup"];
+const POLICIES: [&str; 4] = ["scx_mini", "scx_mix", "scx_core", "generated-cgroup"];
 
 /// The others, which share their way with one of those. They are tried where `SCX_UPGRADE_SECONDS` says how long.
 const MORE_POLICIES: [&str; 5] = ["scx_fair_v2", "scx_fair_v3", "scx_lat", "generated-fair", "generated-llc"];
@@ -121,7 +121,9 @@ fn nobody_waits(policy: &str, hogs: usize, light: Light, pinned: bool, seconds: 
     let watch = EnabledWatch::start();
     let (heavy, lightest) = Hogs::start(hogs, light, pinned).run(Duration::from_secs(seconds));
     let cpus = if pinned { "1 CPU".to_owned() } else { "all CPUs".to_owned() };
-    println!(
+    // Not captured: the longest wait is what a reader of the run wants to know.
+    let _ = writeln!(
+        std::io::stdout(),
         "{policy}, {hogs} hogs and one of {light:?} on {cpus}, {seconds} s: longest wait {heavy:.2?}, of the light one {lightest:.2?}"
     );
     watch.finish();
