@@ -660,14 +660,14 @@ mod tests {
     #[test]
     fn each_suite_is_in_one_machine_and_timed_ones_are_alone() {
         let (smt, counted) = (Some(Special::Smt), Some(Special::Counted));
-        let expected = vec![
+        let mut expected = vec![
             (smt, false, vec!["scx_core"]),
             (counted, false, vec!["cost", "latency"]),
             (None, true, vec!["demo", "guard"]),
-            (None, false, vec!["chain", "roster"]),
-            (None, false, vec!["churn"]),
-            (None, false, vec!["killed"]),
         ];
+        let others = ["chain", "churn", "killed", "roster"];
+        expected
+            .extend((0..CHUNKS).map(|n| (None, false, others.into_iter().skip(n).step_by(CHUNKS).collect())));
         assert_eq!(dealt(false), expected);
     }
 
