@@ -157,7 +157,7 @@ local:
 SEC("struct_ops/host_enqueue_default")
 void BPF_PROG(host_enqueue_default, struct task_struct *p, u64 enq_flags)
 {
-	/* What the kernel re-enqueues then has waited on an orphan, longer than who waits here. */
+	/* A task that the kernel re-enqueues now has waited on an orphan, longer than the tasks on this queue. */
 	if (scx_host.nr_orphans && (enq_flags & SCX_ENQ_REENQ))
 		enq_flags |= SCX_ENQ_HEAD;
 	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);

@@ -1,4 +1,4 @@
-//! No file names the host of a package archive or registry: whoever builds takes packages from where the machine's own
+//! No file names the host of a package archive or registry: a build takes packages from where the machine's own
 //! package managers do, which may be a mirror.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

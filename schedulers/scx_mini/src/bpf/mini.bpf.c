@@ -49,7 +49,7 @@ void BPF_STRUCT_OPS(mini_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
-/* Whoever has waited for seconds goes first. */
+/* A task that has waited for some seconds goes first. */
 static __noinline int mini_age(void)
 {
 	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);

@@ -35,7 +35,7 @@ void BPF_STRUCT_OPS(policy_enqueue, struct task_struct *p, u64 enq_flags)
 	wake_idle_cpu(p);
 }
 
-/* The first of those that wait; who has waited for some seconds is first, whatever its weight and the load. */
+/* Run the first waiting task. A task that has waited for some seconds is first, whatever its weight. */
 void BPF_STRUCT_OPS(policy_dispatch, s32 cpu, struct task_struct *prev)
 {
 	vtime_dispatch(waiting, global_state()->vtime_now, prev, slice_ns);
