@@ -1,58 +1,58 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The sweep with a plan in instructions: sdk/src/compiled.rs writes what state-migrate/src/compile.rs made of the plan
- * over the body of scx_plan_task() and scx_plan_cgroup(), and loads this for one sweep. What is not exactly one plan behind
+ * over the body of scxu_plan_task() and scxu_plan_cgroup(), and loads this for one sweep. What is not exactly one plan behind
  * it leaves, and says how many there were. First touches are the interpreter's, which is not in here: to verify it takes
  * longer than all the rest.
  */
 #include <scx_upgrade/records.bpf.h>
 
-#define SCX_SWEEP_BRING_UP(scope, rec)	scx_bring_up_by_plan_##scope(rec)
+#define SCXU_SWEEP_BRING_UP(scope, rec)	scxu_bring_up_by_plan_##scope(rec)
 
 /*
  * Room for the plan: instructions that do nothing. What is written over them begins at the first and ends by jumping to
  * the last two, `r0 = 0; exit`; the verifier takes out what lies between. Of the calling convention the plan relies on
  * the record in r1.
  */
-#define SCX_PLAN_ROOM	2048
+#define SCXU_PLAN_ROOM	2048
 
-#define SCX_DEFINE_BY_PLAN(scope)							\
-static __noinline int scx_plan_##scope(struct scx_##scope##_record *rec)		\
-{											\
-	register void *r1 asm("r1") = rec;						\
-											\
-	asm volatile(".rept %[room]; goto +0; .endr"					\
-		     : : "r"(r1), [room] "i"(SCX_PLAN_ROOM)				\
-		     : "r0", "r2", "r3", "r4", "r5", "memory");				\
-	return 0;									\
-}											\
-											\
-static __always_inline bool scx_bring_up_by_plan_##scope(struct scx_##scope##_record *rec) \
-{											\
-	bool done = false;								\
-	u32 epoch;									\
-											\
-	bpf_spin_lock(&rec->lock);							\
-	epoch = scx_host.active.epoch;							\
-	if (rec->stamp && rec->stamp == epoch - 1) {					\
-		scx_plan_##scope(rec);							\
-		rec->stamp = epoch;							\
-		done = true;								\
-	}										\
-	bpf_spin_unlock(&rec->lock);							\
-	return done || !scx_is_stale(rec);						\
+#define SCXU_DEFINE_BY_PLAN(scope)								\
+static __noinline int scxu_plan_##scope(struct scx_##scope##_record *rec)			\
+{												\
+	register void *r1 asm("r1") = rec;							\
+												\
+	asm volatile(".rept %[room]; goto +0; .endr"						\
+		     : : "r"(r1), [room] "i"(SCXU_PLAN_ROOM)					\
+		     : "r0", "r2", "r3", "r4", "r5", "memory");					\
+	return 0;										\
+}												\
+												\
+static __always_inline bool scxu_bring_up_by_plan_##scope(struct scx_##scope##_record *rec)	\
+{												\
+	bool done = false;									\
+	u32 epoch;										\
+												\
+	bpf_spin_lock(&rec->lock);								\
+	epoch = scxu_host.active.epoch;								\
+	if (rec->stamp && rec->stamp == epoch - 1) {						\
+		scxu_plan_##scope(rec);								\
+		rec->stamp = epoch;								\
+		done = true;									\
+	}											\
+	bpf_spin_unlock(&rec->lock);								\
+	return done || !scxu_is_stale(rec);							\
 }
 
-SCX_DEFINE_BY_PLAN(task)
-SCX_DEFINE_BY_PLAN(cgroup)
+SCXU_DEFINE_BY_PLAN(task)
+SCXU_DEFINE_BY_PLAN(cgroup)
 
 /* Too few to be worth it; their programs are left out here. */
-#define scx_bring_up_by_plan_cpu(rec)		false
-#define scx_bring_up_by_plan_global(rec)	false
+#define scxu_bring_up_by_plan_cpu(rec)		false
+#define scxu_bring_up_by_plan_global(rec)	false
 
 #include <scx_upgrade/sweep.bpf.h>
 
 char _license[] SEC("license") = "GPL";
 
-SCX_SWEEP_PROGRAM(tasks)
-SCX_SWEEP_PROGRAM(cgroups)
+SCXU_SWEEP_PROGRAM(tasks)
+SCXU_SWEEP_PROGRAM(cgroups)

@@ -35,12 +35,12 @@
 #define NUMBER_FREE		0
 #define NUMBER_TAKEN		1
 
-u64 numbers[SCX_UPGRADE_MAX_CGROUPS] SEC(".data.scx_numbers");
+u64 numbers[SCX_UPGRADE_MAX_CGROUPS] SEC(".data.scxu_numbers");
 /* How many are retired; where to look for a free one; does any cgroup do without? */
-u32 nr_retired SEC(".data.scx_numbers"), next_number SEC(".data.scx_numbers"), someone_wants SEC(".data.scx_numbers");
+u32 nr_retired SEC(".data.scxu_numbers"), next_number SEC(".data.scxu_numbers"), someone_wants SEC(".data.scxu_numbers");
 
 /* Pinned: the kernel cancels both when the last that user space holds of the map goes. */
-struct scx_cgroup_work {
+struct scxu_cgroup_work {
 	struct bpf_wq grow;
 	struct bpf_timer reap;
 };
@@ -48,14 +48,14 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct scx_cgroup_work);
-} scx_cgroup_work SEC(".maps");
+	__type(value, struct scxu_cgroup_work);
+} scxu_cgroup_work SEC(".maps");
 
-static __always_inline struct scx_cgroup_work *cgroup_work(void)
+static __always_inline struct scxu_cgroup_work *cgroup_work(void)
 {
 	u32 zero = 0;
 
-	return bpf_map_lookup_elem(&scx_cgroup_work, &zero);
+	return bpf_map_lookup_elem(&scxu_cgroup_work, &zero);
 }
 
 /*
@@ -64,18 +64,18 @@ static __always_inline struct scx_cgroup_work *cgroup_work(void)
  */
 static __always_inline bool lock_families(void)
 {
-	return !__sync_val_compare_and_swap(&scx_host.cgroup_lock, 0, 1);
+	return !__sync_val_compare_and_swap(&scxu_host.cgroup_lock, 0, 1);
 }
 
 static __always_inline void unlock_families(void)
 {
-	__sync_lock_test_and_set(&scx_host.cgroup_lock, 0);
+	__sync_lock_test_and_set(&scxu_host.cgroup_lock, 0);
 }
 
 /* Take a free number, plus one; 0 if there is none. In turn, so that one given up rests for long. */
 static __noinline u32 take_number(void)
 {
-	u32 members = scx_host.cgroup_members, from = next_number, i;
+	u32 members = scxu_host.cgroup_members, from = next_number, i;
 
 	bpf_for(i, 0, members) {
 		u32 number = from + i;
@@ -86,7 +86,7 @@ static __noinline u32 take_number(void)
 		if (numbers[number] != NUMBER_FREE ||
 		    __sync_val_compare_and_swap(&numbers[number], NUMBER_FREE, NUMBER_TAKEN) != NUMBER_FREE)
 			continue;
-		__sync_fetch_and_add(&scx_host.cgroup_numbers, 1);
+		__sync_fetch_and_add(&scxu_host.cgroup_numbers, 1);
 		next_number = number + 1;
 		return number + 1;
 	}
@@ -104,7 +104,7 @@ static __noinline u64 hand_over_queue(u64 id, u32 most)
 {
 	s32 queued = scx_bpf_dsq_nr_queued(id);
 	struct task_struct *p;
-	u32 moved = scx_zero();
+	u32 moved = scxu_zero();
 
 	if (queued <= 0)
 		return 0;
@@ -149,8 +149,8 @@ static __noinline int give_back_queues(s32 cpu)
 	u32 i, k;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		volatile struct scx_family *family = &scx_host.queues[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
-		u32 members = family->per_cgroup ? scx_host.cgroup_members : family->members;
+		volatile struct scxu_dsq_group *family = &scxu_host.queues[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u32 members = family->per_cgroup ? scxu_host.cgroup_members : family->members;
 		u64 base = family->base;
 
 		if (!base)
@@ -164,10 +164,10 @@ static __noinline int give_back_queues(s32 cpu)
 /* Hand over the tasks on a number's member of every family; were there any? */
 static __noinline bool hand_over_number(u32 number)
 {
-	u32 any = scx_zero(), i;
+	u32 any = scxu_zero(), i;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u64 base = scxu_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
 		if (base && hand_over_queue(base | number, HAND_OVER_TASKS))
 			any = 1;
@@ -177,9 +177,9 @@ static __noinline bool hand_over_number(u32 number)
 
 static int grow_cgroup_queues(void *map, int *key, void *value);
 
-static __always_inline void start_growing(struct scx_cgroup_work *work)
+static __always_inline void start_growing(struct scxu_cgroup_work *work)
 {
-	scx_start_work(&work->grow, &scx_cgroup_work, grow_cgroup_queues);
+	scxu_start_work(&work->grow, &scxu_cgroup_work, grow_cgroup_queues);
 }
 
 /* Whoever comes second finds that it is free, or taken, already. */
@@ -188,16 +188,16 @@ static __always_inline void free_number(u32 number, u64 since)
 	if (__sync_val_compare_and_swap(&numbers[number], since, NUMBER_FREE) != since)
 		return;
 	__sync_fetch_and_add(&nr_retired, -1);
-	__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
+	__sync_fetch_and_add(&scxu_host.cgroup_numbers, -1);
 }
 
 /*
  * Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. When none is left
  * one more round looks at the free ones too. No one inserts there: if ever someone does, it is not for ever.
  */
-static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
+static int reap_numbers(void *map, int *key, struct scxu_cgroup_work *work)
 {
-	u32 members = scx_host.cgroup_members, i;
+	u32 members = scxu_host.cgroup_members, i;
 	bool last = !nr_retired;
 	u64 now = bpf_ktime_get_ns();
 
@@ -225,13 +225,13 @@ static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
 /* @number's cgroup is gone. Tasks may still be on its members, and an op in flight may add some. */
 static __always_inline void retire_number(u32 number)
 {
-	struct scx_cgroup_work *work = cgroup_work();
+	struct scxu_cgroup_work *work = cgroup_work();
 
 	__sync_fetch_and_add(&nr_retired, 1);
 	numbers[number & (SCX_UPGRADE_MAX_CGROUPS - 1)] = bpf_ktime_get_ns();
 	if (!work)
 		return;
-	bpf_timer_init(&work->reap, &scx_cgroup_work, CLOCK_MONOTONIC);
+	bpf_timer_init(&work->reap, &scxu_cgroup_work, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&work->reap, reap_numbers);
 	bpf_timer_start(&work->reap, REAP_PERIOD_NS, 0);
 }
@@ -240,7 +240,7 @@ static __always_inline void retire_number(u32 number)
  * Give @own's cgroup a number, if one is free. Whoever then finds that the cgroup went meanwhile takes the number back:
  * the exchange sees to it that it is one only.
  */
-static __noinline int give_number(struct scx_cgroup_number *own)
+static __noinline int give_number(struct scxu_cgroup_number *own)
 {
 	u32 number = take_number();
 
@@ -270,11 +270,11 @@ static __noinline int number_the_rest(void)
 	bpf_rcu_read_lock();
 	bpf_for_each(css, pos, &root->self, BPF_CGROUP_ITER_DESCENDANTS_PRE) {
 		struct cgroup *cgrp = pos->cgroup;
-		struct scx_cgroup_number *own;
+		struct scxu_cgroup_number *own;
 
 		if (!cgrp)
 			continue;
-		own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, 0);
+		own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, 0);
 		if (own && own->wants && !own->number && give_number(own))
 			someone_wants = 1;
 	}
@@ -286,9 +286,9 @@ static __noinline int number_the_rest(void)
 /* Are fewer numbers left than are to be spare? */
 static __always_inline bool numbers_run_short(void)
 {
-	u32 members = scx_host.cgroup_members;
+	u32 members = scxu_host.cgroup_members;
 
-	return members < SCX_UPGRADE_MAX_CGROUPS && scx_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
+	return members < SCX_UPGRADE_MAX_CGROUPS && scxu_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
 }
 
 /* Create the members from @first to @end of every per-cgroup family. */
@@ -298,11 +298,11 @@ static __noinline int grow_families(u32 first, u32 end)
 	int ret;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u64 base = scxu_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
 		if (!base)
 			continue;
-		ret = scx_create_members(base, first, end);
+		ret = scxu_create_members(base, first, end);
 		if (ret)
 			return ret;
 	}
@@ -315,20 +315,20 @@ static __noinline int grow_families(u32 first, u32 end)
  */
 static int grow_cgroup_queues(void *map, int *key, void *value)
 {
-	struct scx_cgroup_work *work = value;
+	struct scxu_cgroup_work *work = value;
 	u32 members, more;
 
 	if (!lock_families()) {
 		bpf_wq_start(&work->grow, 0);
 		return 0;
 	}
-	members = scx_host.cgroup_members;
+	members = scxu_host.cgroup_members;
 	if (numbers_run_short()) {
 		more = members + members / 2 + SCX_UPGRADE_SPARE_CGROUPS;
 		if (more > SCX_UPGRADE_MAX_CGROUPS)
 			more = SCX_UPGRADE_MAX_CGROUPS;
 		if (!grow_families(members, more))
-			scx_host.cgroup_members = more;
+			scxu_host.cgroup_members = more;
 	}
 	unlock_families();
 	number_the_rest();
@@ -338,10 +338,10 @@ static int grow_cgroup_queues(void *map, int *key, void *value)
 /* For cgroup_init. A cgroup without a number is none the worse but for sharing. */
 static __always_inline void number_cgroup(struct cgroup *cgrp)
 {
-	struct scx_cgroup_number *own;
-	struct scx_cgroup_work *work;
+	struct scxu_cgroup_number *own;
+	struct scxu_cgroup_work *work;
 
-	own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!own)
 		return;
 	own->wants = 1;
@@ -357,7 +357,7 @@ static __always_inline void number_cgroup(struct cgroup *cgrp)
 /* For cgroup_exit. From here on the dying tasks that are still in @cgrp use its nearest ancestor's queues. */
 static __always_inline void unnumber_cgroup(struct cgroup *cgrp)
 {
-	struct scx_cgroup_number *own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, 0);
+	struct scxu_cgroup_number *own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, 0);
 	u32 number;
 
 	if (!own)
@@ -374,11 +374,11 @@ static __noinline int add_cgroup_family(u64 base)
 	u32 i, free = SCX_UPGRADE_MAX_ORPHANS;
 	int ret;
 
-	ret = scx_create_members(base, 0, scx_host.cgroup_members);
+	ret = scxu_create_members(base, 0, scxu_host.cgroup_members);
 	if (ret)
 		return ret;
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		u64 other = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u64 other = scxu_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
 		if (other == base)
 			return 0;
@@ -387,7 +387,7 @@ static __noinline int add_cgroup_family(u64 base)
 	}
 	if (free >= SCX_UPGRADE_MAX_ORPHANS)
 		return -ENOSPC;
-	scx_host.cgroup_families[free & (SCX_UPGRADE_MAX_ORPHANS - 1)] = base;
+	scxu_host.cgroup_families[free & (SCX_UPGRADE_MAX_ORPHANS - 1)] = base;
 	return 0;
 }
 
@@ -397,7 +397,7 @@ static __noinline int add_cgroup_family(u64 base)
  */
 static __noinline int forget_queues(void)
 {
-	u32 members = scx_host.cgroup_members, i;
+	u32 members = scxu_host.cgroup_members, i;
 
 	bpf_for(i, 0, members) {
 		u32 number = i & (SCX_UPGRADE_MAX_CGROUPS - 1);
@@ -407,7 +407,7 @@ static __noinline int forget_queues(void)
 			free_number(number, since);
 	}
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS)
-		scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
+		scxu_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
 	return 0;
 }
 
@@ -418,24 +418,24 @@ static __noinline int make_boot_queues(void)
 	int ret;
 
 	forget_queues();
-	ret = scx_count_cgroups(false);
+	ret = scxu_count_cgroups(false);
 	if (ret < 0)
 		return ret;
 	members = ret + 2 * SCX_UPGRADE_SPARE_CGROUPS;
 	/* Never fewer than before: a number that is not free must stay below it. */
-	if (members < scx_host.cgroup_members)
-		members = scx_host.cgroup_members;
-	scx_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
+	if (members < scxu_host.cgroup_members)
+		members = scxu_host.cgroup_members;
+	scxu_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
-		volatile struct scx_family *family = &scx_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
+		volatile struct scxu_dsq_group *family = &scxu_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
 
 		if (!family->base)
 			break;
 		if (family->per_cgroup)
 			ret = add_cgroup_family(family->base);
 		else
-			ret = scx_create_members(family->base, 0, family->members);
+			ret = scxu_create_members(family->base, 0, family->members);
 		if (ret)
 			return ret;
 	}
@@ -463,11 +463,11 @@ static __always_inline int create_boot_queues(void)
  */
 static __noinline int serve_orphans(void)
 {
-	u32 nr = scx_host.nr_orphans, members = scx_host.orphan_members, i;
-	u32 at = scx_zero(), index = scx_zero();
+	u32 nr = scxu_host.nr_orphans, members = scxu_host.orphan_members, i;
+	u32 at = scxu_zero(), index = scxu_zero();
 
 	if (members > SCX_UPGRADE_ORPHANS_A_TIME) {
-		u32 all = scx_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
+		u32 all = scxu_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
 
 		/* Which of the members of all families that is. */
 		bpf_for(i, 1, nr) {
@@ -475,23 +475,23 @@ static __noinline int serve_orphans(void)
 				break;
 			random -= all;
 			at = i;
-			all = scx_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)].members;
+			all = scxu_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)].members;
 		}
 		index = random;
 		members = SCX_UPGRADE_ORPHANS_A_TIME;
 	}
 	/* A step for each family on the way as well. */
 	bpf_for(i, 0, members + nr) {
-		volatile struct scx_family *family = &scx_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
-		u32 end = family->per_cgroup ? scx_host.cgroup_members : family->members;
+		volatile struct scxu_dsq_group *family = &scxu_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u32 end = family->per_cgroup ? scxu_host.cgroup_members : family->members;
 
 		if (index >= end) {
-			index = scx_zero();
-			at = at + 1 < nr ? at + 1 : scx_zero();
+			index = scxu_zero();
+			at = at + 1 < nr ? at + 1 : scxu_zero();
 			continue;
 		}
 		if (scx_bpf_dsq_move_to_local(family->base | index, 0)) {
-			__sync_fetch_and_add(&scx_host.orphans_served, 1);
+			__sync_fetch_and_add(&scxu_host.orphans_served, 1);
 			return 1;
 		}
 		index++;
@@ -500,21 +500,21 @@ static __noinline int serve_orphans(void)
 }
 
 /* What members a family has. */
-static __always_inline u32 members_of(struct scx_queue_args *args)
+static __always_inline u32 members_of(struct scxu_queue_args *args)
 {
 	if (args->per_cgroup)
-		args->members = scx_host.cgroup_members;
+		args->members = scxu_host.cgroup_members;
 	return args->members;
 }
 
 /* Create a family. Returns the kernel's error, or -EBUSY when it is to be asked for again. */
 SEC("syscall")
-int create_queues(struct scx_queue_args *args)
+int create_queues(struct scxu_queue_args *args)
 {
 	int ret;
 
 	if (!args->per_cgroup)
-		return scx_create_members(args->base, 0, args->members);
+		return scxu_create_members(args->base, 0, args->members);
 	if (!lock_families())
 		return -EBUSY;
 	ret = add_cgroup_family(args->base);
@@ -524,7 +524,7 @@ int create_queues(struct scx_queue_args *args)
 
 /* Which members stand, and how many tasks are on them. */
 SEC("syscall")
-int count_queues(struct scx_queue_args *args)
+int count_queues(struct scxu_queue_args *args)
 {
 	u32 members = members_of(args), i;
 	u64 standing = 0, queued = 0;
@@ -546,7 +546,7 @@ int count_queues(struct scx_queue_args *args)
  * before it asks the policy.
  */
 SEC("syscall")
-int drain_queues(struct scx_queue_args *args)
+int drain_queues(struct scxu_queue_args *args)
 {
 	u32 members = members_of(args), i;
 	u64 moved = 0, queued = 0;
@@ -568,7 +568,7 @@ int drain_queues(struct scx_queue_args *args)
  * scheduler otherwise. -EBUSY when it is to be asked for again.
  */
 SEC("syscall")
-int destroy_queues(struct scx_queue_args *args)
+int destroy_queues(struct scxu_queue_args *args)
 {
 	u32 members, i;
 	u64 queued = 0;
@@ -577,8 +577,8 @@ int destroy_queues(struct scx_queue_args *args)
 		if (!lock_families())
 			return -EBUSY;
 		bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-			if (scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] == args->base)
-				scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
+			if (scxu_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] == args->base)
+				scxu_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
 		}
 		unlock_families();
 	}

@@ -17,7 +17,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_STACK);
 	__uint(max_entries, 1);
 	__type(value, u32);
-} scx_roster_free SEC(".maps");
+} scxu_free_rows SEC(".maps");
 
 /* What a record says instead of a row. Rows are counted from 1 there. */
 #define ROW_NONE	0
@@ -30,16 +30,16 @@ const volatile bool host_is_partial;
 #define MAX_RT_PRIO	100
 #define SCHED_EXT	7
 
-static __always_inline void count_stray(struct scx_task_record *rec)
+static __always_inline void count_stray(struct scxu_task_record *rec)
 {
 	if (__sync_val_compare_and_swap(&rec->row, ROW_NONE, ROW_STRAY) == ROW_NONE)
-		__sync_fetch_and_add(&scx_host.roster.strays, 1);
+		__sync_fetch_and_add(&scxu_host.roster.strays, 1);
 }
 
 static __always_inline void uncount_stray(u32 row)
 {
 	if (row == ROW_STRAY)
-		__sync_fetch_and_add(&scx_host.roster.strays, -1);
+		__sync_fetch_and_add(&scxu_host.roster.strays, -1);
 }
 
 /* One that is free, by its index; past the end of the roster if none is. */
@@ -47,22 +47,22 @@ static __always_inline u32 claim_row(void)
 {
 	u32 row;
 
-	if (!bpf_map_pop_elem(&scx_roster_free, &row))
+	if (!bpf_map_pop_elem(&scxu_free_rows, &row))
 		return row;
-	row = scx_host.roster.rows;
+	row = scxu_host.roster.rows;
 	/* Once it is full the count must not go on. */
-	if (!bpf_map_lookup_elem(&scx_roster, &row))
+	if (!bpf_map_lookup_elem(&scxu_task_table, &row))
 		return row;
-	return __sync_fetch_and_add(&scx_host.roster.rows, 1);
+	return __sync_fetch_and_add(&scxu_host.roster.rows, 1);
 }
 
 /* Should the kernel not take it, it is lost to this host: one task less has room. */
 static __always_inline void free_row(u32 row)
 {
-	bpf_map_push_elem(&scx_roster_free, &row, 0);
+	bpf_map_push_elem(&scxu_free_rows, &row, 0);
 }
 
-static __always_inline void clear_row(struct scx_roster_row *own)
+static __always_inline void clear_row(struct scxu_task_row *own)
 {
 	struct task_struct *p = bpf_kptr_xchg(&own->task, NULL);
 
@@ -74,10 +74,10 @@ static __always_inline void clear_row(struct scx_roster_row *own)
  * Give @p a row, if it has none and is not gone. The caller brings the record up to date afterwards: a sweep that was here before the
  * row was has begun before that.
  */
-static __noinline int enlist(struct task_struct *p, struct scx_task_record *rec)
+static __noinline int enlist(struct task_struct *p, struct scxu_task_record *rec)
 {
 	u32 before, row;
-	struct scx_roster_row *own;
+	struct scxu_task_row *own;
 	struct task_struct *ref;
 
 	/* In this order: who is not exiting yet will say that it is gone later than this is read. */
@@ -85,7 +85,7 @@ static __noinline int enlist(struct task_struct *p, struct scx_task_record *rec)
 	if ((before != ROW_NONE && before != ROW_STRAY) || (p->flags & PF_EXITING))
 		return 0;
 	row = claim_row();
-	own = bpf_map_lookup_elem(&scx_roster, &row);
+	own = bpf_map_lookup_elem(&scxu_task_table, &row);
 	if (!own) {
 		count_stray(rec);
 		return 0;
@@ -111,8 +111,8 @@ static __noinline int enlist(struct task_struct *p, struct scx_task_record *rec)
 /* Take the row of @p back, and say @instead. */
 static __noinline int strike(struct task_struct *p, u32 instead)
 {
-	struct scx_task_record *rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
-	struct scx_roster_row *own;
+	struct scxu_task_record *rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
+	struct scxu_task_row *own;
 	u32 row;
 
 	if (!rec)
@@ -125,7 +125,7 @@ static __noinline int strike(struct task_struct *p, u32 instead)
 		return 0;
 	}
 	row--;
-	own = bpf_map_lookup_elem(&scx_roster, &row);
+	own = bpf_map_lookup_elem(&scxu_task_table, &row);
 	if (own) {
 		clear_row(own);
 		free_row(row);
@@ -136,9 +136,9 @@ static __noinline int strike(struct task_struct *p, u32 instead)
 /* A task that is being made, or that is there when the host is attached. False if there is no memory for its record. */
 static __noinline bool admit(struct task_struct *p, struct scx_init_task_args *args)
 {
-	struct scx_task_record *rec;
+	struct scxu_task_record *rec;
 
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	rec = bpf_task_storage_get(&scxu_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!rec)
 		return false;
 	/* What another host's roster had, or this one's before it was detached. Before enlist() looks whether the task is exiting. */
@@ -147,7 +147,7 @@ static __noinline bool admit(struct task_struct *p, struct scx_init_task_args *a
 		enlist(p, rec);
 	else if (p->prio < MAX_RT_PRIO || (host_is_partial && p->policy != SCHED_EXT))
 		count_stray(rec);
-	return scx_task_record(p);
+	return scxu_task_record(p);
 }
 
 /* Loaded and attached only where exit_task would come too late. */
@@ -166,7 +166,7 @@ int enlist_strays(void *unused)
 
 	bpf_rcu_read_lock();
 	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
-		struct scx_task_record *rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+		struct scxu_task_record *rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 
 		if (rec && rec->row == ROW_STRAY)
 			enlist(p, rec);

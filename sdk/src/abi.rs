@@ -39,27 +39,27 @@ pub const LACKS_ENQ_EXITING: u8 = 1 << 0;
 /// `SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED`
 pub const LACKS_ENQ_MIGRATION_DISABLED: u8 = 1 << 1;
 
-/// `SCX_STEP_STORE`: store `value`.
+/// `SCXU_STEP_STORE`: store `value`.
 pub const STEP_STORE: u8 = 0;
-/// `SCX_STEP_COPY`: load and store the same bytes.
+/// `SCXU_STEP_COPY`: load and store the same bytes.
 pub const STEP_COPY: u8 = 1;
-/// `SCX_STEP_CONVERT`: load a number, rescale, clamp and store it.
+/// `SCXU_STEP_CONVERT`: load a number, rescale, clamp and store it.
 pub const STEP_CONVERT: u8 = 2;
-/// `SCX_STEP_ARG`: load from the record, store into the arguments of a conversion.
+/// `SCXU_STEP_ARG`: load from the record, store into the arguments of a conversion.
 pub const STEP_ARG: u8 = 3;
-/// `SCX_STEP_CALL`: run a conversion of the policy's own.
+/// `SCXU_STEP_CALL`: run a conversion of the policy's own.
 pub const STEP_CALL: u8 = 4;
-/// `SCX_STEP_RESULT`: load from the arguments, store into the record.
+/// `SCXU_STEP_RESULT`: load from the arguments, store into the record.
 pub const STEP_RESULT: u8 = 5;
-/// `SCX_STEP_FROM_SIGNED`
+/// `SCXU_STEP_FROM_SIGNED`
 pub const STEP_FROM_SIGNED: u8 = 1 << 0;
-/// `SCX_STEP_TO_SIGNED`
+/// `SCXU_STEP_TO_SIGNED`
 pub const STEP_TO_SIGNED: u8 = 1 << 1;
-/// `SCX_STEP_TO_BOOL`
+/// `SCXU_STEP_TO_BOOL`
 pub const STEP_TO_BOOL: u8 = 1 << 2;
-/// `SCX_STEP_AWAY`: a quotient that is not whole goes away from zero.
+/// `SCXU_STEP_AWAY`: a quotient that is not whole goes away from zero.
 pub const STEP_AWAY: u8 = 1 << 3;
-/// `SCX_STEP_RESCALE`: `pre`, `mul`, `div` and `add` do something.
+/// `SCXU_STEP_RESCALE`: `pre`, `mul`, `div` and `add` do something.
 pub const STEP_RESCALE: u8 = 1 << 4;
 
 /// One step of a plan, done `count` times. Offsets count from the first byte behind the record's header.
@@ -138,7 +138,7 @@ pub struct ExitRecord {
     pub msg: [u8; 1024],
 }
 
-/// `struct scx_host`. Never formed as a reference over the shared mapping; see `host_data`.
+/// `struct scxu_host`. Never formed as a reference over the shared mapping; see `host_data`.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy)]
 pub struct HostData {
@@ -212,7 +212,7 @@ pub struct HostData {
     pub exit: ExitRecord,
 }
 
-/// `struct scx_sdk`, the read-only data that a policy gets before it is loaded.
+/// `struct scxu_sdk`, the read-only data that a policy gets before it is loaded.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SdkData {
@@ -226,7 +226,7 @@ pub struct SdkData {
     pub direct_queues: [Family; MAX_QUEUES],
 }
 
-/// `struct scx_roster_state`: what is to be known of the roster, which has a row for each task.
+/// `struct scxu_task_table_state`: what is to be known of the roster, which has a row for each task.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Roster {

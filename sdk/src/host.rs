@@ -36,30 +36,30 @@ use crate::urgent::Urgent;
 /// Name that the kernel knows the host by.
 pub const NAME: &str = "scx_upgrade";
 /// Map of the shared memory.
-pub(crate) const HOST_MAP: &str = ".data.scx_host";
-pub(crate) const REGISTRY_MAP: &str = "scx_registry";
-const SETTLE_MAP: &str = "scx_settle";
-const SETTLE_INNER: &str = "scx_settle_inner";
+pub(crate) const HOST_MAP: &str = ".data.scxu_host";
+pub(crate) const REGISTRY_MAP: &str = "scxu_registry";
+const SETTLE_MAP: &str = "scxu_settle";
+const SETTLE_INNER: &str = "scxu_settle_inner";
 const OP_PREFIX: &str = "op_";
 /// Map of the numbers of cgroups, which policies read to find a cgroup's queue.
-const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
+const CGROUP_NUMBERS: &str = "scxu_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
-const CGROUP_WORK: &str = "scx_cgroup_work";
+const CGROUP_WORK: &str = "scxu_cgroup_work";
 /// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/handover.host.h`.
-const HANDOVER: &str = "scx_handover";
+const HANDOVER: &str = "scxu_handover";
 const START_HANDOVER: &str = "start_handover";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
 /// has none.
-const DUMP: &str = "scx_dump";
+const DUMP: &str = "scxu_dump";
 /// Map of the tasks that are on no queue: see `rescue.rs`.
-pub(crate) const FORGOTTEN: &str = "scx_forgotten";
+pub(crate) const FORGOTTEN: &str = "scxu_lost_tasks";
 /// Map of all tasks, a row each, and the rows of it that are free again.
-pub(crate) const ROSTER: &str = "scx_roster";
-pub(crate) const ROSTER_FREE: &str = "scx_roster_free";
+pub(crate) const ROSTER: &str = "scxu_task_table";
+pub(crate) const ROSTER_FREE: &str = "scxu_free_rows";
 /// Program that gives rows to who has none.
 pub(crate) const ENLIST_STRAYS: &str = "enlist_strays";
 /// Map of what state each number is in.
-const NUMBERS: &str = ".data.scx_numbers";
+const NUMBERS: &str = ".data.scxu_numbers";
 
 /// Is there a host's state, attached or not?
 pub(crate) fn has_state(pins: &Pins) -> bool {

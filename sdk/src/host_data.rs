@@ -1,4 +1,4 @@
-//! The host's shared memory, `struct scx_host`, mapped. The control word in it is the product's one critical store.
+//! The host's shared memory, `struct scxu_host`, mapped. The control word in it is the product's one critical store.
 
 use std::mem::offset_of;
 use std::mem::size_of;
@@ -27,7 +27,7 @@ use crate::error::Trying;
 use crate::scopes::ScopeParts;
 use crate::topology::Topology;
 
-/// A writable mapping of the map behind `.data.scx_host`. BPF programs on other CPUs read and write the same memory,
+/// A writable mapping of the map behind `.data.scxu_host`. BPF programs on other CPUs read and write the same memory,
 /// so nothing here ever forms a reference to it.
 #[derive(Debug)]
 pub struct Mapped {

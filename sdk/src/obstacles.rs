@@ -58,7 +58,7 @@ const CORE_SCHED: &str = "core_sched_before";
 const MAX_BATCH: u64 = 64;
 /// The host's `timeout_ms`.
 const TIMEOUT_MS: u64 = 30_000;
-/// `init` and `exit` as `POLICY_DEFINE` sets them.
+/// `init` and `exit` as `SCXU_POLICY_DEFINE` sets them.
 const OWN_DIRECT: [(&str, &str); 2] = [("init", "policy_direct_init"), ("exit", "policy_direct_exit")];
 
 /// A part of a policy's object that has no effect in the host.

@@ -40,7 +40,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {
         scope: Scope::Task,
         index: 0,
-        map: "scx_task_records",
+        map: "scxu_task_records",
         sweep: SWEEP_TASKS,
         data: abi::TASK_DATA,
         image: offset_of!(HostData, task_image),
@@ -48,7 +48,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {
         scope: Scope::Cgroup,
         index: 1,
-        map: "scx_cgroup_records",
+        map: "scxu_cgroup_records",
         sweep: "sweep_cgroups",
         data: abi::CGROUP_DATA,
         image: offset_of!(HostData, cgroup_image),
@@ -64,7 +64,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {
         scope: Scope::Global,
         index: 3,
-        map: ".data.scx_global",
+        map: ".data.scxu_global",
         sweep: "sweep_global",
         data: abi::GLOBAL_DATA,
         image: offset_of!(HostData, global_image),
@@ -72,7 +72,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
 ];
 
 /// The map of CPU records, an array with one for each CPU that there can be.
-pub(crate) const CPU_MAP: &str = "scx_cpu_records";
+pub(crate) const CPU_MAP: &str = "scxu_cpu_records";
 
 /// The size of a record of each scope, header included, in bytes.
 pub fn record_sizes() -> [(Scope, u32); 4] {

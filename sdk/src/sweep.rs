@@ -42,7 +42,7 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCX_SWEEP_TAKE.
+/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCXU_SWEEP_TAKE.
 const PIECE: u32 = 2_048;
 /// Who is urgent then pauses for this part of the time that the piece took.
 const PAUSE: u32 = 8;

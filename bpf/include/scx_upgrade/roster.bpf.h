@@ -11,7 +11,7 @@
 
 #include <scx_upgrade/records.bpf.h>
 
-struct scx_roster_row {
+struct scxu_task_row {
 	struct task_struct __kptr *task;
 };
 
@@ -20,7 +20,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct scx_roster_row);
-} scx_roster SEC(".maps");
+	__type(value, struct scxu_task_row);
+} scxu_task_table SEC(".maps");
 
 #endif /* __SCX_UPGRADE_ROSTER_BPF_H */

@@ -10,7 +10,7 @@ use anyhow::Result;
 const HEADERS: [(&str, &str); 23] = [
     ("abi.h", include_str!("../../../bpf/include/scx_upgrade/abi.h")),
     ("aging.bpf.h", include_str!("../../../bpf/include/scx_upgrade/aging.bpf.h")),
-    ("alarm.bpf.h", include_str!("../../../bpf/include/scx_upgrade/alarm.bpf.h")),
+    ("timer.bpf.h", include_str!("../../../bpf/include/scx_upgrade/timer.bpf.h")),
     ("average.bpf.h", include_str!("../../../bpf/include/scx_upgrade/average.bpf.h")),
     ("call.bpf.h", include_str!("../../../bpf/include/scx_upgrade/call.bpf.h")),
     ("cgroup.bpf.h", include_str!("../../../bpf/include/scx_upgrade/cgroup.bpf.h")),
@@ -23,7 +23,7 @@ const HEADERS: [(&str, &str); 23] = [
     ("preempt.bpf.h", include_str!("../../../bpf/include/scx_upgrade/preempt.bpf.h")),
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
-    ("rest.bpf.h", include_str!("../../../bpf/include/scx_upgrade/rest.bpf.h")),
+    ("force_idle.bpf.h", include_str!("../../../bpf/include/scx_upgrade/force_idle.bpf.h")),
     ("roster.bpf.h", include_str!("../../../bpf/include/scx_upgrade/roster.bpf.h")),
     ("shares.bpf.h", include_str!("../../../bpf/include/scx_upgrade/shares.bpf.h")),
     ("slice.bpf.h", include_str!("../../../bpf/include/scx_upgrade/slice.bpf.h")),

@@ -109,8 +109,8 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
     report(&["run", V1]);
     report(&["swap", PLAIN]);
     let pins = Pins::open().unwrap();
-    let books = pins.map("scx_registry").unwrap();
-    let shared = pins.map(".data.scx_host").unwrap();
+    let books = pins.map("scxu_registry").unwrap();
+    let shared = pins.map(".data.scxu_host").unwrap();
     let watch = EnabledWatch::start();
     for next in [["swap", "/bin/bad_verify"].as_slice(), &["swap", V2], &["rollback"]] {
         let host = Host::running(&pins).unwrap();

@@ -148,7 +148,7 @@ fn queues_swap_round_through_every_span() {
 
 /// What the scheduler knows of a cgroup: its number plus one, 0 for none.
 fn number(group: &Cgroup) -> u32 {
-    let map = Pins::open().unwrap().map("scx_cgroup_numbers").unwrap();
+    let map = Pins::open().unwrap().map("scxu_cgroup_numbers").unwrap();
     let value = map.lookup(&group.key().to_ne_bytes(), MapFlags::ANY).unwrap();
     value.map_or(0, |bytes| u32::from_ne_bytes(bytes[..4].try_into().unwrap()))
 }

@@ -50,7 +50,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct reader_record);
-} scx_task_records SEC(".maps");
+} scxu_task_records SEC(".maps");
 
 /* A field whose width differs between kernels: an int up to v6.18, a byte since. */
 #define read_small(p, field)							\
@@ -108,7 +108,7 @@ int reader_records(struct bpf_iter__task *ctx)
 	e.flags = activity(p);
 	barrier();
 
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+	rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 	if (rec) {
 		e.flags |= READER_RECORD;
 		e.stamp = *(volatile u32 *)&rec->stamp;

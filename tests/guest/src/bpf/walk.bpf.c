@@ -23,7 +23,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct walk_record);
-} scx_task_records SEC(".maps");
+} scxu_task_records SEC(".maps");
 
 /* Mirrored by `sweep::walk::Args`. */
 struct walk_args {
@@ -60,7 +60,7 @@ int walk_records(struct walk_args *args)
 		if (p->flags & PF_IDLE)
 			continue;
 		tasks++;
-		rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+		rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 		if (rec && *(volatile u32 *)&rec->stamp)
 			records++;
 	}

@@ -4,8 +4,8 @@
 #include <scx_upgrade/vtime.bpf.h>
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
+	SCXU_RUN_TASK_COLUMNS;
 	u64	turns;
 	u32	total_us __unit(us) __default(21);
 	u32	wide __default(22);
@@ -21,4 +21,4 @@ struct policy_cgroup {
 
 #include "sweep.bpf.h"
 
-POLICY_DEFINE("sweep_1", SWEEP_OPS);
+SCXU_POLICY_DEFINE("sweep_1", SWEEP_OPS);

@@ -5,8 +5,8 @@
 #include <scx_upgrade/vtime.bpf.h>
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
+	SCXU_RUN_TASK_COLUMNS;
 	u64	turns;
 	u64	total_ns __from(total_us) __scale(1000) __unit(ns);
 	u64	wide;
@@ -23,4 +23,4 @@ struct policy_cgroup {
 
 #include "sweep.bpf.h"
 
-POLICY_DEFINE("sweep_2", SWEEP_OPS);
+SCXU_POLICY_DEFINE("sweep_2", SWEEP_OPS);
