@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
-use scx_upgrade_sdk::ejection::Limits;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::swap::Aim;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::observe::ejection::Limits;
+use scx_upgrade_engine::transition::swap::Aim;
 
 use crate::probation::ProbationArgs;
 
@@ -52,6 +52,9 @@ pub enum Verb {
         /// The binary of the policy that would take over
         new: PathBuf,
     },
+    /// What a policy's binary executes that is started by hand
+    #[command(hide = true)]
+    TakeOver(TakeOverArgs),
     /// Make the policy before it run again; it is still loaded
     #[command(visible_alias = "undo")]
     Rollback(RollbackArgs),
@@ -95,9 +98,9 @@ impl Verb {
             | Verb::Swap(SwapArgs { change, .. })
             | Verb::Rollback(RollbackArgs { change, .. })
             | Verb::Stop(StopArgs { change, .. }) => !change.dry_run,
-            Verb::Recover(_) | Verb::Snapshot(SnapshotVerb::Save { .. } | SnapshotVerb::Restore { .. }) => {
-                true
-            }
+            Verb::Recover(_)
+            | Verb::TakeOver(_)
+            | Verb::Snapshot(SnapshotVerb::Save { .. } | SnapshotVerb::Restore { .. }) => true,
             _ => false,
         }
     }
@@ -136,10 +139,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub replace: bool,
 
-    /// Do without what this policy does not use of what costs at each context switch. A policy that uses more then takes
-    /// `swap --allow-reattach`
-    #[arg(long)]
-    pub lean: bool,
+    /// Omit optional callbacks that this policy does not implement; each costs time on every context switch. A policy that
+    /// implements more then takes `swap --allow-reattach`
+    #[arg(long, alias = "lean")]
+    pub minimal_ops: bool,
 
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -169,6 +172,28 @@ pub struct SwapArgs {
 
     #[command(flatten)]
     pub policy: PolicyArgs,
+}
+
+/// As the options of a policy's binary: see `scx_upgrade_sdk::RunArgs`.
+#[derive(Debug, clap::Args)]
+pub struct TakeOverArgs {
+    #[arg(long)]
+    pub direct: bool,
+    #[arg(long)]
+    pub restore: Option<PathBuf>,
+    #[arg(long)]
+    pub replace: bool,
+    #[arg(long)]
+    pub minimal_ops: bool,
+    #[arg(long)]
+    pub no_carry: bool,
+    #[command(flatten)]
+    pub reattach: ReattachArgs,
+    #[arg(long, default_value_t = 10)]
+    pub timeout: u64,
+    pub binary: PathBuf,
+    #[arg(last = true)]
+    pub args: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

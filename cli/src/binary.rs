@@ -14,13 +14,13 @@ use rustix::fs::MemfdFlags;
 use rustix::fs::SealFlags;
 use rustix::fs::fcntl_add_seals;
 use rustix::fs::memfd_create;
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::identity::Binary;
-use scx_upgrade_sdk::identity::pid_in_proc;
-use scx_upgrade_sdk::info::Info;
-use scx_upgrade_sdk::plain_file;
-use scx_upgrade_sdk::plain_file::MAX_BINARY;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::candidate::info::Info;
+use scx_upgrade_engine::os::bounded_read;
+use scx_upgrade_engine::os::bounded_read::MAX_BINARY;
+use scx_upgrade_engine::os::identity::Binary;
+use scx_upgrade_engine::os::identity::pid_in_proc;
 
 use crate::failure::Failure;
 use crate::trust::Trust;
@@ -46,7 +46,7 @@ impl PolicyBinary {
 
     fn open_for(path: &Path, trust: Option<&Trust>) -> Result<PolicyBinary, Failure> {
         let trying = |source| Error::Io { what: format!("cannot read {}", path.display()), source };
-        let file = plain_file::open(path).map_err(trying)?;
+        let file = bounded_read::open(path).map_err(trying)?;
         let program = match trust {
             None => file.try_clone().map_err(trying)?,
             Some(_) => sealed_copy(&file).map_err(|source| Error::Io {
@@ -55,7 +55,7 @@ impl PolicyBinary {
             })?,
         };
         // Of what is to be run: a copy can change no more.
-        let bytes = plain_file::all(&program, MAX_BINARY).map_err(trying)?;
+        let bytes = bounded_read::all(&program, MAX_BINARY).map_err(trying)?;
         // By the kernel: that of the file that is open.
         let real = std::fs::read_link(fd_path(&file)).unwrap_or_else(|_| path.to_path_buf());
         let identity = Binary::from_bytes(real, &bytes);

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::logger;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::os::logger;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,8 +28,8 @@ impl Failure {
     }
 
     /// Print it and give its exit code.
-    pub fn report(self, json: bool) -> ExitCode {
-        let exit_code = ExitCode::from(self.exit_code);
+    pub fn report(self, json: bool) -> i32 {
+        let exit_code = i32::from(self.exit_code);
         if !json {
             logger::print_error(format_args!("error: {}", self.message));
         } else if let Some(document) = self.into_document() {
@@ -58,11 +58,23 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json") {
         let text = error.render().to_string();
         let text = text.trim_end();
-        return Failure::new(Exit::Usage, text.strip_prefix("error: ").unwrap_or(text)).report(true);
+        let failure = Failure::new(Exit::Usage, text.strip_prefix("error: ").unwrap_or(text));
+        return ExitCode::from(failure.report(true) as u8);
     }
     // Nobody can be told where it cannot be written.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { Exit::Usage } else { Exit::Done }.code())
+}
+
+impl Failure {
+    /// The failure of this, with the log of libbpf and the verifier if `-v` asks for it.
+    pub fn of(error: &Error) -> Failure {
+        let message = match error.log().filter(|_| log::max_level() >= log::LevelFilter::Info) {
+            Some(log) => format!("{error}\n{log}"),
+            None => error.to_string(),
+        };
+        Failure::new(error.exit(), message)
+    }
 }
 
 impl From<Error> for Failure {

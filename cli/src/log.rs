@@ -1,7 +1,7 @@
 //! How much is said on stderr besides what is asked for.
 
 use log::LevelFilter;
-use scx_upgrade_sdk::logger;
+use scx_upgrade_engine::os::logger;
 
 /// Begin. `verbose`: how often `-v` was given.
 pub fn start(quiet: bool, verbose: u8) {

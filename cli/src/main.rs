@@ -1,10 +1,10 @@
 //! scx-upgrade: replace the running sched_ext scheduler in place, and take it back.
 
 mod args;
-mod attend;
 mod binary;
 mod clock;
 mod failure;
+mod frontend;
 mod interrupt;
 mod launch;
 mod log;
@@ -13,7 +13,6 @@ mod picture;
 mod probation;
 mod supervise;
 mod trust;
-mod unit;
 mod verbs;
 mod watch;
 
@@ -31,6 +30,6 @@ fn main() -> ExitCode {
     log::start(args.quiet, args.verbose);
     match verbs::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => e.report(args.json),
+        Err(e) => ExitCode::from(e.report(args.json) as u8),
     }
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::bail;
-use scx_upgrade_sdk::clock::monotonic_ns;
-use scx_upgrade_sdk::guard::recorder::Recorder;
-use scx_upgrade_sdk::guard::recorder::Window;
-use scx_upgrade_sdk::guard::sample::Delays;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::report::Report;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::guard::recorder::Recorder;
+use scx_upgrade_engine::observe::guard::recorder::Window;
+use scx_upgrade_engine::observe::guard::sample::Delays;
+use scx_upgrade_engine::os::clock::monotonic_ns;
+use scx_upgrade_engine::transition::report::Report;
 use tempfile::NamedTempFile;
 
 use self::draw::Dot;
@@ -159,8 +159,8 @@ fn scene(windows: &[Window], began_ns: u64, done: &Report) -> anyhow::Result<Sce
 
 #[cfg(test)]
 mod tests {
-    use scx_upgrade_sdk::registry::Kind;
-    use scx_upgrade_sdk::report::Timings;
+    use scx_upgrade_engine::host::registry::Kind;
+    use scx_upgrade_engine::transition::report::Timings;
     use tempfile::TempDir;
 
     use super::*;

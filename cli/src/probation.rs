@@ -2,27 +2,24 @@
 
 use std::time::Duration;
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::effect;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::guard::Guard;
-use scx_upgrade_sdk::guard::Limits;
-use scx_upgrade_sdk::guard::Verdict;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::lock::Probation as Mark;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::report::Report;
-use scx_upgrade_sdk::swap::Aim;
-use scx_upgrade_sdk::take_over;
-use scx_upgrade_sdk::urgent::Children;
-use scx_upgrade_sdk::urgent::Urgent;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::lock::Probation as Mark;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::guard::Guard;
+use scx_upgrade_engine::observe::guard::Limits;
+use scx_upgrade_engine::observe::guard::Verdict;
+use scx_upgrade_engine::os::realtime::Children;
+use scx_upgrade_engine::os::realtime::Urgent;
+use scx_upgrade_engine::transition::effect;
+use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::transition::swap::Aim;
+use scx_upgrade_engine::transition::take_over;
 
-use crate::attend;
 use crate::failure::Failure;
+use crate::frontend;
 use crate::output::Output;
-
-/// How long a process that is started again waits for another command, seconds.
-const PATIENCE: u64 = 10;
 
 /// What an operator asks for.
 #[derive(Debug, clap::Args)]
@@ -139,7 +136,7 @@ impl Probation {
                 out.show_failed(&document(done, &verdict), |_| {}, Failure::with_code(exit_code, message))
             })?;
         // It stood by; unless it had ended before.
-        attend::after(pins, back.generation, PATIENCE);
+        frontend::after(pins, back.generation);
         let runs = format!("{} is running as generation {}", back.to, back.generation);
         let message = format!("{} was bad and is rolled back; {runs}\n  {why}", done.to);
         let failure = Failure::new(Exit::RolledBack, message);

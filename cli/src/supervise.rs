@@ -12,36 +12,35 @@ use std::time::Instant;
 use std::time::SystemTime;
 
 use anyhow::Context;
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::ejection::Decision;
-use scx_upgrade_sdk::ejection::Ejection;
-use scx_upgrade_sdk::ejection::Kind;
-use scx_upgrade_sdk::ejection::Supervisor;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::exits::Exits;
-use scx_upgrade_sdk::folder::Folder;
-use scx_upgrade_sdk::host;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::last_good;
-use scx_upgrade_sdk::last_good::LastGood;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::registry::SlotInfo;
-use scx_upgrade_sdk::run::LEAN;
-use scx_upgrade_sdk::run::RESTORE;
-use scx_upgrade_sdk::snapshot;
-use scx_upgrade_sdk::swap::Aim;
-use scx_upgrade_sdk::swap::Ready;
-use scx_upgrade_sdk::take_over;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::registry::SlotInfo;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::ejection::Decision;
+use scx_upgrade_engine::observe::ejection::Ejection;
+use scx_upgrade_engine::observe::ejection::Kind;
+use scx_upgrade_engine::observe::ejection::Supervisor;
+use scx_upgrade_engine::observe::ejection_trace::Exits;
+use scx_upgrade_engine::observe::last_good;
+use scx_upgrade_engine::observe::last_good::LastGood;
+use scx_upgrade_engine::observe::snapshot;
+use scx_upgrade_engine::os::private_dir::Folder;
+use scx_upgrade_engine::transition::swap::Aim;
+use scx_upgrade_engine::transition::swap::Ready;
+use scx_upgrade_engine::transition::take_over;
+use scx_upgrade_engine::transition::take_over::Only;
+use scx_upgrade_engine::transition::take_over::Wish;
 
 use self::event::Event;
 use self::event::Notice;
 use crate::args::RecoverArgs;
-use crate::attend;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
+use crate::frontend;
 use crate::launch;
-use crate::launch::Purpose;
 use crate::output::Output;
 
 /// How often to look: a file of sysfs and a word of shared memory.
@@ -142,10 +141,10 @@ impl Watch<'_> {
             return;
         }
         let begin = Instant::now();
-        while kernel::state() == "enabled" && begin.elapsed() < LOOK {
+        while sysfs::state() == "enabled" && begin.elapsed() < LOOK {
             std::thread::sleep(Duration::from_millis(1));
         }
-        if kernel::state() == "enabled" {
+        if sysfs::state() == "enabled" {
             // Another scheduler's exit, such as one below this.
             self.exits.take();
         }
@@ -153,9 +152,10 @@ impl Watch<'_> {
 
     /// One look, and what follows from it.
     fn look(&mut self) -> Result<(), Failure> {
-        let same = self.running.as_ref().is_some_and(|running| {
-            kernel::state() == "enabled" && kernel::enable_seq() == running.enable_seq
-        });
+        let same = self
+            .running
+            .as_ref()
+            .is_some_and(|running| sysfs::state() == "enabled" && sysfs::enable_seq() == running.enable_seq);
         if same {
             self.goes_on();
             self.attend();
@@ -165,7 +165,7 @@ impl Watch<'_> {
             Ok(host) => self.runs(host),
             // Someone is about to detach and attach again, or was killed when doing so: the lock tells.
             Err(Error::Detached { .. } | Error::HalfReplaced) => self.recover(Aim::Same, None)?,
-            Err(Error::Ejected { .. }) if self.left_alone == Some(kernel::enable_seq()) => {}
+            Err(Error::Ejected { .. }) if self.left_alone == Some(sysfs::enable_seq()) => {}
             Err(Error::Ejected { .. }) => self.ejected()?,
             Err(Error::NothingRunning) => {
                 // Both hold what was stopped in memory.
@@ -197,7 +197,7 @@ impl Watch<'_> {
         self.exits.take();
         self.running = Some(Running {
             host,
-            enable_seq: kernel::enable_seq(),
+            enable_seq: sysfs::enable_seq(),
             generation,
             since: Instant::now().checked_sub(before).unwrap_or_else(Instant::now),
             is_good: false,
@@ -273,7 +273,7 @@ impl Watch<'_> {
             return;
         }
         self.process.started = Some(Instant::now());
-        match attend::where_it_ended(self.pins, self.args.timeout) {
+        match frontend::where_it_ended(self.pins) {
             Ok(Some(pid)) => self.say(&Event::ProcessStarted { policy, pid }),
             Ok(None) => {}
             Err(failure) => {
@@ -306,7 +306,7 @@ impl Watch<'_> {
         ejection.record(&dump, &self.folder).iter().for_each(|warning| log::warn!("{warning}"));
         self.say(&Event::Ejected { ejection: ejection.clone(), told: self.exits.take() });
         if ejection.kind.is_wanted() && !self.args.always {
-            self.left_alone = Some(kernel::enable_seq());
+            self.left_alone = Some(sysfs::enable_seq());
             self.say(&Event::LeftAlone { kind: ejection.kind });
             return Ok(());
         }
@@ -317,7 +317,7 @@ impl Watch<'_> {
     fn last_word(&self) -> Result<Option<(Ejection, String)>, Failure> {
         let deadline = Instant::now() + LAST_WORD;
         loop {
-            match (kernel::state().as_str(), Ejection::look(self.pins)?) {
+            match (sysfs::state().as_str(), Ejection::look(self.pins)?) {
                 ("disabled", Some(told)) => return Ok(Some(told)),
                 ("enabled", _) => return Ok(None),
                 ("disabled", None) if Instant::now() > deadline => {
@@ -371,7 +371,7 @@ impl Watch<'_> {
                 let after_ms = noticed.map(|noticed| noticed.elapsed().as_millis() as u64);
                 let generation = report.generation;
                 self.say(&Event::Recovered { after_ms, report: Box::new(report) });
-                attend::after(self.pins, generation, self.args.timeout);
+                frontend::after(self.pins, generation);
                 Ok(())
             }
             Ok(None) | Err(Error::NothingRunning) => Ok(()),
@@ -444,11 +444,9 @@ impl Watch<'_> {
         good: &LastGood,
         snapshot: Option<PathBuf>,
     ) -> Result<Event, Failure> {
-        let file = snapshot.as_ref().map(|file| file.to_string_lossy().into_owned());
-        let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
-        own.extend(good.lean.then_some(LEAN));
-        let purpose = Purpose { own: &own, only: "run", timeout: self.args.timeout, unit: true };
-        let launched = launch::launch(binary, &good.args, purpose)?;
+        let wish =
+            Wish { restore: snapshot.as_deref(), lean: good.lean, only: Some(Only::Run), ..Wish::default() };
+        let launched = launch::launch(self.pins, binary, &good.args, Some(true), wish, self.out)?;
         Ok(Event::Started { report: Box::new(launched.report) })
     }
 
@@ -463,7 +461,7 @@ impl Watch<'_> {
 /// Name and process of the policy that runs, and whether that is alive.
 fn process(host: &Host) -> Option<(String, u32, bool)> {
     let slot = host.registry.slot(host.data.active().slot)?;
-    Some((slot.policy.clone(), slot.pid, scx_upgrade_sdk::attend::is_alive(slot)))
+    Some((slot.policy.clone(), slot.pid, scx_upgrade_engine::transition::frontend::is_alive(slot)))
 }
 
 fn name(host: &Host) -> String {

@@ -15,9 +15,9 @@ use minisign_verify::Signature;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::openat;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::identity::Binary;
-use scx_upgrade_sdk::plain_file;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::os::bounded_read;
+use scx_upgrade_engine::os::identity::Binary;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -113,7 +113,7 @@ impl Trust {
         if !file.metadata().is_ok_and(|meta| meta.is_file()) {
             return Err(bad("it is no plain file".to_string()));
         }
-        let bytes = plain_file::all(&file, MAX_FILE).map_err(|e| bad(e.to_string()))?;
+        let bytes = bounded_read::all(&file, MAX_FILE).map_err(|e| bad(e.to_string()))?;
         Trust::parse(&bytes, path.clone()).map_err(bad).map(Some)
     }
 
@@ -166,7 +166,7 @@ impl Trust {
             return Err(no(unlisted));
         }
         let path = signature_of(&binary.path);
-        let text = match plain_file::read(&path, MAX_SIGNATURE) {
+        let text = match bounded_read::read(&path, MAX_SIGNATURE) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(no(format!(

@@ -16,13 +16,14 @@ mod snapshot;
 mod status;
 mod stop;
 mod swap;
+mod take_over;
 
-use scx_upgrade_sdk::effect;
-use scx_upgrade_sdk::environment;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::environment;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::transition::effect;
 
 use crate::args::Args;
 use crate::args::SnapshotVerb;
@@ -43,12 +44,13 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Verb::Man { verb } => man::man(verb.as_deref(), out),
         // This one shows what is left where they are missing.
         Verb::History(history) => history::history(history, out),
+        Verb::TakeOver(take_over) if take_over.direct => take_over::direct(take_over),
         _ => on_the_host(args, out),
     }
 }
 
 fn on_the_host(args: &Args, out: Output) -> Result<(), Failure> {
-    kernel::check()?;
+    sysfs::check()?;
     let changes = args.verb.changes();
     if changes {
         environment::check_namespaces()?;
@@ -80,6 +82,7 @@ fn on_these_pins(args: &Args, pins: Pins, out: Output) -> Result<(), Failure> {
     match &args.verb {
         Verb::Run(run) => run::run(&pins, run, out),
         Verb::Swap(swap) => swap::swap(&pins, swap, out),
+        Verb::TakeOver(take_over) => take_over::take_over(&pins, take_over, out),
         Verb::Rollback(rollback) => rollback::rollback(pins, rollback, out),
         Verb::Recover(recover) => recover::recover(pins, recover, out),
         Verb::Stop(stop) => stop::stop(pins, stop, out),

@@ -17,8 +17,8 @@ use ratatui::crossterm::event::Event;
 use ratatui::crossterm::event::KeyCode;
 use ratatui::crossterm::event::KeyEventKind;
 use ratatui::crossterm::event::KeyModifiers;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::status::Status;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::status::Status;
 
 use self::look::Look;
 use self::view::View;

@@ -26,77 +26,17 @@
 //! }
 //! ```
 //!
-//! Reading order for the curious: [`take_over`] is where a command comes in, [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
+//! A policy's binary changes nothing itself. The command `scx-upgrade` reads the BPF object out of it, asks it for its settings,
+//! loads and commits it, and then starts it as the policy's *frontend*, which prints statistics until the policy is superseded.
 
-pub mod abi;
-mod affinity;
-pub mod attend;
-mod bpf;
-pub mod clock;
-mod compiled;
-pub mod counters;
-mod crew;
-pub mod deadline;
-pub mod direct;
-pub mod doctor;
-pub mod effect;
-pub mod ejection;
-pub mod environment;
-pub mod error;
-pub mod exit;
-pub mod exits;
-pub mod folder;
-pub mod guard;
-pub mod history;
-mod hold;
-pub mod host;
-pub mod host_data;
-pub mod identity;
-pub mod info;
-pub mod kernel;
-mod kernel_btf;
-mod kernel_log;
-pub mod last_good;
-mod launcher;
-mod libbpf_log;
-pub mod load;
-pub mod lock;
-pub mod logger;
-pub mod machine;
-pub mod obstacles;
-pub mod ops;
-pub mod pins;
-pub mod plain_file;
-pub mod policy;
-mod polite;
-pub mod prospect;
-pub mod queues;
-pub mod reattach;
-pub mod recover;
-pub mod registry;
-pub mod report;
-pub mod rescue;
-pub mod run;
-mod scopes;
-pub mod snapshot;
-mod start;
-pub mod status;
-mod steps;
-pub mod stop;
-mod stranger;
-pub mod swap;
-mod sweep;
-pub mod take_over;
-pub mod terms;
-pub mod topology;
+mod by_hand;
+mod frontend;
+mod policy;
+mod running;
 pub mod typed;
-pub mod urgent;
-mod variables;
 
-pub use error::Error;
-pub use error::Result;
+pub use by_hand::RunArgs;
 pub use policy::Policy;
-pub use run::RunArgs;
-pub use run::Running;
-pub use scopes::record_sizes;
-pub use state_migrate::Scope;
+pub use running::Error;
+pub use running::Running;
+pub use typed::Scope;

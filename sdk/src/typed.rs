@@ -1,9 +1,32 @@
 //! What a policy's BPF half has, with types: settings, statistics and state. The structs that implement these traits are
 //! written by `scx_upgrade_build::policy` from the object's own BTF; see [`policy!`](crate::policy!).
 
-use state_migrate::Scope;
+use crate::Policy;
 
-use crate::policy::Policy;
+/// What a piece of state belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// A task.
+    Task,
+    /// A cgroup.
+    Cgroup,
+    /// A CPU.
+    Cpu,
+    /// The policy as a whole.
+    Global,
+}
+
+impl Scope {
+    /// Its name in the engine's setup.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Scope::Task => "task",
+            Scope::Cgroup => "cgroup",
+            Scope::Cpu => "cpu",
+            Scope::Global => "global",
+        }
+    }
+}
 
 /// A number, truth value or array of the BPF half, as its bytes.
 pub trait Value: Sized {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::obstacles::Obstacles;
-use scx_upgrade_sdk::record_sizes;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::candidate::obstacles::Obstacles;
+use scx_upgrade_engine::record_sizes;
 
 use crate::failure::Failure;
 use crate::output::Output;

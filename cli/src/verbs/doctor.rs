@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use scx_upgrade_sdk::doctor;
-use scx_upgrade_sdk::doctor::Check;
-use scx_upgrade_sdk::doctor::Verdict;
-use scx_upgrade_sdk::exit::Exit;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::observe::doctor;
+use scx_upgrade_engine::observe::doctor::Check;
+use scx_upgrade_engine::observe::doctor::Verdict;
 
 use crate::failure::Failure;
 use crate::output;
@@ -72,7 +72,8 @@ mod tests {
             found: found.to_string(),
             why: "the kernel runs one at a time".to_string(),
         };
-        let error = scx_upgrade_sdk::Error::OtherScheduler { ops: "simple".into(), state: "enabled".into() };
+        let error =
+            scx_upgrade_engine::Error::OtherScheduler { ops: "simple".into(), state: "enabled".into() };
         let mut out = String::new();
         text(&mut out, &[check(Verdict::Ok, "none"), check(Verdict::Blocks, &error.to_string())]);
         assert!(out.starts_with("ok       scheduler  none\nblocks   scheduler  another sched_ext"), "{out}");

@@ -3,18 +3,18 @@
 
 use std::fmt::Write as _;
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::error::PRICE;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::obstacles::Obstacles;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::prospect;
-use scx_upgrade_sdk::prospect::BackProspect;
-use scx_upgrade_sdk::reattach;
-use scx_upgrade_sdk::reattach::Prospect;
-use scx_upgrade_sdk::record_sizes;
-use scx_upgrade_sdk::registry::SlotInfo;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::candidate::obstacles::Obstacles;
+use scx_upgrade_engine::error::PRICE;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::registry::SlotInfo;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::record_sizes;
+use scx_upgrade_engine::transition::preview;
+use scx_upgrade_engine::transition::preview::BackProspect;
+use scx_upgrade_engine::transition::reattach;
+use scx_upgrade_engine::transition::reattach::Prospect;
 use serde::Serialize;
 use state_migrate::Layout;
 use state_migrate::PlanReport;
@@ -61,7 +61,7 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
             return change("attach", pins, binary, asks, out);
         }
     };
-    kernel::check_for_host()?;
+    sysfs::check_for_host()?;
     let schema = binary.policy()?.schema()?;
     let layout = Layout::new(&record_sizes());
     let queues = queue_rows(&[], &[], &schema.queues);
@@ -109,7 +109,7 @@ fn change(
         return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());
     }
     if reattach.is_some() {
-        kernel::check_attach()?;
+        sysfs::check_attach()?;
     }
     let plan_it = if asks.no_carry { plan_report_anew } else { plan_report };
     let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
@@ -156,12 +156,12 @@ struct WouldRollBack<'a> {
 }
 
 pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Failure> {
-    let back = prospect::rollback(pins, args.aim())?;
+    let back = preview::rollback(pins, args.aim())?;
     if let Some(why) = back.reattach.as_ref().filter(|_| back.attached && !args.reattach.allow_reattach) {
         return Err(Error::NeedsReattach { policy: back.to, why: why.clone() }.into());
     }
     if back.reattach.is_some() {
-        kernel::check_attach()?;
+        sysfs::check_attach()?;
     }
     out.show(&WouldRollBack { dry_run: true, would: "roll back", prospect: &back }, |out| {
         let from = back.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();

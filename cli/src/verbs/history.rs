@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 
-use scx_upgrade_sdk::history::Entry;
-use scx_upgrade_sdk::history::History;
-use scx_upgrade_sdk::history::Outcome;
-use scx_upgrade_sdk::history::Past;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::history::Entry;
+use scx_upgrade_engine::observe::history::History;
+use scx_upgrade_engine::observe::history::Outcome;
+use scx_upgrade_engine::observe::history::Past;
 use serde::Serialize;
 
 use crate::args::HistoryArgs;
@@ -172,9 +172,9 @@ fn long(out: &mut String, entry: &Entry) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use scx_upgrade_sdk::history::By;
-    use scx_upgrade_sdk::history::Verb;
-    use scx_upgrade_sdk::report::Timings;
+    use scx_upgrade_engine::observe::history::By;
+    use scx_upgrade_engine::observe::history::Verb;
+    use scx_upgrade_engine::transition::report::Timings;
 
     use super::*;
 

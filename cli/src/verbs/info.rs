@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use scx_upgrade_sdk::info::Column;
-use scx_upgrade_sdk::info::Info;
+use scx_upgrade_engine::candidate::info::Column;
+use scx_upgrade_engine::candidate::info::Info;
 
 use crate::failure::Failure;
 use crate::output;

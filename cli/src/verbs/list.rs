@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::status;
-use scx_upgrade_sdk::status::SlotStatus;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::status;
+use scx_upgrade_engine::observe::status::SlotStatus;
 
 use crate::clock;
 use crate::failure::Failure;

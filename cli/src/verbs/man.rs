@@ -3,7 +3,7 @@
 use anyhow::Context;
 use clap::CommandFactory;
 use clap_mangen::Man;
-use scx_upgrade_sdk::exit::Exit;
+use scx_upgrade_engine::exit::Exit;
 
 use crate::args::Args;
 use crate::failure::Failure;

@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::error::PRICE;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::obstacles::Obstacle;
-use scx_upgrade_sdk::obstacles::Obstacles;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::reattach;
-use scx_upgrade_sdk::reattach::Prospect;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::candidate::obstacles::Obstacle;
+use scx_upgrade_engine::candidate::obstacles::Obstacles;
+use scx_upgrade_engine::error::PRICE;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::reattach;
+use scx_upgrade_engine::transition::reattach::Prospect;
 use serde::Serialize;
 use state_migrate::PlanReport;
 use state_migrate::plan_report;

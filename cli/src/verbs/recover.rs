@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use scx_upgrade_sdk::effect;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::swap::Aim;
-use scx_upgrade_sdk::take_over;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::effect;
+use scx_upgrade_engine::transition::swap::Aim;
+use scx_upgrade_engine::transition::take_over;
 
 use crate::args::RecoverArgs;
-use crate::attend;
 use crate::failure::Failure;
+use crate::frontend;
 use crate::output::Output;
 use crate::supervise;
 
@@ -20,7 +20,7 @@ pub fn recover(pins: Pins, args: &RecoverArgs, out: Output) -> Result<(), Failur
     }
     match take_over::recover(&pins, Aim::Same, None)? {
         Some(done) => {
-            attend::after(&pins, done.generation, args.timeout);
+            frontend::after(&pins, done.generation);
             effect::confirm(&pins, &done)?;
             out.report(&done);
         }

@@ -1,12 +1,12 @@
 //! `scx-upgrade rollback`: make the policy before it run again, or one before that.
 
-use scx_upgrade_sdk::effect;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::take_over;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::effect;
+use scx_upgrade_engine::transition::take_over;
 
 use crate::args::RollbackArgs;
-use crate::attend;
 use crate::failure::Failure;
+use crate::frontend;
 use crate::output::Output;
 use crate::verbs::dry_run;
 
@@ -16,7 +16,7 @@ pub fn rollback(pins: Pins, args: &RollbackArgs, out: Output) -> Result<(), Fail
     }
     let pins = pins.patient(args.change.patience());
     let done = take_over::rollback(&pins, args.aim(), args.reattach.allow_reattach)?;
-    attend::after(&pins, done.generation, args.change.timeout);
+    frontend::after(&pins, done.generation);
     effect::confirm(&pins, &done)?;
     out.report(&done);
     Ok(())

@@ -1,19 +1,16 @@
 //! `scx-upgrade run`: start a policy where none is running.
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::effect;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::run::LEAN;
-use scx_upgrade_sdk::run::NO_CARRY;
-use scx_upgrade_sdk::run::REPLACE;
-use scx_upgrade_sdk::run::RESTORE;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::effect;
+use scx_upgrade_engine::transition::take_over::Only;
+use scx_upgrade_engine::transition::take_over::Wish;
 
 use crate::args::RunArgs;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
-use crate::launch::Purpose;
 use crate::output::Output;
 use crate::verbs::dry_run;
 use crate::verbs::swap;
@@ -36,17 +33,18 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     if args.change.dry_run {
         return dry_run::run(pins, args, &binary, out);
     }
-    // Where it is given from, not where the policy's process looks.
-    let file = args.restore.as_ref().map(|file| std::path::absolute(file).unwrap_or(file.clone()));
-    let file = file.map(|file| file.to_string_lossy().into_owned());
-    let mut own: Vec<&str> = file.iter().flat_map(|file| [RESTORE, file]).collect();
-    own.extend(args.replace.then_some(REPLACE));
-    own.extend(args.lean.then_some(LEAN));
-    own.extend(args.policy.no_carry.then_some(NO_CARRY));
-    let purpose =
-        Purpose { own: &own, only: "run", timeout: args.change.timeout, unit: !args.policy.no_unit };
-    let launched = launch::launch(&binary, &args.policy.args, purpose)?;
-    effect::confirm(pins, &launched.report)?;
+    let wish = Wish {
+        restore: args.restore.as_deref(),
+        replace: args.replace,
+        lean: args.minimal_ops,
+        no_carry: args.policy.no_carry,
+        only: Some(Only::Run),
+        ..Wish::default()
+    };
+    let pins = pins.clone().patient(args.change.patience());
+    let unit = Some(!args.policy.no_unit);
+    let launched = launch::launch(&pins, &binary, &args.policy.args, unit, wish, out)?;
+    effect::confirm(&pins, &launched.report)?;
     out.report(&launched.report);
     Ok(())
 }

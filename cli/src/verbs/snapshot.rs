@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::snapshot;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::snapshot;
 use serde::Serialize;
 use state_migrate::Snapshot;
 use state_migrate::Type;

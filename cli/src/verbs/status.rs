@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::status;
-use scx_upgrade_sdk::status::Status;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::status;
+use scx_upgrade_engine::observe::status::Status;
 
 use crate::args::StatusArgs;
 use crate::failure::Failure;

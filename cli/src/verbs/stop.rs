@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::stop;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::stop;
 
 use crate::args::StopArgs;
 use crate::failure::Failure;

@@ -1,13 +1,12 @@
 //! `scx-upgrade swap`: replace the running policy, in place, or by a reattach where that is needed and allowed.
 
-use scx_upgrade_sdk::Error;
-use scx_upgrade_sdk::effect;
-use scx_upgrade_sdk::exit::Exit;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::run::ALLOW_REATTACH;
-use scx_upgrade_sdk::run::NO_CARRY;
-use scx_upgrade_sdk::run::policy_args;
+use scx_upgrade_engine::Error;
+use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::effect;
+use scx_upgrade_engine::transition::take_over::Only;
+use scx_upgrade_engine::transition::take_over::Wish;
 
 use crate::args::PolicyArgs;
 use crate::args::SwapArgs;
@@ -15,7 +14,6 @@ use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
 use crate::launch::Launched;
-use crate::launch::Purpose;
 use crate::output;
 use crate::output::Output;
 use crate::picture::Picture;
@@ -38,17 +36,23 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     if args.change.dry_run {
         return dry_run::swap(pins, args, &binary, out);
     }
-    let mut own = Vec::new();
-    own.extend(allowed.then_some(ALLOW_REATTACH));
-    own.extend(args.policy.no_carry.then_some(NO_CARRY));
-    let purpose =
-        Purpose { own: &own, only: "swap", timeout: args.change.timeout, unit: !args.policy.no_unit };
+    let wish = Wish {
+        may_reattach: allowed,
+        no_carry: args.policy.no_carry,
+        only: Some(Only::Swap),
+        ..Wish::default()
+    };
+    let unit = Some(!args.policy.no_unit);
     let mut picture = sheet.map(|sheet| Picture::begin(pins, sheet)).transpose()?;
     let probation = Probation::prepare(pins, &args.probation)?;
     picture.iter_mut().for_each(Picture::baseline);
-    let Launched { report: done, interrupted } = launch::launch(&binary, &args.policy.args, purpose)?;
+    let patient = pins.clone().patient(args.change.patience());
+    let Launched { report: done, interrupted, host, .. } =
+        launch::launch(&patient, &binary, &args.policy.args, unit, wish, out)?;
     picture.iter().for_each(Picture::swapped);
     effect::confirm(pins, &done)?;
+    // With it goes the real-time class that the commit took.
+    drop(host);
     let ended = match (probation, interrupted) {
         (Some(_), Some(signal)) => {
             let message = format!(
@@ -79,11 +83,43 @@ pub fn refuse_the_same(host: &Host, binary: &PolicyBinary, wanted: &PolicyArgs) 
     }
     let active = host.data.active();
     let Some(runs) = host.registry.slot(active.slot) else { return Ok(()) };
-    let scheduling = |args: &[String]| policy_args(args, false);
-    let same = scheduling(runs.args.get(1..).unwrap_or_default()) == scheduling(&wanted.args)
+    let same = without_stats(runs.own_args()) == without_stats(&wanted.args)
         && runs.binary.as_ref().is_some_and(|runs| runs.sha256 == binary.identity().sha256);
     match same {
         false => Ok(()),
         true => Err(Error::AlreadyRunning { policy: runs.title(), generation: active.generation }.into()),
+    }
+}
+
+/// The arguments but for `--stats`, which does not change how the policy schedules.
+fn without_stats(args: &[String]) -> Vec<&String> {
+    let (mut kept, mut rest) = (Vec::new(), args.iter());
+    while let Some(arg) = rest.next() {
+        match arg.as_str() {
+            "--" => {
+                kept.push(arg);
+                kept.extend(rest.by_ref());
+            }
+            "--stats" => drop(rest.next()),
+            other if other.starts_with("--stats=") => {}
+            _ => kept.push(arg),
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_stats;
+
+    #[test]
+    fn statistics_do_not_make_another_policy() {
+        let of = |line: &str| {
+            let args: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            without_stats(&args).into_iter().cloned().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of("--stats 2 --slice-us 5 --stats=3"), "--slice-us 5");
+        assert_eq!(of("--slice-us 5 -- --stats 1"), "--slice-us 5 -- --stats 1");
+        assert_eq!(of("--stats"), "");
     }
 }

@@ -5,12 +5,12 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use scx_upgrade_sdk::counters;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::status;
-use scx_upgrade_sdk::status::Status;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::counters;
+use scx_upgrade_engine::observe::status;
+use scx_upgrade_engine::observe::status::Status;
 
 use crate::clock;
 use crate::failure::Failure;
@@ -40,8 +40,8 @@ impl Look {
             at: Instant::now(),
             unix_time: clock::now(),
             status,
-            switches: kernel::switches(),
-            events: kernel::events(),
+            switches: sysfs::switches(),
+            events: sysfs::events(),
             counters,
         })
     }

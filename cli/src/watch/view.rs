@@ -177,9 +177,9 @@ pub mod tests {
     use std::time::Duration;
     use std::time::Instant;
 
-    use scx_upgrade_sdk::status::QueueStatus;
-    use scx_upgrade_sdk::status::SlotStatus;
-    use scx_upgrade_sdk::status::Status;
+    use scx_upgrade_engine::observe::status::QueueStatus;
+    use scx_upgrade_engine::observe::status::SlotStatus;
+    use scx_upgrade_engine::observe::status::Status;
 
     use super::*;
 

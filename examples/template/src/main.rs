@@ -32,10 +32,9 @@ fn main() -> ExitCode {
 mod tests {
     use super::policy;
 
-    /// Without a kernel: what is declared as state and queues is what a host can take.
+    /// The build checks state and queues, without a kernel.
     #[test]
-    fn its_state_and_queues_are_sound() {
-        let schema = policy::policy(&policy::Config::default()).schema().expect("the state is not sound");
-        assert_eq!(schema.queues.len(), 1);
+    fn tasks_wait_in_one_queue() {
+        assert_eq!(policy::QUEUES.len(), 1);
     }
 }

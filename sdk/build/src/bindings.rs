@@ -9,6 +9,7 @@ use object::ObjectSection as _;
 use object::ObjectSymbol as _;
 use state_migrate::Btf;
 use state_migrate::Kind;
+use state_migrate::Schema;
 
 /// The structs that are state, what the Rust ones are called, and their scope.
 const STATE: [(&str, &str, &str); 4] = [
@@ -27,10 +28,16 @@ struct Global<'a> {
 }
 
 /// The module's text. `elf` is the object, which the crate has at `$OUT_DIR/{name}.bpf.o`.
-pub(crate) fn module(name: &str, elf: &[u8]) -> Result<String> {
+pub(crate) fn module(name: &str, elf: &[u8], check: bool) -> Result<String> {
     let btf = state_migrate::object::btf_section(elf).context("the object has no BTF")?;
     let btf = Btf::parse(btf).context("the object's BTF cannot be read")?;
     let globals = globals(elf, &btf)?;
+    let schema = Schema::from_btf(&btf);
+    let schema = if check {
+        schema.context("no host can take its state or queues")?
+    } else {
+        schema.unwrap_or_default()
+    };
     let (settings, statistics): (Vec<_>, Vec<_>) = globals.iter().partition(|g| g.constant);
 
     let mut out = String::from("// Written by scx_upgrade_build from the BPF half's own type information.\n");
@@ -49,6 +56,8 @@ pub(crate) fn module(name: &str, elf: &[u8]) -> Result<String> {
             "    const SCOPE: ::scx_upgrade_sdk::Scope = ::scx_upgrade_sdk::Scope::{scope};\n}}\n"
         )?;
     }
+    let queues: Vec<_> = schema.queues.iter().map(|queue| queue.name.as_str()).collect();
+    writeln!(out, "/// The queues that the BPF half declares.\npub const QUEUES: &[&str] = &{queues:?};\n")?;
     writeln!(out, "/// The policy, with these settings.")?;
     writeln!(out, "pub fn policy(config: &Config) -> ::scx_upgrade_sdk::Policy {{")?;
     writeln!(out, "    let mut policy = ::scx_upgrade_sdk::policy_object!({name:?}, POLICY_VERSION);")?;
@@ -110,7 +119,8 @@ fn globals<'a>(elf: &'a [u8], btf: &Btf<'a>) -> Result<Vec<Global<'a>>> {
             ".bss" | ".data" => false,
             _ => continue,
         };
-        if symbol.is_weak() || name.starts_with("scx_") || name.starts_with("scxu_") || name.starts_with('_') {
+        if symbol.is_weak() || name.starts_with("scx_") || name.starts_with("scxu_") || name.starts_with('_')
+        {
             continue;
         }
         let variable = btf.ids(Kind::Var).find(|id| btf.name(*id) == name);

@@ -24,9 +24,9 @@ use guest::load::LoadSpec;
 use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::query::MapInfoIter;
 use libbpf_rs::query::ProgInfoIter;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::report::Report;
-use scx_upgrade_sdk::status::Status;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::status::Status;
+use scx_upgrade_engine::transition::report::Report;
 
 /// Where the host is pinned.
 pub const PINS: &str = "/sys/fs/bpf/scx-upgrade";
@@ -151,7 +151,7 @@ pub fn fresh() {
             kill(pid, libc::SIGKILL);
         }
     }
-    assert!(kernel::wait_for_state("disabled", Duration::from_secs(60)), "state is {}", kernel::state());
+    assert!(sysfs::wait_for_state("disabled", Duration::from_secs(60)), "state is {}", sysfs::state());
     assert_eq!(pins(), 0, "pins are left");
 }
 
@@ -176,7 +176,7 @@ pub fn kill(pid: i32, signal: i32) {
 /// Start a policy's binary by hand and wait until it runs.
 pub fn start_by_hand(binary: &str, args: &[&str]) -> Child {
     let child = Command::new(binary).args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    wait_until("the policy runs", || kernel::state() == "enabled");
+    wait_until("the policy runs", || sysfs::state() == "enabled");
     child
 }
 
@@ -238,7 +238,7 @@ impl EnabledWatch {
         let (flag, count) = (stop.clone(), looks.clone());
         let thread = std::thread::spawn(move || {
             while !flag.load(Ordering::Relaxed) {
-                let state = kernel::state();
+                let state = sysfs::state();
                 if state != "enabled" {
                     return Some(state);
                 }
@@ -251,7 +251,7 @@ impl EnabledWatch {
         while looks.load(Ordering::Relaxed) == 0 && !thread.is_finished() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        EnabledWatch { stop, looks, thread: Some(thread), seq: kernel::enable_seq() }
+        EnabledWatch { stop, looks, thread: Some(thread), seq: sysfs::enable_seq() }
     }
 
     /// End: fails if the scheduler was off at any look, or was off and on between two.
@@ -259,7 +259,7 @@ impl EnabledWatch {
         self.stop.store(true, Ordering::Relaxed);
         let seen = self.thread.take().unwrap().join().unwrap();
         assert_eq!(seen, None, "the kernel's state left enabled");
-        assert_eq!(kernel::enable_seq(), self.seq, "the kernel enabled a scheduler anew");
+        assert_eq!(sysfs::enable_seq(), self.seq, "the kernel enabled a scheduler anew");
         assert!(self.looks.load(Ordering::Relaxed) > 0, "the watch never looked");
     }
 }

@@ -35,10 +35,10 @@ use guest::load::Load;
 use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::abi::Active;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::report::Report;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::host::abi::Active;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::transition::report::Report;
 use state_migrate::Call;
 use state_migrate::Layout;
 use state_migrate::Plan;
@@ -494,9 +494,9 @@ fn a_killed_conversion_is_finished_or_undone_there_and_back() {
 fn a_policy_with_conversions_attaches_directly() {
     fresh();
     let mut child = start_by_hand(V2, &["--direct"]);
-    assert!(kernel::ops().starts_with("convert_2"));
+    assert!(sysfs::ops().starts_with("convert_2"));
     kill(child.id() as i32, libc::SIGINT);
     child.wait().unwrap();
-    assert!(kernel::wait_for_state("disabled", Duration::from_secs(60)));
+    assert!(sysfs::wait_for_state("disabled", Duration::from_secs(60)));
     fresh();
 }

@@ -20,9 +20,9 @@ use e2e::report;
 use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
-use scx_upgrade_sdk::doctor::Check;
-use scx_upgrade_sdk::doctor::Verdict;
-use scx_upgrade_sdk::kernel;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::doctor::Check;
+use scx_upgrade_engine::observe::doctor::Verdict;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";
@@ -96,7 +96,7 @@ fn another_scheduler_is_found() {
     }
     kill(other.id() as i32, libc::SIGINT);
     assert!(other.wait().unwrap().success());
-    wait_until("it is detached", || kernel::state() == "disabled");
+    wait_until("it is detached", || sysfs::state() == "disabled");
     assert_eq!(cli(&["doctor"]).code, 0);
 }
 
@@ -105,7 +105,7 @@ fn an_ejected_host_and_a_cut_off_start_are_found() {
     fresh();
     report(&["run", V1]);
     fs::write("/proc/sysrq-trigger", "S").unwrap();
-    wait_until("the kernel took it off", || kernel::state() == "disabled");
+    wait_until("the kernel took it off", || sysfs::state() == "disabled");
     let ran = cli(&["--json", "doctor"]);
     assert_eq!(ran.code, 1);
     let checks = checks(&ran);
@@ -200,7 +200,7 @@ fn what_is_missing_is_found_and_every_verb_says_the_same() {
     );
     let garbage: &[(&str, &[u8])] = &[("vmlinux", &[7; 4096])];
     is_found(&Change::Over("/sys/kernel/btf", garbage), "BTF", &["cannot read BTF"], starts);
-    assert_eq!(kernel::state(), "disabled");
+    assert_eq!(sysfs::state(), "disabled");
 
     // The same under a running policy: it goes on, and can be taken back by whoever sees all.
     report(&["run", V1]);

@@ -19,8 +19,8 @@ use e2e::report;
 use e2e::status;
 use e2e::swaps;
 use e2e::wait_until;
-use scx_upgrade_sdk::guard::Verdict;
-use scx_upgrade_sdk::guard::judge::Measure;
+use scx_upgrade_engine::observe::guard::Verdict;
+use scx_upgrade_engine::observe::guard::judge::Measure;
 
 const POLICY: &str = "/bin/scx_mini";
 

@@ -100,7 +100,7 @@ fn start(policy: &[&str]) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("it runs", || scx_upgrade_sdk::kernel::state() == "enabled");
+    wait_until("it runs", || scx_upgrade_engine::kernel::sysfs::state() == "enabled");
     process
 }
 

@@ -12,9 +12,9 @@ use e2e::report;
 use e2e::status;
 use e2e::wait_until;
 use guest::reader::Reader;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::kernel::sysfs;
 
 const MINI: &str = "/bin/scx_mini";
 const LAT: &str = "/bin/scx_lat";
@@ -78,7 +78,7 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     }
     // Taken off by the kernel, it comes back as it was.
     fs::write("/proc/sysrq-trigger", "S").unwrap();
-    wait_until("it is off", || kernel::state() == "disabled");
+    wait_until("it is off", || sysfs::state() == "disabled");
     report(&["recover"]);
     assert_eq!((lacks(&ALL), status().state.as_str()), (1, "enabled"));
     assert_eq!(in_fair(), 0);
@@ -92,7 +92,7 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     advances(&load);
     // Attached again, not started.
     fs::write("/proc/sysrq-trigger", "S").unwrap();
-    wait_until("it is off", || kernel::state() == "disabled");
+    wait_until("it is off", || sysfs::state() == "disabled");
     assert!(report(&["run", "--lean", MINI]).warnings.iter().any(|w| w.contains("--lean")));
     assert!(status().spared.is_empty());
     load.stop().unwrap();

@@ -16,8 +16,8 @@ use guest::reader::Key;
 use guest::reader::Reader;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
 use state_migrate::Layout;
 use state_migrate::Scope;
 

@@ -21,8 +21,8 @@ use e2e::status;
 use e2e::wait_until;
 use guest::load::Kind;
 use libbpf_rs::query::ProgInfoIter;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::report::Report;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::transition::report::Report;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";
@@ -72,7 +72,7 @@ fn run_swap_rollback_stop() {
     watch.finish();
     load.stop().unwrap();
     assert_eq!(cli(&["stop"]).code, 0);
-    assert_eq!(kernel::state(), "disabled");
+    assert_eq!(sysfs::state(), "disabled");
     assert_eq!(cli(&["status"]).code, 3);
     assert_eq!(cli(&["stop"]).code, 3, "there is nothing left to stop");
 }
@@ -112,7 +112,7 @@ fn a_policy_started_by_hand_takes_over_and_ends_when_superseded() {
     // Ctrl-C ends the process, not the scheduler.
     kill(second.id() as i32, libc::SIGINT);
     assert!(second.wait().unwrap().success());
-    assert_eq!(kernel::state(), "enabled");
+    assert_eq!(sysfs::state(), "enabled");
     watch.finish();
     fresh();
 }
@@ -122,7 +122,7 @@ fn directly_attached_it_is_a_plain_scheduler() {
     fresh();
     for binary in [V1, V2] {
         let mut direct = start_by_hand(binary, &["--direct"]);
-        assert!(kernel::ops().starts_with("scx_fair"), "the kernel sees {}", kernel::ops());
+        assert!(sysfs::ops().starts_with("scx_fair"), "the kernel sees {}", sysfs::ops());
         let load = load(100);
         let before = load.progress();
         wait_until("the load advances", || load.progress().stuck_since(&before).is_empty());
@@ -132,7 +132,7 @@ fn directly_attached_it_is_a_plain_scheduler() {
         assert!(refused.err.contains("another sched_ext scheduler is running"), "{}", refused.err);
         kill(direct.id() as i32, libc::SIGINT);
         assert!(direct.wait().unwrap().success());
-        wait_until("it is detached", || kernel::state() == "disabled");
+        wait_until("it is detached", || sysfs::state() == "disabled");
     }
 }
 

@@ -10,7 +10,7 @@ use e2e::report;
 use e2e::start_by_hand;
 use e2e::wait_until;
 use guest::load::Load;
-use scx_upgrade_sdk::kernel;
+use scx_upgrade_engine::kernel::sysfs;
 
 fn advances(load: &Load) {
     let before = load.progress();
@@ -23,11 +23,11 @@ fn porting_before_and_after() {
     let load = load(60);
     // Before: attached by its own process, and gone with it.
     let mut plain = start_by_hand("/bin/steady_plain", &["--slice-us", "3000"]);
-    assert!(kernel::ops().starts_with("steady"), "the kernel sees {}", kernel::ops());
+    assert!(sysfs::ops().starts_with("steady"), "the kernel sees {}", sysfs::ops());
     advances(&load);
     kill(plain.id() as i32, libc::SIGINT);
     assert!(plain.wait().unwrap().success());
-    wait_until("it is detached", || kernel::state() == "disabled");
+    wait_until("it is detached", || sysfs::state() == "disabled");
 
     // After: behind the host.
     report(&["run", "/bin/steady"]);

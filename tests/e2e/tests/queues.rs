@@ -25,11 +25,11 @@ use e2e::wait_until;
 use guest::load::Load;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::queues::Count;
-use scx_upgrade_sdk::registry::QueueInfo;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::queues::Count;
+use scx_upgrade_engine::host::registry::QueueInfo;
 use state_migrate::QueueOrder;
 use state_migrate::QueueSpan;
 use state_migrate::Scope;
@@ -292,6 +292,6 @@ fn queues_of_a_policy_attached_directly() {
         load.stop().unwrap();
         kill(direct.id() as i32, libc::SIGINT);
         assert!(direct.wait().unwrap().success());
-        wait_until("it is detached", || scx_upgrade_sdk::kernel::state() == "disabled");
+        wait_until("it is detached", || scx_upgrade_engine::kernel::sysfs::state() == "disabled");
     }
 }

@@ -30,11 +30,11 @@ use guest::reader::Key;
 use guest::reader::Reader;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::direct::Direct;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::candidate::direct::Direct;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::kernel::sysfs;
 use state_migrate::Layout;
 use state_migrate::Scope;
 
@@ -204,10 +204,10 @@ fn another_ops_flag_takes_a_reattach_and_keeps_every_record() {
     let mut check = |known: &mut Knowledge, args: &[&str]| {
         // Whoever sleeps through it must be found to the byte: half of the load does, however long it takes.
         known.groups[1].freeze(true);
-        let (before, seq) = (known.now(), kernel::enable_seq());
+        let (before, seq) = (known.now(), sysfs::enable_seq());
         let done = report(args);
         assert!(done.reattached && done.timings.gap_ns >= done.timings.attach_ns);
-        assert_eq!(kernel::enable_seq(), seq + 1);
+        assert_eq!(sysfs::enable_seq(), seq + 1);
         let (a, r) = known.is_kept(&before);
         known.groups[1].freeze(false);
         known.nobody_is_in_the_fair_class();
@@ -294,8 +294,8 @@ fn a_reattach_for_which_the_kernel_has_no_bandwidth_is_refused_before_the_detach
     let swap: &[&str] = &["swap", "--allow-reattach", ON];
     let dry: &[&str] = &["swap", "--dry-run", "--allow-reattach", ON];
     report(&["run", OFF]);
-    let (attached, generation) = (kernel::enable_seq(), status().generation);
-    let reserves = kernel::check_bandwidth().unwrap().is_some_and(|demands| !demands.is_empty());
+    let (attached, generation) = (sysfs::enable_seq(), status().generation);
+    let reserves = sysfs::check_bandwidth().unwrap().is_some_and(|demands| !demands.is_empty());
     // Room for one of the two servers of each CPU, and not for both, as there must be while a scheduler is attached.
     let little = Setting::set("/proc/sys/kernel/sched_rt_runtime_us", "80000");
     if reserves {
@@ -309,11 +309,11 @@ fn a_reattach_for_which_the_kernel_has_no_bandwidth_is_refused_before_the_detach
                 assert!(ran.err.contains(words), "{args:?}: {words} is not in: {}", ran.err);
             }
         }
-        assert_eq!((kernel::enable_seq(), status().generation), (attached, generation), "it runs on");
-        assert_eq!(kernel::state(), "enabled");
+        assert_eq!((sysfs::enable_seq(), status().generation), (attached, generation), "it runs on");
+        assert_eq!(sysfs::state(), "enabled");
         // What comes back to the kernel's scheduler is not tried either, and a start is not.
         fs::write("/proc/sysrq-trigger", "S").unwrap();
-        wait_until("the kernel took it off", || kernel::state() == "disabled");
+        wait_until("the kernel took it off", || sysfs::state() == "disabled");
         let recover = cli(&["recover"]);
         assert!(recover.code == 1 && recover.err.contains("sched_rt_runtime_us"), "{recover:?}");
         fresh();
@@ -321,7 +321,7 @@ fn a_reattach_for_which_the_kernel_has_no_bandwidth_is_refused_before_the_detach
             let run = cli(args);
             assert!(run.code == 1 && run.err.contains("sched_rt_runtime_us"), "{args:?}: {run:?}");
         }
-        assert_eq!(kernel::enable_seq(), attached, "nothing was attached");
+        assert_eq!(sysfs::enable_seq(), attached, "nothing was attached");
         drop(little);
         report(&["run", OFF]);
     }
@@ -329,7 +329,7 @@ fn a_reattach_for_which_the_kernel_has_no_bandwidth_is_refused_before_the_detach
     let ran = cli(dry);
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
     report(swap);
-    assert_eq!(kernel::enable_seq(), attached + if reserves { 2 } else { 1 });
+    assert_eq!(sysfs::enable_seq(), attached + if reserves { 2 } else { 1 });
     fresh();
 }
 
@@ -393,15 +393,15 @@ fn kills(
         if n % 2 == 0 {
             std::thread::sleep(length * n / kills + Duration::from_micros(u64::from(n) * 131 % 1000));
         } else {
-            while kernel::state() == "enabled" && swap.try_wait().unwrap().is_none() {
+            while sysfs::state() == "enabled" && swap.try_wait().unwrap().is_none() {
                 std::thread::sleep(Duration::from_micros(50));
             }
             std::thread::sleep(gap * n / kills);
         }
         swap.kill().unwrap();
         swap.wait().unwrap();
-        wait_until("the kernel is done", || ["enabled", "disabled"].contains(&kernel::state().as_str()));
-        let off = kernel::state() == "disabled";
+        wait_until("the kernel is done", || ["enabled", "disabled"].contains(&sysfs::state().as_str()));
+        let off = sysfs::state() == "disabled";
         let found = cli(&["status"]);
 
         let next = next(n);
@@ -466,12 +466,12 @@ fn stopped_in_the_detach(binary: &str) -> Child {
     // The kernel walks over all tasks, which takes it a while. Whoever is to see that must not be one of them.
     realtime(true);
     let deadline = Instant::now() + Duration::from_secs(120);
-    while Instant::now() < deadline && kernel::state() == "enabled" && swap.try_wait().unwrap().is_none() {
+    while Instant::now() < deadline && sysfs::state() == "enabled" && swap.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_micros(50));
     }
     kill(swap.id() as i32, libc::SIGSTOP);
     realtime(false);
-    wait_until("it is detached", || kernel::state() == "disabled");
+    wait_until("it is detached", || sysfs::state() == "disabled");
     swap
 }
 
@@ -517,7 +517,7 @@ fn a_reattach_that_is_killed_or_robbed_while_nothing_is_attached_keeps_the_recor
     for words in ["another sched_ext scheduler is running", "cannot be attached again", "state is kept"] {
         assert!(said.contains(words), "{words:?} is not in: {said}");
     }
-    assert!(kernel::ops().starts_with("plain"), "{} was pushed out", kernel::ops());
+    assert!(sysfs::ops().starts_with("plain"), "{} was pushed out", sysfs::ops());
     assert_eq!(cli(&["run", OFF]).code, 1);
     other.detach().unwrap();
     assert_eq!(cli(&["status"]).code, 5);
@@ -543,7 +543,7 @@ fn an_ejected_host_is_reattached_with_its_records() {
         let before = known.now();
         // SysRq-S: the kernel's own way to get rid of a scheduler.
         std::fs::write("/proc/sysrq-trigger", "S").unwrap();
-        wait_until("the kernel took it off", || kernel::state() == "disabled");
+        wait_until("the kernel took it off", || sysfs::state() == "disabled");
         let off = cli(&["status"]);
         assert_eq!(off.code, 5, "{}{}", off.out, off.err);
         let again = report(args);
@@ -607,7 +607,7 @@ fn a_host_of_another_version_is_replaced_by_a_reattach() {
     let failed = cli(&["swap", "--allow-reattach", "/bin/bad_enable"]);
     assert_eq!(failed.code, 1, "{}{}", failed.out, failed.err);
     assert!(failed.err.contains("attached again"), "{}", failed.err);
-    assert_eq!(kernel::state(), "enabled");
+    assert_eq!(sysfs::state(), "enabled");
     assert_eq!(cli(&["rollback"]).code, 4);
     report(&["swap", "--allow-reattach", OFF]);
     known.nobody_is_in_the_fair_class();

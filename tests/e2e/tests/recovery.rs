@@ -22,10 +22,10 @@ use e2e::report;
 use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
-use scx_upgrade_sdk::folder::Folder;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::last_good;
-use scx_upgrade_sdk::report::Report;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::last_good;
+use scx_upgrade_engine::os::private_dir::Folder;
+use scx_upgrade_engine::transition::report::Report;
 use serde_json::Value;
 use state_migrate::Btf;
 use state_migrate::Kind;
@@ -96,7 +96,7 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
     fresh();
     let load = load(100);
     let started = report(&["run", GOOD]);
-    let raw = kernel::btf().unwrap();
+    let raw = sysfs::btf().unwrap();
     let tells = Btf::parse(&raw).unwrap().find(Kind::Typedef, "btf_trace_sched_ext_exit").is_some();
     for (how, kind, says) in [
         ("error", "own_error", "misbehave has had enough"),
@@ -133,7 +133,7 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
         let before = load.progress();
         wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
         assert_eq!(supervisor.stop(), 0);
-        assert_eq!(kernel::state(), "enabled", "the scheduler does not depend on who watches it");
+        assert_eq!(sysfs::state(), "enabled", "the scheduler does not depend on who watches it");
     }
     let dump = Folder::of_this_machine().read(c"ejection.dump", 1 << 20).unwrap().unwrap();
     assert!(String::from_utf8_lossy(&dump).contains("CPU states"), "{}", String::from_utf8_lossy(&dump));
@@ -156,7 +156,7 @@ fn it_gives_up_rather_than_flap_and_nothing_is_forgotten() {
     let of = |event: &str| later.iter().filter(|e| e["event"] == event).count();
     assert!(of("recovered") <= 2 && of("ejected") <= 2, "{later:?}");
     assert_eq!(supervisor.ends(), 5);
-    assert_eq!(kernel::state(), "disabled");
+    assert_eq!(sysfs::state(), "disabled");
     let status = cli(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
     assert!(status.err.contains("misbehave has had enough"), "{status:?}");
@@ -181,7 +181,7 @@ fn what_a_person_took_off_is_left_alone() {
     fs::write("/proc/sysrq-trigger", "S").unwrap();
     assert_eq!(supervisor.next("ejected")["ejection"]["kind"], "sysrq");
     supervisor.next("left_alone");
-    assert_eq!(kernel::state(), "disabled");
+    assert_eq!(sysfs::state(), "disabled");
     // Once, by hand; and then it is watched again.
     let back = report(&["recover"]);
     assert!(back.columns.iter().all(|column| column.fate == "carried"), "{:?}", back.columns);
@@ -226,7 +226,7 @@ fn after_a_boot_the_last_good_one_is_started_with_what_it_knew() {
     fs::copy("/bin/plain", binary).unwrap();
     let supervisor = Supervisor::start(&["--boot"]);
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(kernel::state(), "disabled");
+    assert_eq!(sysfs::state(), "disabled");
     assert_eq!(supervisor.stop(), 0);
     load.stop().unwrap();
     fresh();
@@ -241,25 +241,25 @@ fn a_stranger_is_replaced_when_all_is_ready_and_put_back_where_it_fails() {
     assert_eq!(refused.code, 1);
     assert!(refused.err.contains("scx_mini") && refused.err.contains("run --replace"), "{}", refused.err);
     // The kernel counts a moment after it says `enabled`.
-    let seq = kernel::enable_seq();
+    let seq = sysfs::enable_seq();
     let not_loaded = cli(&["run", "--replace", "/bin/bad_verify"]);
     assert_eq!(not_loaded.code, 1, "{}", not_loaded.err);
-    assert_eq!((kernel::state().as_str(), kernel::enable_seq()), ("enabled", seq), "it has not been touched");
+    assert_eq!((sysfs::state().as_str(), sysfs::enable_seq()), ("enabled", seq), "it has not been touched");
 
     let put_back = cli(&["run", "--replace", "/bin/bad_enable"]);
     assert_eq!(put_back.code, 1, "{}", put_back.err);
     assert!(put_back.err.contains("attached again"), "{}", put_back.err);
-    assert!(kernel::ops().starts_with("scx_mini"), "{}", kernel::ops());
+    assert!(sysfs::ops().starts_with("scx_mini"), "{}", sysfs::ops());
     let before = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
 
     // A pin is all that holds it now.
     stranger.wait().unwrap();
-    let seq = kernel::enable_seq();
+    let seq = sysfs::enable_seq();
     assert_eq!(cli(&["run", "--replace", "/bin/bad_verify"]).code, 1);
     let before = load.progress();
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
-    assert_eq!((kernel::state().as_str(), kernel::enable_seq()), ("enabled", seq), "it has not been touched");
+    assert_eq!((sysfs::state().as_str(), sysfs::enable_seq()), ("enabled", seq), "it has not been touched");
 
     let replaced = report(&["run", "--replace", GOOD]);
     assert!(replaced.from.as_deref().unwrap().starts_with("scx_mini"), "{:?}", replaced.from);
@@ -315,6 +315,6 @@ fn a_process_that_ended_is_started_again_and_finds_what_its_policy_counts() {
     let other = Command::new(GOOD).env("SCX_UPGRADE_ONLY", "attend").output().unwrap();
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(!other.status.success() && said.contains("not from this binary"), "{said}");
-    assert_eq!((kernel::state().as_str(), of_good().pid), ("enabled", live));
+    assert_eq!((sysfs::state().as_str(), of_good().pid), ("enabled", live));
     fresh();
 }

@@ -12,8 +12,8 @@ use e2e::load;
 use e2e::report;
 use e2e::wait_until;
 use guest::reader::Reader;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
 
 const ALL: [&str; 6] = ["scx_mini", "scx_fair", "scx_lat", "scx_mix", "scx_core", "scx_quota"];
 

@@ -16,8 +16,8 @@ use guest::pairs::Pairs;
 use guest::pairs::Seen;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
 use state_migrate::Scope;
 
 const CORE: &str = "/bin/scx_core";

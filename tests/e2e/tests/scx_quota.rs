@@ -13,8 +13,8 @@ use e2e::report;
 use e2e::wait_until;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
 use state_migrate::Scope;
 
 const QUOTA: &str = "/bin/scx_quota";

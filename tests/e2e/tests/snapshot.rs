@@ -19,10 +19,10 @@ use guest::reader::Entry;
 use guest::reader::Reader;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::snapshot::Restored;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::snapshot::Restored;
 use state_migrate::Layout;
 use state_migrate::Scope;
 use state_migrate::Snapshot;
@@ -283,7 +283,7 @@ fn a_snapshot_that_is_damaged_is_refused_and_changes_nothing() {
         let refused = cli(&["run", "--restore", path, "/bin/ledger_a"]);
         assert_eq!(refused.code, 6, "{what}: {}{}", refused.out, refused.err);
         assert!(refused.err.contains(says), "{what}: {}", refused.err);
-        assert_eq!((kernel::state().as_str(), e2e::pins()), ("disabled", 0), "{what}");
+        assert_eq!((sysfs::state().as_str(), e2e::pins()), ("disabled", 0), "{what}");
     }
     fresh();
 }

@@ -21,7 +21,7 @@ use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
 use guest::sweep;
-use scx_upgrade_sdk::report::Report;
+use scx_upgrade_engine::transition::report::Report;
 use state_migrate::Layout;
 use state_migrate::Plan;
 use state_migrate::Scope;
@@ -69,7 +69,7 @@ fn a_plan_in_instructions_does_what_the_reference_does() {
     report(&["run", "/bin/sweep_1"]);
     let mut reader = Reader::open(&host()).unwrap();
     let watch = EnabledWatch::start();
-    let schema = scx_upgrade_sdk::Policy::from_binary("/bin/sweep_2".as_ref()).unwrap().schema().unwrap();
+    let schema = scx_upgrade_engine::Policy::from_binary("/bin/sweep_2".as_ref()).unwrap().schema().unwrap();
     for _ in 0..3 {
         let then = host();
         let (active, layout) = (then.data.active(), then.registry.layout.clone());

@@ -18,7 +18,7 @@ use e2e::report;
 use e2e::rounds;
 use e2e::status;
 use minisign::KeyPair;
-use scx_upgrade_sdk::identity::Binary;
+use scx_upgrade_engine::os::identity::Binary;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";

@@ -22,7 +22,7 @@ use e2e::oracle;
 use e2e::report;
 use e2e::status;
 use e2e::wait_until;
-use scx_upgrade_sdk::kernel;
+use scx_upgrade_engine::kernel::sysfs;
 use state_migrate::Scope;
 
 const V1: &str = "/bin/scx_fair_v1";
@@ -98,7 +98,7 @@ fn a_dry_run_says_what_would_be_and_does_nothing() {
     assert_eq!(run.code, 0, "{}", run.err);
     assert!(run.out.starts_with("would start scx_fair 1.0.0, as generation 1\n"), "{}", run.out);
     assert!(run.out.ends_with("nothing was done: --dry-run\n"), "{}", run.out);
-    assert_eq!(kernel::state(), "disabled");
+    assert_eq!(sysfs::state(), "disabled");
     assert_eq!(cli(&["swap", "--dry-run", V1]).code, 3);
     assert_eq!(cli(&["rollback", "--dry-run"]).code, 3);
     assert_eq!(cli(&["stop", "--dry-run"]).code, 3);
@@ -106,7 +106,7 @@ fn a_dry_run_says_what_would_be_and_does_nothing() {
     report(&["run", V1]);
     report(&["swap", V2]);
     let before = status();
-    let (seq, watch) = (kernel::enable_seq(), EnabledWatch::start());
+    let (seq, watch) = (sysfs::enable_seq(), EnabledWatch::start());
     let swap = cli(&["swap", "--dry-run", PLAIN]);
     assert!(
         swap.out.starts_with("would swap in plain 0.1.0 for scx_fair 2.0.0, as generation 3\n"),
@@ -135,7 +135,7 @@ fn a_dry_run_says_what_would_be_and_does_nothing() {
     );
     watch.finish();
     let after = status();
-    assert_eq!((after.generation, after.pending, kernel::enable_seq()), (before.generation, None, seq));
+    assert_eq!((after.generation, after.pending, sysfs::enable_seq()), (before.generation, None, seq));
     assert_eq!(after.slots.len(), before.slots.len());
     fresh();
 }
@@ -257,7 +257,7 @@ fn an_ejection_during_a_command_is_never_a_success() {
         assert_eq!(ran.code, 5, "{}{}", ran.out, ran.err);
         assert!(!ran.out.contains("is running"), "{}", ran.out);
         assert!(ran.err.contains("misbehave has had enough"), "{}", ran.err);
-        wait_until("the default scheduler is back", || kernel::state() == "disabled");
+        wait_until("the default scheduler is back", || sysfs::state() == "disabled");
     };
     ejected(&cli(&["swap", "/bin/misbehave", "--", "--how", "error"]));
     let is = status();
@@ -350,7 +350,7 @@ impl Drop for Covered {
 fn a_host_whose_pins_are_hidden_is_no_stranger() {
     fresh();
     report(&["run", "/bin/ledger_a"]);
-    let (seq, watch) = (kernel::enable_seq(), EnabledWatch::start());
+    let (seq, watch) = (sysfs::enable_seq(), EnabledWatch::start());
     let covered = Covered::new();
     let says = |ran: Ran| {
         assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
@@ -379,7 +379,7 @@ fn a_host_whose_pins_are_hidden_is_no_stranger() {
     watch.finish();
     let is = status();
     assert!(is.running && is.hidden.is_none() && is.generation == 1);
-    assert_eq!(kernel::enable_seq(), seq);
+    assert_eq!(sysfs::enable_seq(), seq);
     fresh();
 }
 
@@ -431,7 +431,7 @@ fn a_namespace_that_is_in_the_way_is_named_before_anything_is_changed() {
     assert_eq!((status().generation, status().pending), (1, None));
 
     let in_cgroup = in_namespace(libc::CLONE_NEWCGROUP, &group, &swap);
-    let release = kernel::release();
+    let release = sysfs::release();
     let mut version = release.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
     if (version.next(), version.next()) < (Some(6), Some(18)) {
         assert_eq!((in_cgroup.code, status().generation), (1, 1), "{}", in_cgroup.err);

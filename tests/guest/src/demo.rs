@@ -19,10 +19,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::direct::Direct;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::candidate::direct::Direct;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
 
 use crate::clock::now_ns;
 use crate::load::{self, Load};

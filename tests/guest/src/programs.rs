@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use anyhow::{Context as _, Result};
 use libbpf_rs::{Object, ObjectBuilder, ProgramInput};
 use plain::Plain;
-use scx_upgrade_sdk::host::Host;
+use scx_upgrade_engine::host::Host;
 use state_migrate::Scope;
 
 use crate::clock::now_ns;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use libbpf_rs::{Iter, Link, Object, ObjectBuilder};
-use scx_upgrade_sdk::host::Host;
+use scx_upgrade_engine::host::Host;
 use state_migrate::Scope;
 
 use crate::clock::now_ns;

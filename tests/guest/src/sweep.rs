@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::pins::Pins;
-use scx_upgrade_sdk::report::{Report as Swapped, Swept, Timings};
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::transition::report::{Report as Swapped, Swept, Timings};
 use serde::Serialize;
 
 use crate::demo::command::{Command, binary};

@@ -11,10 +11,10 @@ use guest::demo::command::{Command, binary};
 use guest::programs::Programs;
 use libbpf_rs::ObjectBuilder;
 use plain::Plain;
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::host::Host;
-use scx_upgrade_sdk::kernel;
-use scx_upgrade_sdk::pins::Pins;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::kernel::sysfs;
 
 /// The scx headers put this program into every object; it wants to be attached, and nothing here needs it.
 const SCX_PROBE: &str = "scx_lib_init_probe";
@@ -41,13 +41,15 @@ fn main() -> Result<()> {
     for _ in 0..GOES {
         prepared.push(command.launch("swap", &path)?.timings);
     }
-    let sum = |t: &scx_upgrade_sdk::report::Timings| t.open_ns + t.plan_ns + t.load_ns + t.prepare_ns;
+    let sum = |t: &scx_upgrade_engine::transition::report::Timings| {
+        t.open_ns + t.plan_ns + t.load_ns + t.prepare_ns
+    };
     let best = prepared.iter().min_by_key(|t| sum(t)).context("no swap")?;
 
     let host = Host::running(&Pins::open()?)?;
     let policy = Policy::from_binary(&path)?;
     let slot = u32::from(host.data.active().slot);
-    let btf = state_migrate::augment(&kernel::btf()?, &policy.schema()?, &host.registry.layout, slot)?;
+    let btf = state_migrate::augment(&sysfs::btf()?, &policy.schema()?, &host.registry.layout, slot)?;
     let mut file = std::fs::File::create("/tmp/augmented.btf")?;
     file.write_all(&btf)?;
     let plain = (0..GOES).map(|_| plain(&policy)).collect::<Result<Vec<_>>>()?;

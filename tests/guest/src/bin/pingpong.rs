@@ -15,8 +15,8 @@ use anyhow::Result;
 use anyhow::ensure;
 use clap::Parser;
 use guest::machine::Machine;
-use scx_upgrade_sdk::Policy;
-use scx_upgrade_sdk::direct::Direct;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::candidate::direct::Direct;
 use serde::Serialize;
 
 /// Clock ticks per round trip of a byte between two threads, under each way to run a policy

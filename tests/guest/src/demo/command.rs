@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result, bail};
-use scx_upgrade_sdk::report;
-use scx_upgrade_sdk::stop::Stopped;
+use scx_upgrade_engine::transition::report;
+use scx_upgrade_engine::transition::stop::Stopped;
 use serde::de::DeserializeOwned;
 
 /// `scx-upgrade`.

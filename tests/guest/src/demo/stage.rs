@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use scx_upgrade_sdk::host::Host;
+use scx_upgrade_engine::host::Host;
 
 use crate::clock::{now_ns, sleep_until};
 use crate::probe::{Control, Probe, Window};

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use plain::Plain;
-use scx_upgrade_sdk::abi::TASK_DATA;
+use scx_upgrade_engine::host::abi::TASK_DATA;
 use state_migrate::{HEADER, Placed};
 
 const ON_CPU: u32 = 1 << 0;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use plain::Plain;
-use scx_upgrade_sdk::host::Host;
+use scx_upgrade_engine::host::Host;
 
 use super::Walked;
 use crate::programs::Programs;

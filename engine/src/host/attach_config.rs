@@ -1,0 +1,141 @@
+//! What the kernel reads of a scheduler once, when it is attached: its ops flags, and which ops it has. A policy runs in a
+//! host that is attached on terms that suit it; for others the host is attached again, see `reattach.rs`.
+//!
+//! A *lean* host does without what its policies do not use of what costs instructions at each context switch: an op that the
+//! kernel finds defined it calls, by way of a trampoline, and a flag that the policy lacks the host has to emulate. What
+//! it does without only ever becomes less, with each reattach for a policy that uses it, so that terms on which a policy
+//! was once loaded suit it for as long as it is loaded.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::candidate::load::EMULATED;
+use crate::candidate::load::host_flags;
+use crate::kernel::btf::KernelBtf;
+
+/// Ops that a host can do without: the kernel calls each of them at context switches, ticks or wake-ups, does by itself
+/// what the host does for a policy that lacks it, and gives no task or cgroup to the scheduler by it.
+const HOT_OPS: [&str; 9] =
+    ["select_cpu", "dequeue", "tick", "runnable", "running", "stopping", "quiescent", "yield", "update_idle"];
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The ops flags, beyond those that every host can have. A policy has to ask for the same.
+    #[serde(default)]
+    pub flags: u64,
+    /// Names of the ops and flags that this host does without; empty unless it is lean.
+    #[serde(default)]
+    pub spared: BTreeSet<String>,
+}
+
+/// What a policy asks of a host's terms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asks {
+    /// The ops flags, beyond those that every host can have.
+    pub flags: u64,
+    /// Names of its ops, and of its flags among those that every host can have.
+    pub uses: BTreeSet<String>,
+}
+
+impl Terms {
+    /// Of a host with a first policy that asks for this; `lean`: that does without what the policy does not use.
+    pub(crate) fn first(asks: &Asks, lean: bool, kernel: &KernelBtf) -> Terms {
+        let ops = HOT_OPS.into_iter().filter(|op| kernel.has_op(op));
+        let all = ops.chain(EMULATED.iter().map(|(flag, _)| *flag)).filter(|_| lean);
+        let spared = all.filter(|name| !asks.uses.contains(*name)).map(str::to_string).collect();
+        Terms { flags: asks.flags, spared }
+    }
+
+    /// Can a policy that asks for this run on them?
+    pub(crate) fn suit(&self, asks: &Asks) -> bool {
+        self.flags == asks.flags && self.spared.is_disjoint(&asks.uses)
+    }
+
+    /// Those of a host that is attached again for it.
+    pub(crate) fn changed_for(&self, asks: &Asks) -> Terms {
+        Terms { flags: asks.flags, spared: self.spared.difference(&asks.uses).cloned().collect() }
+    }
+
+    /// Why they do not suit.
+    pub(crate) fn why_not(&self, asks: &Asks, kernel: &KernelBtf) -> String {
+        let mut why = Vec::new();
+        let (wants, has) = (asks.flags & !self.flags, self.flags & !asks.flags);
+        let missing: Vec<&str> = self.spared.intersection(&asks.uses).map(String::as_str).collect();
+        if !missing.is_empty() {
+            why.push(format!("it uses {}, which the host does without (`run --lean`)", missing.join(", ")));
+        }
+        if wants != 0 {
+            why.push(format!("it asks for {}, which the host lacks", kernel.flag_names(wants)));
+        }
+        if has != 0 {
+            why.push(format!("the host has {}, which it does not ask for", kernel.flag_names(has)));
+        }
+        let what = if missing.is_empty() { "these ops flags" } else { "ops and their flags" };
+        let why = why.join(", and ");
+        format!("{why}, and the kernel reads {what} once, when a scheduler is attached")
+    }
+
+    /// The ops flags that a host on these terms is attached with.
+    pub(crate) fn host_flags(&self, kernel: &KernelBtf) -> u64 {
+        let spared = EMULATED.iter().filter(|(flag, _)| self.spared.contains(*flag));
+        let spared = spared.fold(0, |flags, (flag, _)| flags | kernel.scx(flag));
+        self.flags | (host_flags(kernel) & !spared)
+    }
+
+    /// Does the host emulate for a policy the lack of a flag that it has?
+    pub(crate) fn emulates(&self) -> bool {
+        EMULATED.iter().any(|(flag, _)| !self.spared.contains(*flag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks(flags: u64, uses: &[&str]) -> Asks {
+        Asks { flags, uses: uses.iter().map(|name| (*name).to_string()).collect() }
+    }
+
+    fn lean(spared: &[&str]) -> Terms {
+        Terms { flags: 0, spared: spared.iter().map(|name| (*name).to_string()).collect() }
+    }
+
+    #[test]
+    fn a_lean_host_suits_who_uses_nothing_of_what_it_spares() {
+        let terms = lean(&["runnable", "quiescent", "SCX_OPS_ENQ_EXITING"]);
+        assert!(terms.suit(&asks(0, &["enqueue", "running"])));
+        assert!(!terms.suit(&asks(0, &["enqueue", "runnable"])));
+        assert!(!terms.suit(&asks(0, &["SCX_OPS_ENQ_EXITING"])));
+        assert!(!terms.suit(&asks(2, &["enqueue"])));
+        assert!(Terms::default().suit(&asks(0, &["enqueue", "runnable", "SCX_OPS_ENQ_EXITING"])));
+    }
+
+    #[test]
+    fn what_it_spares_only_ever_becomes_less() {
+        let first = lean(&["runnable", "quiescent", "tick"]);
+        let (one, other) = (asks(0, &["tick", "enqueue"]), asks(0, &["quiescent"]));
+        let second = first.changed_for(&one);
+        assert_eq!(second, lean(&["runnable", "quiescent"]));
+        let third = second.changed_for(&other);
+        assert_eq!(third, lean(&["runnable"]));
+        assert!(third.suit(&one) && third.suit(&other), "both run on what it came to");
+        assert_eq!(third.changed_for(&one), third);
+    }
+
+    #[test]
+    fn the_flags_are_those_of_whom_it_was_attached_for() {
+        assert_eq!(lean(&["tick"]).changed_for(&asks(6, &[])), Terms { flags: 6, ..lean(&["tick"]) });
+        assert!(lean(&["tick", "SCX_OPS_ENQ_EXITING"]).emulates(), "the other flag's lack");
+        assert!(!lean(&["SCX_OPS_ENQ_EXITING", "SCX_OPS_ENQ_MIGRATION_DISABLED"]).emulates());
+        assert!(Terms::default().emulates());
+    }
+
+    #[test]
+    fn books_from_before_there_were_terms_are_those_of_a_full_host() {
+        let terms: Terms = serde_json::from_str(r#"{"flags": 4}"#).unwrap();
+        assert_eq!(terms, Terms { flags: 4, spared: BTreeSet::new() });
+    }
+}

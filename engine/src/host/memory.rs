@@ -1,0 +1,385 @@
+//! The host's shared memory, `struct scxu_host`, mapped. The control word in it is the product's one critical store.
+
+use std::mem::offset_of;
+use std::mem::size_of;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
+
+use memmap2::MmapOptions;
+use memmap2::MmapRaw;
+
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host::abi::Active;
+use crate::host::abi::ExitRecord;
+use crate::host::abi::Family;
+use crate::host::abi::HostData;
+use crate::host::abi::MAX_CPUS;
+use crate::host::abi::MAX_ORPHANS;
+use crate::host::abi::MAX_QUEUES;
+use crate::host::abi::NR_PLANS;
+use crate::host::abi::NR_SLOTS;
+use crate::host::abi::Plan;
+use crate::host::abi::Roster;
+use crate::host::scopes::ScopeParts;
+use crate::kernel::topology::Topology;
+
+/// A writable mapping of the map behind `.data.scxu_host`. BPF programs on other CPUs read and write the same memory,
+/// so nothing here ever forms a reference to it.
+#[derive(Debug)]
+pub struct Mapped {
+    map: MmapRaw,
+}
+
+impl Mapped {
+    /// Map it.
+    ///
+    /// # Errors
+    /// The kernel refuses the mapping.
+    pub fn new(map: &impl AsFd) -> Result<Mapped> {
+        let map = MmapOptions::new()
+            .len(size_of::<HostData>())
+            .map_raw(map.as_fd().as_raw_fd())
+            .trying("cannot map the host's shared memory")?;
+        Ok(Mapped { map })
+    }
+
+    fn at<T>(&self, offset: usize) -> *mut T {
+        debug_assert!(offset + size_of::<T>() <= size_of::<HostData>());
+        // SAFETY: all callers pass an offset of a field of HostData, so it stays inside the mapping.
+        unsafe { self.map.as_mut_ptr().add(offset).cast() }
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: 8 bytes, aligned to 8 at the start of a page, alive as long as self; every other user accesses it
+        // atomically too (BPF loads parts of an aligned word).
+        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, active))) }
+    }
+
+    /// What runs.
+    pub fn active(&self) -> Active {
+        Active::from_word(self.word().load(Ordering::Acquire))
+    }
+
+    /// **The commit**: one aligned store. From here every op that begins runs in `active.slot`.
+    pub fn commit(&self, active: Active) {
+        self.word().store(active.to_word(), Ordering::SeqCst);
+    }
+
+    /// ABI of the host whose shared memory this is; 0 while it is being made. The control word, this number and
+    /// `closed` keep their places in every version.
+    pub(crate) fn abi_of(map: &impl AsFd) -> Result<u32> {
+        Ok(Mapped::first_page(map)?.abi())
+    }
+
+    /// The beginning only, with the control word, the ABI and `closed`: the rest of another version's may have another size.
+    pub(crate) fn first_page(map: &impl AsFd) -> Result<FirstPage> {
+        let map = MmapOptions::new()
+            .len(FIRST_PAGE)
+            .map_raw(map.as_fd().as_raw_fd())
+            .trying("cannot map the host's shared memory")?;
+        Ok(FirstPage { map })
+    }
+
+    /// Set the ABI. Before attach.
+    pub fn set_abi(&self, abi: u32) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, abi)).write_volatile(abi) }
+    }
+
+    /// What the policy in `slot` lacks, see `LACKS_*`. Before it is committed.
+    pub fn set_lacks(&self, slot: u8, lacks: u8) {
+        let offset = offset_of!(HostData, lacks) + usize::from(slot) % NR_SLOTS;
+        // SAFETY: an element of a field of HostData, see `at`.
+        unsafe { self.at::<u8>(offset).write_volatile(lacks) }
+    }
+
+    /// The policy of load number `load` is the one that plans may wait for while `slot` is active.
+    pub(crate) fn set_caller(&self, slot: u8, load: u64) {
+        let index = usize::from(slot) % NR_SLOTS;
+        let offset = offset_of!(HostData, callers) + index * size_of::<u64>();
+        // SAFETY: an element of a field of HostData, see `at`.
+        unsafe { self.at::<u64>(offset).write_volatile(load) }
+    }
+
+    /// What the running policy says of itself: its own reason, 0 if nothing is wrong.
+    pub fn unhealthy(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        let word = unsafe { self.at::<u64>(offset_of!(HostData, unhealthy)).read_volatile() };
+        if (word >> 32) as u32 == self.active().generation { word as u32 } else { 0 }
+    }
+
+    /// The machine: how many CPUs there can be, their LLCs and cores. Before attach.
+    pub(crate) fn set_topology(&self, topology: &Topology) {
+        let tables = [
+            (offset_of!(HostData, llc_of_cpu), &topology.llc_of_cpu),
+            (offset_of!(HostData, core_of_cpu), &topology.core_of_cpu),
+            (offset_of!(HostData, next_sibling), &topology.next_sibling),
+        ];
+        for (table, values) in tables {
+            for (cpu, value) in values.iter().take(MAX_CPUS).enumerate() {
+                // SAFETY: an element of a field of HostData, see `at`.
+                unsafe { self.at::<u16>(table + cpu * size_of::<u16>()).write_volatile(*value) }
+            }
+        }
+        // SAFETY: fields of HostData, see `at`.
+        unsafe {
+            self.at::<u32>(offset_of!(HostData, nr_cpus)).write_volatile(topology.nr_cpus());
+            self.at::<u32>(offset_of!(HostData, nr_llcs)).write_volatile(topology.nr_llcs);
+        }
+    }
+
+    /// Is this the topology that the host was started with?
+    pub(crate) fn has_topology(&self, topology: &Topology) -> bool {
+        let tables = [
+            (offset_of!(HostData, llc_of_cpu), &topology.llc_of_cpu),
+            (offset_of!(HostData, core_of_cpu), &topology.core_of_cpu),
+            (offset_of!(HostData, next_sibling), &topology.next_sibling),
+        ];
+        tables.iter().all(|(table, values)| {
+            values.iter().take(MAX_CPUS).enumerate().all(|(cpu, value)| {
+                // SAFETY: an element of a field of HostData, see `at`.
+                unsafe { self.at::<u16>(table + cpu * size_of::<u16>()).read_volatile() == *value }
+            })
+        })
+    }
+
+    /// CPUs that there can be, as found when the host was started.
+    pub fn nr_cpus(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_cpus)).read_volatile() }
+    }
+
+    /// LLCs, likewise.
+    pub fn nr_llcs(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_llcs)).read_volatile() }
+    }
+
+    /// Members that each per-cgroup family of DSQs has now. It grows as cgroups come.
+    pub fn cgroup_members(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_members)).read_volatile() }
+    }
+
+    /// Numbers that cgroups have, or had a moment ago: the others of [`Mapped::cgroup_members`] are free.
+    pub fn cgroup_numbers(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_numbers)).read_volatile() }
+    }
+
+    /// Is one of the host's programs at the per-cgroup families?
+    pub(crate) fn families_locked(&self) -> bool {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_lock)).read_volatile() != 0 }
+    }
+
+    /// The DSQs that the host's init creates. Before attach.
+    pub(crate) fn set_boot_queues(&self, families: &[Family]) {
+        let mut queues = [Family::default(); MAX_QUEUES];
+        for (to, from) in queues.iter_mut().zip(families) {
+            *to = *from;
+        }
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<[Family; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+    }
+
+    /// All DSQs that there are, or are about to be made.
+    pub(crate) fn set_queues(&self, families: &[Family]) {
+        debug_assert!(families.len() <= MAX_ORPHANS, "each slot's policy has at most MAX_QUEUES");
+        let mut queues = [Family::default(); MAX_ORPHANS];
+        for (to, from) in queues.iter_mut().zip(families) {
+            *to = *from;
+        }
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<[Family; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
+    }
+
+    /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
+    /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list. From the
+    /// commit of `to` on the host's timer hands their tasks over; without one it stops.
+    pub(crate) fn set_orphans(&self, families: &[Family], to: Option<Active>) {
+        debug_assert!(families.len() <= MAX_ORPHANS, "a policy has at most MAX_QUEUES");
+        let families = &families[..families.len().min(MAX_ORPHANS)];
+        let members = families.iter().map(|f| f.members).sum();
+        let count = self.at::<u32>(offset_of!(HostData, nr_orphans));
+        let list = offset_of!(HostData, orphans);
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { count.write_volatile(0) }
+        fence(Ordering::SeqCst);
+        let handover_to = self.at::<u32>(offset_of!(HostData, handover_to));
+        // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
+        unsafe { handover_to.write_volatile(to.map_or(0, |to| to.to_word() as u32)) }
+        for (i, family) in families.iter().enumerate() {
+            // SAFETY: an element of a field of HostData, see `at`.
+            unsafe { self.at::<Family>(list + i * size_of::<Family>()).write_volatile(*family) }
+        }
+        // SAFETY: fields of HostData, see `at`.
+        unsafe {
+            self.at::<u32>(offset_of!(HostData, orphan_members)).write_volatile(members);
+            self.at::<u32>(offset_of!(HostData, orphans_served)).write_volatile(0);
+        }
+        fence(Ordering::SeqCst);
+        // SAFETY: as for the first.
+        unsafe { count.write_volatile(families.len() as u32) }
+    }
+
+    /// Tasks that the host's dispatch or its timer took from those DSQs since they were set.
+    pub(crate) fn orphans_served(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, orphans_served)).read_volatile() }
+    }
+
+    /// How many queues the host serves by itself, because the running policy does not name them.
+    pub fn nr_orphans(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, nr_orphans)).read_volatile() }
+    }
+
+    /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a
+    /// record made from a half-written image has the older stamp, and gets the plan later.
+    pub(crate) fn set_image(&self, scope: &ScopeParts, image: &[u8]) {
+        for (i, byte) in image.iter().take(scope.data).enumerate() {
+            // SAFETY: inside the scope's image, a field of HostData, see `at`.
+            unsafe { self.at::<u8>(scope.image + i).write_volatile(*byte) }
+        }
+    }
+
+    /// The plan of `epoch` for a scope. Before that epoch is committed: no record looks at it earlier.
+    pub(crate) fn set_plan(&self, scope: &ScopeParts, epoch: u32, plan: &Plan) {
+        let index = scope.index * NR_PLANS + epoch as usize % NR_PLANS;
+        let offset = offset_of!(HostData, plans) + index * size_of::<Plan>();
+        // SAFETY: an element of a field of HostData, see `at`.
+        unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
+    }
+
+    /// The generation whose books are closed; 0 if none is.
+    pub fn closed(&self) -> u32 {
+        // SAFETY: a field of HostData, see `at`; aligned, so read as a whole.
+        unsafe { self.at::<u32>(offset_of!(HostData, closed)).read_volatile() }
+    }
+
+    /// Close the books of a generation: one aligned store, as the commit is.
+    pub(crate) fn close(&self, generation: u32) {
+        // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
+        unsafe { self.at::<u32>(offset_of!(HostData, closed)).write_volatile(generation) }
+    }
+
+    fn sweep(&self) -> &AtomicU64 {
+        // SAFETY: a field of HostData, aligned to 8, alive as long as self; every other user accesses it atomically too.
+        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, roster) + offset_of!(Roster, sweep))) }
+    }
+
+    fn of_roster(&self, field: usize) -> *mut u32 {
+        self.at::<u32>(offset_of!(HostData, roster) + field)
+    }
+
+    /// A sweep of the roster begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
+    /// finds no more to do in it.
+    pub(crate) fn begin_sweep(&self) -> u32 {
+        let number = ((self.sweep().load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
+        self.sweep().store(u64::from(number) << 32, Ordering::SeqCst);
+        number
+    }
+
+    /// How many rows of the roster the sweep under way has seen, about.
+    pub fn swept(&self) -> u32 {
+        self.sweep().load(Ordering::Relaxed) as u32
+    }
+
+    /// Rows of the roster that have been given, of which some may be free again.
+    pub fn rows(&self) -> u32 {
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.of_roster(offset_of!(Roster, rows)).read_volatile() }
+    }
+
+    /// Tasks that have no row of the roster, and that no op will give one.
+    pub fn strays(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { self.of_roster(offset_of!(Roster, strays)).read_volatile() }
+    }
+
+    /// Has the kernel taken the rows back since the host was attached?
+    pub(crate) fn roster_is_void(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { self.of_roster(offset_of!(Roster, detached)).read_volatile() != 0 }
+    }
+
+    /// The host is about to be attached: each task is given a row, or counts as a stray.
+    pub(crate) fn open_roster(&self) {
+        // SAFETY: as above.
+        unsafe { self.of_roster(offset_of!(Roster, detached)).write_volatile(0) }
+    }
+
+    /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?
+    pub(crate) fn restore_vtime(&self, restore: bool) {
+        // SAFETY: a field of HostData, see `at`.
+        unsafe { self.at::<u32>(offset_of!(HostData, restore_vtime)).write_volatile(restore.into()) }
+    }
+
+    /// Forget why the host was taken off. Before it is attached again.
+    pub(crate) fn clear_exit(&self) {
+        let kind = offset_of!(HostData, exit) + offset_of!(ExitRecord, kind);
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.at::<u64>(kind).write_volatile(0) }
+    }
+
+    /// What the kernel said when it took the host off, if it did.
+    pub fn exit(&self) -> Option<ExitRecord> {
+        // SAFETY: a field of HostData, see `at`; any bytes are a value.
+        let exit = unsafe { self.at::<ExitRecord>(offset_of!(HostData, exit)).read_volatile() };
+        (exit.kind != 0).then_some(exit)
+    }
+
+    /// Why the kernel took the host off, if it did: what it calls the reason, and its message.
+    pub fn exit_reason(&self) -> Option<String> {
+        self.exit().map(|exit| describe(&exit))
+    }
+}
+
+/// What the shared memory of a host of any version begins with.
+#[derive(Debug)]
+pub(crate) struct FirstPage {
+    map: MmapRaw,
+}
+
+impl FirstPage {
+    fn word(&self, offset: usize) -> u64 {
+        // SAFETY: all callers pass the offset of a field of the first 64 bytes of a page that is mapped.
+        unsafe { self.map.as_mut_ptr().add(offset).cast::<u64>().read_volatile() }
+    }
+
+    /// The control word.
+    pub fn active(&self) -> Active {
+        Active::from_word(self.word(offset_of!(HostData, active)))
+    }
+
+    /// The host's ABI.
+    pub fn abi(&self) -> u32 {
+        (self.word(offset_of!(HostData, lacks)) >> 32) as u32
+    }
+
+    /// The generation whose books are closed; 0 if none is, and in a version that closes them otherwise.
+    pub fn closed(&self) -> u32 {
+        (self.word(offset_of!(HostData, handover_to)) >> 32) as u32
+    }
+}
+
+const FIRST_PAGE: usize = 4096;
+const _: () = assert!(offset_of!(HostData, abi) == offset_of!(HostData, lacks) + 4);
+const _: () = assert!(offset_of!(HostData, closed) == offset_of!(HostData, handover_to) + 4);
+
+/// `EXIT: reason (message)` in one line.
+pub(crate) fn describe(exit: &ExitRecord) -> String {
+    let text = |bytes: &[u8]| {
+        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(&bytes[..end]).trim().to_string()
+    };
+    match (text(&exit.reason), text(&exit.msg)) {
+        (reason, msg) if msg.is_empty() => reason,
+        (reason, msg) => format!("{reason}: {msg}"),
+    }
+}

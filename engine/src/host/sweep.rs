@@ -1,0 +1,247 @@
+//! The sweep: every record of a scope is brought up to date. `bpf/include/scx_upgrade/sweep.bpf.h` has the programs.
+//!
+//! The thread that swaps may be as urgent as the commit was (`urgent.rs`), and then nobody else runs on its CPU: so it pauses every
+//! few thousand tasks. Those who help it are tasks like any (`crew.rs`), so on their CPUs the policy says who runs; but not while
+//! they are in a BPF program: a task there cannot migrate, and where the policy has not asked for such tasks
+//! (SCX_OPS_ENQ_MIGRATION_DISABLED) the kernel itself gives it the CPU for another 20 ms each time that its slice ends
+//! (`do_enqueue_task()`, kernel/sched/ext/ext.c). So they give way of their own accord after each piece.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use state_migrate::Scope;
+
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host::ENLIST_STRAYS;
+use crate::host::Host;
+use crate::host::abi::SweepArgs;
+use crate::host::compiled_sweep::Compiled;
+use crate::host::scopes::SCOPES;
+use crate::host::scopes::SWEEP_STRAYS;
+use crate::host::scopes::SWEEP_TASKS;
+use crate::host::scopes::ScopeParts;
+use crate::host::worker_pool::Crew;
+use crate::kernel::bpf;
+use crate::kernel::sysfs;
+use crate::os::realtime;
+use crate::transition::report::Swept;
+
+/// Whose program sweeps, if not the host's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sweeper<'a> {
+    /// Made for the plan, for the scopes that it has.
+    pub compiled: Option<&'a Compiled>,
+    /// That of the policy in this slot: the plan calls its conversions.
+    pub slot: Option<u8>,
+}
+
+/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCXU_SWEEP_TAKE.
+const PIECE: u32 = 2_048;
+/// Who is urgent then pauses for this part of the time that the piece took.
+const PAUSE: u32 = 8;
+/// From so many tasks on a sweep may take long enough to say how far it is, and how often; and for a pause to be as long as a piece.
+const SLOW: u64 = 500_000;
+const PROGRESS: Duration = Duration::from_secs(1);
+
+impl Host {
+    /// Sweep all tasks when there is nothing to do, ahead of a sweep for which there is: what that will touch, one page after another
+    /// of what nobody has touched for long, is in the caches then. And who was born outside sched_ext gets a row of the roster.
+    ///
+    /// Before the host is attached it makes the records of all tasks, so that they lie in memory in the order of the kernel's lists
+    /// and not in that in which the tasks of all processes were born. Nothing depends on it.
+    pub(crate) fn walk_tasks(&self) {
+        let Some(tasks) = SCOPES.iter().find(|s| s.scope == Scope::Task) else { return };
+        if let Err(e) = self
+            .enlist_strays()
+            .and_then(|()| self.sweep(tasks, Sweeper::default(), &Crew::none(), &mut || {}))
+        {
+            log::debug!("the sweep takes longer: {e}");
+        }
+    }
+
+    fn enlist_strays(&self) -> Result<()> {
+        if !self.has_roster() || self.data.strays() == 0 {
+            return Ok(());
+        }
+        run(self.program(ENLIST_STRAYS)?.as_fd(), ENLIST_STRAYS, SweepArgs::default()).map(drop)
+    }
+
+    /// Have tasks rows?
+    fn has_roster(&self) -> bool {
+        self.attached && !self.data.roster_is_void()
+    }
+
+    /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the crew begins with
+    /// them while this thread sees to the other scopes, and then takes part.
+    pub(crate) fn sweep_all(
+        &self,
+        scopes: &[&ScopeParts],
+        sweeper: Sweeper<'_>,
+        crew: &Crew,
+    ) -> Vec<Result<Swept>> {
+        let each = |scopes: &[&ScopeParts]| -> Vec<_> {
+            scopes.iter().map(|s| self.sweep(s, sweeper, crew, &mut || {})).collect()
+        };
+        let Some((tasks, others)) = scopes.split_first().filter(|(first, _)| first.scope == Scope::Task)
+        else {
+            return each(scopes);
+        };
+        let mut rest = None;
+        let swept = self.sweep(tasks, sweeper, crew, &mut || {
+            rest.get_or_insert_with(|| each(others));
+        });
+        std::iter::once(swept).chain(rest.unwrap_or_else(|| each(others))).collect()
+    }
+
+    /// `meanwhile` is what this thread does before it takes part in a sweep of tasks.
+    fn sweep(
+        &self,
+        scope: &ScopeParts,
+        sweeper: Sweeper<'_>,
+        crew: &Crew,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Swept> {
+        let begin = Instant::now();
+        let sums = match scope.scope {
+            Scope::Task => self.sweep_tasks(scope, sweeper, crew, meanwhile)?,
+            _ => self.sweep_scope(scope, sweeper)?,
+        };
+        Ok(Swept {
+            scope: scope.scope.to_string(),
+            visited: sums.visited,
+            applied: sums.applied,
+            missing: sums.missing,
+            took_ns: begin.elapsed().as_nanos() as u64,
+        })
+    }
+
+    /// A scope with few records.
+    fn sweep_scope(&self, scope: &ScopeParts, sweeper: Sweeper<'_>) -> Result<SweepArgs> {
+        let mut sums = SweepArgs::default();
+        if let Some(program) = sweeper.compiled.and_then(|c| c.program(scope)) {
+            sums = run(program, scope.sweep, sums)?;
+            if sums.left == 0 {
+                return Ok(sums);
+            }
+        }
+        // More than one plan behind, or all of them.
+        let pinned = self.sweeper(scope.sweep, sweeper.slot)?;
+        let rest = run(pinned.as_fd(), scope.sweep, SweepArgs::default())?;
+        Ok(SweepArgs { applied: sums.applied + rest.applied, ..rest })
+    }
+
+    fn sweep_tasks(
+        &self,
+        scope: &ScopeParts,
+        sweeper: Sweeper<'_>,
+        crew: &Crew,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<SweepArgs> {
+        let mut sums = SweepArgs::default();
+        if self.has_roster() {
+            let pinned = self.sweeper(scope.sweep, sweeper.slot)?;
+            let compiled = sweeper.compiled.and_then(|c| c.program(scope));
+            sums = self.sweep_roster(compiled.unwrap_or(pinned.as_fd()), crew, meanwhile)?;
+            if sums.left > 0 {
+                // More than one plan behind.
+                sums.applied += self.sweep_roster(pinned.as_fd(), crew, &mut || {})?.applied;
+            }
+        }
+        // Asked afterwards: who is detached meanwhile takes the rows from under a sweep.
+        if !self.has_roster() || self.data.strays() > 0 {
+            let pinned = self.sweeper(SWEEP_STRAYS, sweeper.slot)?;
+            let all = run(pinned.as_fd(), SWEEP_STRAYS, SweepArgs::default())?;
+            sums = SweepArgs { applied: sums.applied + all.applied, ..all };
+        }
+        Ok(sums)
+    }
+
+    fn sweep_roster(
+        &self,
+        program: BorrowedFd<'_>,
+        crew: &Crew,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<SweepArgs> {
+        let tasks = sysfs::tasks();
+        let args = SweepArgs { sweep: self.data.begin_sweep(), budget: PIECE, ..Default::default() };
+        let over = AtomicBool::new(false);
+        let shares = thread::scope(|threads| {
+            let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks, &over)));
+            let shares = crew.share(program, args, || {
+                meanwhile();
+                share(program, args)
+            });
+            over.store(true, Ordering::Relaxed);
+            if let Some(watch) = watch {
+                watch.thread().unpark();
+            }
+            shares
+        });
+        Ok(shares?.into_iter().fold(args, plus))
+    }
+
+    /// Say how far a sweep that takes long is, until it is over.
+    fn report_progress(&self, tasks: u64, over: &AtomicBool) {
+        loop {
+            thread::park_timeout(PROGRESS);
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            log::info!("sweep: {} of about {tasks} tasks", self.data.swept());
+        }
+    }
+
+    fn sweeper(&self, program: &str, slot: Option<u8>) -> Result<OwnedFd> {
+        match slot {
+            Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, program)),
+            None => self.program(program),
+        }
+    }
+}
+
+/// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
+pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
+    let gives_way = realtime::is_urgent();
+    let pause = if sysfs::tasks() >= SLOW { 1 } else { PAUSE };
+    let args = SweepArgs { gives_way: gives_way.into(), ..args };
+    let mut sums = args;
+    loop {
+        let begin = Instant::now();
+        let piece = run(program, SWEEP_TASKS, args)?;
+        sums = plus(sums, piece);
+        if piece.more == 0 {
+            return Ok(sums);
+        }
+        if gives_way {
+            thread::sleep(begin.elapsed() / pause);
+        } else {
+            thread::yield_now();
+        }
+    }
+}
+
+fn run(program: BorrowedFd<'_>, name: &str, mut args: SweepArgs) -> Result<SweepArgs> {
+    let ret = bpf::run(&program, name, &mut args)?;
+    if ret < 0 {
+        return Err(std::io::Error::from_raw_os_error(-ret)).trying(format!("cannot sweep: {name}"));
+    }
+    Ok(args)
+}
+
+/// The sums of both, and otherwise the first.
+fn plus(a: SweepArgs, b: SweepArgs) -> SweepArgs {
+    SweepArgs {
+        visited: a.visited + b.visited,
+        applied: a.applied + b.applied,
+        missing: a.missing + b.missing,
+        left: a.left + b.left,
+        ..a
+    }
+}

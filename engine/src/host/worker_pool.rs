@@ -1,0 +1,127 @@
+//! Threads that share a sweep of many tasks with the one that has it. They are started before it is time, while there is a grace
+//! period to wait for: to start a thread takes milliseconds of what the sweep takes.
+//!
+//! They need not be as urgent as that one: if all CPUs were taken from everybody else for as long as a sweep takes, everybody else
+//! would wait for so long, and behind each other afterwards.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::thread::JoinHandle;
+
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host::abi::SweepArgs;
+use crate::host::sweep;
+use crate::kernel::sysfs;
+use crate::os::affinity::Stay;
+use crate::os::priority;
+use crate::os::realtime;
+
+/// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
+pub(crate) const MANY: u64 = 4_000;
+
+/// The most CPUs that share one. They contend for the next rows of the roster each few microseconds, and everybody else is to have
+/// CPUs too.
+const MOST: usize = 8;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    hands: Vec<Hand>,
+}
+
+/// A thread, which ends when there can be no more jobs for it.
+#[derive(Debug)]
+struct Hand {
+    jobs: Sender<Job>,
+    done: Receiver<Result<SweepArgs>>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Job {
+    program: OwnedFd,
+    args: SweepArgs,
+}
+
+impl Crew {
+    /// Nobody: this thread does all of it.
+    pub fn none() -> Crew {
+        Crew { hands: Vec::new() }
+    }
+
+    /// As many as the machine has CPUs for, besides the one that this thread has; none where there are few tasks. They are in
+    /// the class and at the priority that this thread is in. Where one cannot be had, its share is for the others.
+    pub fn muster() -> Crew {
+        Crew::of(|| {})
+    }
+
+    /// The same, and they run when the policy lets them. This thread never depends on it.
+    pub fn muster_eager() -> Crew {
+        Crew::of(priority::be_eager)
+    }
+
+    fn of(begin: fn()) -> Crew {
+        let many = sysfs::tasks() >= MANY;
+        let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MOST));
+        let hands = if many { (1..cpus).map_while(|_| Hand::start(begin)).collect() } else { Vec::new() };
+        Crew { hands }
+    }
+
+    /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile. What they came to.
+    ///
+    /// Where this thread is urgent and they are not, they run when the policy lets them, and it does what they do not come to.
+    /// That the last of them says so must not wait for the policy: then they are as urgent. And they are kept off its CPU. There they
+    /// would begin in a pause, and be stuck: a task in a BPF program cannot migrate.
+    pub fn share(
+        &self,
+        program: BorrowedFd<'_>,
+        args: SweepArgs,
+        own: impl FnOnce() -> Result<SweepArgs>,
+    ) -> Result<Vec<SweepArgs>> {
+        let stay = (!self.hands.is_empty() && realtime::is_urgent()).then(Stay::begin).flatten();
+        if let Some(stay) = &stay {
+            self.hands.iter().for_each(|hand| stay.keep_off(&hand.thread));
+        }
+        let at_it: Vec<_> = self.hands.iter().filter(|hand| hand.begin(program, args)).collect();
+        let own = own();
+        at_it.iter().for_each(|hand| realtime::hurry(&hand.thread));
+        // All of them are waited for, whatever becomes of one.
+        let theirs: Vec<_> = at_it.into_iter().map(Hand::wait).collect();
+        std::iter::once(own).chain(theirs).collect()
+    }
+}
+
+impl Hand {
+    fn start(begin: fn()) -> Option<Hand> {
+        let (jobs, orders) = channel::<Job>();
+        let (results, done) = channel();
+        let serve = move || {
+            begin();
+            for Job { program, args } in orders {
+                if results.send(sweep::share(program.as_fd(), args)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("sweep".to_string()).spawn(serve);
+        let thread =
+            thread.map_err(|e| log::warn!("the sweep takes longer: it has no other thread: {e}")).ok()?;
+        Some(Hand { jobs, done, thread })
+    }
+
+    /// False if it cannot: then there is nothing to wait for, and the others have more to do.
+    fn begin(&self, program: BorrowedFd<'_>, args: SweepArgs) -> bool {
+        let own = program.try_clone_to_owned();
+        own.is_ok_and(|program| self.jobs.send(Job { program, args }).is_ok())
+    }
+
+    fn wait(&self) -> Result<SweepArgs> {
+        self.done.recv().map_err(std::io::Error::other).trying("a thread of the sweep is gone")?
+    }
+}

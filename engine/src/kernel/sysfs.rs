@@ -1,0 +1,348 @@
+//! What the running kernel says of itself.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use state_migrate::Btf;
+use state_migrate::Kind;
+use state_migrate::Scope;
+use state_migrate::malformed_kfuncs;
+use state_migrate::object as elf;
+
+use crate::candidate::load::HOST_OBJECT;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host::environment;
+use crate::host::scopes;
+use crate::host::scopes::SCOPES;
+use crate::kernel::deadline;
+use crate::kernel::deadline::Demand;
+use crate::kernel::machine;
+use crate::kernel::machine::Tree;
+
+/// The largest number of tasks that any kernel takes (include/linux/threads.h).
+const PID_MAX_LIMIT: u32 = 4 << 20;
+const SYSFS: &str = "/sys/kernel/sched_ext";
+const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// The oldest kernel that the host works with.
+const OLDEST: (u32, u32) = (6, 16);
+
+/// `/sys/kernel/sched_ext/state`: `disabled`, `enabling`, `enabled`, `disabling`.
+pub fn state() -> String {
+    read("state")
+}
+
+/// How often a scheduler was enabled since boot. It does not change when a policy is swapped.
+pub fn enable_seq() -> u64 {
+    read("enable_seq").parse().unwrap_or(0)
+}
+
+/// Name of the scheduler that the kernel sees, empty if there is none.
+pub fn ops() -> String {
+    read("root/ops")
+}
+
+/// What the kernel's sched_ext counts of what happens beside the rule, by name: `root/events`. Empty where it does not.
+pub fn events() -> BTreeMap<String, u64> {
+    let text = read("root/events");
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.filter_map(|(name, count)| Some((name.to_string(), count.trim().parse().ok()?))).collect()
+}
+
+/// Context switches since boot, of all CPUs; 0 if they cannot be read.
+pub fn switches() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("ctxt "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Tasks on the whole system, as `/proc/loadavg` counts them; 0 if it cannot be read.
+pub fn tasks() -> u64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let total = text.split_whitespace().nth(3).and_then(|counts| counts.split('/').nth(1));
+    total.and_then(|total| total.parse().ok()).unwrap_or(0)
+}
+
+/// The most tasks that there can be as the machine is set up now, with some room: those that have ended are tasks for a while yet.
+pub(crate) fn most_tasks() -> u32 {
+    let limits = ["threads-max", "pid_max"].iter().filter_map(|limit| {
+        fs::read_to_string(Path::new("/proc/sys/kernel").join(limit)).ok()?.trim().parse::<u32>().ok()
+    });
+    limits.min().unwrap_or(PID_MAX_LIMIT).min(PID_MAX_LIMIT) + 1_024
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(SYSFS).join(file)).unwrap_or_default().trim().to_string()
+}
+
+/// Can this process and this kernel run a host at all? Cheap enough for every command.
+///
+/// # Errors
+/// [`Error::NotRoot`], [`Error::NotPermitted`] or [`Error::NoSchedExt`].
+pub fn check() -> Result<()> {
+    check_rights()?;
+    check_sched_ext()
+}
+
+/// Is this process root, with the capabilities that loading and attaching take?
+///
+/// # Errors
+/// [`Error::NotRoot`], [`Error::NotPermitted`] or [`Error::Namespace`].
+pub fn check_rights() -> Result<()> {
+    // SAFETY: no arguments, no effects.
+    if unsafe { libc::geteuid() } != 0 {
+        return Err(Error::NotRoot);
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    // Without /proc nothing is known, and the kernel has the last word anyway.
+    let Some(mask) = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
+        return Ok(());
+    };
+    let missing = missing_capabilities(mask);
+    if !missing.is_empty() {
+        return Err(Error::NotPermitted { missing: missing.join(" and ") });
+    }
+    environment::check_user_namespace()
+}
+
+/// Those that a set of effective capabilities lacks, by name.
+fn missing_capabilities(effective: u64) -> Vec<&'static str> {
+    // Numbers of include/uapi/linux/capability.h.
+    const NEEDED: [(u32, &str); 3] = [(21, "CAP_SYS_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+    // CAP_SYS_ADMIN stands for the other two.
+    if effective & 1 << 21 != 0 {
+        return Vec::new();
+    }
+    NEEDED.iter().filter(|(bit, _)| effective & 1 << bit == 0).map(|(_, name)| *name).collect()
+}
+
+/// Does the kernel have sched_ext?
+///
+/// # Errors
+/// [`Error::NoSchedExt`]
+pub fn check_sched_ext() -> Result<()> {
+    if Path::new(SYSFS).join("state").exists() { Ok(()) } else { Err(Error::NoSchedExt) }
+}
+
+/// What a host needs of a kernel. Costs a pass over the BTF, so only done when one is started.
+///
+/// # Errors
+/// The first of the checks of this module that fails.
+pub fn check_for_host() -> Result<()> {
+    check_release()?;
+    check_jit()?;
+    let raw = btf()?;
+    check_btf(&raw)?;
+    let btf = Btf::parse(&raw)?;
+    check_struct_ops(&btf)?;
+    check_kfuncs(&btf)?;
+    check_attach()?;
+    check_memory()
+}
+
+/// Would the kernel let a scheduler be attached, beside what a host needs of it? Asked before the one that runs is detached: the
+/// answer is of this moment.
+///
+/// # Errors
+/// [`Error::IsolatedCpus`] or [`Error::DeadlineBandwidth`].
+pub fn check_attach() -> Result<()> {
+    check_isolated(&Tree::default())?;
+    check_bandwidth().map(drop)
+}
+
+/// Did the boot leave all CPUs in the scheduling domains?
+///
+/// # Errors
+/// [`Error::IsolatedCpus`]
+pub fn check_isolated(tree: &Tree) -> Result<()> {
+    match tree.isolated() {
+        Some((option, cpus)) => Err(Error::IsolatedCpus { option, cpus }),
+        None => Ok(()),
+    }
+}
+
+/// Has the kernel the deadline bandwidth that it reserves for a scheduler? `None`: it cannot be known before, so the kernel
+/// has the last word.
+///
+/// # Errors
+/// [`Error::DeadlineBandwidth`]
+pub fn check_bandwidth() -> Result<Option<Vec<Demand>>> {
+    let cpus = match machine::cpus() {
+        Ok(cpus) => cpus,
+        Err(e) => {
+            log::debug!("the deadline bandwidth cannot be read: {e}");
+            return Ok(None);
+        }
+    };
+    let tree = Tree::default();
+    deadline::check(&cpus, |cpu| deadline::capacity(tree.root(), cpu)).map(Some)
+}
+
+/// Has the cgroup of this process room for the records of all tasks that there can be?
+///
+/// # Errors
+/// [`Error::LittleMemory`]
+pub fn check_memory() -> Result<()> {
+    machine::check_memory(Tree::default().memory().as_ref(), most_tasks(), task_record())
+}
+
+/// What the record of a task takes, bytes.
+pub(crate) fn task_record() -> u64 {
+    SCOPES
+        .iter()
+        .find(|scope| scope.scope == Scope::Task)
+        .map_or(0, |scope| u64::from(scopes::value_size(scope)))
+}
+
+/// `uname -r`
+pub fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_string()
+}
+
+/// Is the kernel of the versions that the host works with?
+///
+/// # Errors
+/// [`Error::OldKernel`]
+pub fn check_release() -> Result<()> {
+    let release = release();
+    // One that does not say cannot be judged.
+    if version_of(&release).is_none_or(|version| version >= OLDEST) {
+        return Ok(());
+    }
+    Err(Error::OldKernel { release })
+}
+
+/// Major and minor number of this kernel, where `uname -r` says them.
+pub fn version() -> Option<(u32, u32)> {
+    version_of(&release())
+}
+
+fn version_of(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Does the kernel compile BPF? Kfuncs and struct_ops are not interpreted.
+///
+/// # Errors
+/// [`Error::NoJit`]
+pub fn check_jit() -> Result<()> {
+    // Without the file it is always on, or there is none, which attach tells.
+    let setting = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").unwrap_or_default();
+    if setting.trim() == "0" { Err(Error::NoJit) } else { Ok(()) }
+}
+
+/// The kernel's BTF, raw.
+///
+/// # Errors
+/// [`Error::NoBtf`], or it cannot be read.
+pub fn btf() -> Result<Vec<u8>> {
+    match fs::read(VMLINUX_BTF) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::NoBtf),
+        other => other.trying(format!("cannot read {VMLINUX_BTF}")),
+    }
+}
+
+/// Refuse a kernel whose BTF shows implicit kfunc arguments: nothing can be loaded on it.
+///
+/// # Errors
+/// [`Error::BrokenBtf`]
+pub fn check_btf(raw: &[u8]) -> Result<()> {
+    let kfuncs = malformed_kfuncs(&Btf::parse(raw)?);
+    if kfuncs.is_empty() { Ok(()) } else { Err(Error::BrokenBtf { kfuncs }) }
+}
+
+/// Does the kernel's BTF have the struct_ops of sched_ext?
+///
+/// # Errors
+/// [`Error::NoStructOps`]
+pub fn check_struct_ops(btf: &Btf<'_>) -> Result<()> {
+    let has = |name| btf.find(Kind::Struct, name).is_some();
+    match has("sched_ext_ops") && has("bpf_struct_ops_sched_ext_ops") {
+        true => Ok(()),
+        false => Err(Error::NoStructOps),
+    }
+}
+
+/// Does the kernel have every kfunc without which the host does not load?
+///
+/// # Errors
+/// [`Error::MissingKfuncs`]
+pub fn check_kfuncs(btf: &Btf<'_>) -> Result<()> {
+    let known: BTreeSet<&str> = btf.ids(Kind::Func).map(|id| btf.name(id)).collect();
+    let wanted = elf::undefined(HOST_OBJECT).map_err(|e| Error::NotAPolicy { why: e.to_string() })?;
+    let missing: BTreeSet<String> =
+        wanted.into_iter().filter(|name| !known.contains(base(name))).map(|n| base(&n).to_string()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::MissingKfuncs { kfuncs: missing.into_iter().collect() })
+}
+
+/// A kfunc's name without what CO-RE calls its flavour.
+fn base(name: &str) -> &str {
+    name.split("___").next().unwrap_or(name)
+}
+
+/// Wait until the kernel says `enabled`. `exited`: did the scheduler's exit op run? Attach succeeds even where the kernel
+/// then takes the scheduler off, and so it ends at `disabled`.
+pub fn wait_until_enabled(exited: impl Fn() -> bool, at_most: Duration) -> bool {
+    let deadline = Instant::now() + at_most;
+    loop {
+        let state = state();
+        if state == "enabled" {
+            return true;
+        }
+        if (state == "disabled" && exited()) || Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// Wait until the kernel's `state` is `wanted`. `attach` and `detach` return before the last steps are done.
+pub fn wait_for_state(wanted: &str, at_most: Duration) -> bool {
+    let deadline = Instant::now() + at_most;
+    loop {
+        if state() == wanted {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        assert_eq!(version_of("6.16.12+deb14-cloud-amd64"), Some((6, 16)));
+        assert_eq!(version_of("7.3.4"), Some((7, 3)));
+        assert!(version_of("6.9.1") < Some(OLDEST) && version_of("6.100-rc1") > Some(OLDEST));
+        assert_eq!(version_of("custom"), None);
+    }
+
+    #[test]
+    fn sys_admin_stands_for_the_capabilities_that_came_of_it() {
+        assert!(missing_capabilities(u64::MAX).is_empty());
+        assert!(missing_capabilities(1 << 21).is_empty());
+        assert_eq!(missing_capabilities(1 << 39), ["CAP_SYS_ADMIN", "CAP_PERFMON"]);
+    }
+
+    #[test]
+    fn the_host_says_what_it_calls() {
+        let wanted = elf::undefined(HOST_OBJECT).unwrap();
+        assert!(wanted.iter().any(|name| base(name).starts_with("scx_bpf_")), "{wanted:?}");
+    }
+}

@@ -1,0 +1,325 @@
+//! The frontend: a policy's own program, started once the policy runs. It reads maps and prints statistics. The policy needs none:
+//! its BPF half is the kernel's. Where a frontend has ended, another one of the same binary can take its place.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Seek;
+use std::io::Write;
+use std::mem::offset_of;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+
+use libbpf_rs::MapCore;
+use libbpf_rs::MapHandle;
+use scx_upgrade_protocol::FRONTEND;
+use scx_upgrade_protocol::Frontend;
+use scx_upgrade_protocol::Memory;
+use scx_upgrade_protocol::Place;
+use scx_upgrade_protocol::Records;
+use state_migrate::Layout;
+
+use crate::candidate::direct::Direct;
+use crate::candidate::load;
+use crate::candidate::policy::Policy;
+use crate::candidate::variables;
+use crate::candidate::variables::Variables;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host::Host;
+use crate::host::abi::ExitRecord;
+use crate::host::abi::HostData;
+use crate::host::pins::Pins;
+use crate::host::registry::SlotInfo;
+use crate::host::scopes::SCOPES;
+use crate::kernel::sysfs;
+use crate::observe::counters;
+use crate::os::clock::monotonic_ns;
+use crate::os::logger::print_line;
+use crate::os::private_dir::Folder;
+use crate::transition::unit;
+
+/// Where the output of frontends goes. In memory, and gone with the boot, as they are.
+const LOGS: &str = "/run/scx-upgrade";
+/// Maximum size of a log in bytes. A frontend that prints without end must not fill memory: the kernel ends it, and the policy
+/// runs on.
+const MAX_LOG: u64 = 64 * 1024 * 1024;
+/// `SCX_EXIT_UNREG` of `enum scx_exit_kind` (Linux v7.3 kernel/sched/ext/internal.h): somebody detached the scheduler. It only
+/// decides what a frontend says at its end.
+const EXIT_UNREG: u64 = 64;
+
+/// How a frontend is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// What is executed.
+    pub program: &'a Path,
+    /// The policy's binary, as `ps` is to show it.
+    pub path: &'a Path,
+    /// The policy's arguments.
+    pub args: &'a [String],
+    /// Start it as a systemd unit of its own, where systemd runs.
+    pub unit: bool,
+}
+
+/// Is the frontend alive that belongs to the policy in a slot? One that nobody has waited for yet is not.
+pub fn is_alive(slot: &SlotInfo) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", slot.pid)).unwrap_or_default();
+    // Behind the name, which may have brackets of its own: proc_pid_stat(5).
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !"ZXx".contains(state))
+}
+
+/// Starts another frontend for the policy that runs, where it has none. `policy` must be from the same binary. Returns its pid.
+///
+/// # Errors
+/// [`Error::NoFrontend`], or nothing runs.
+pub fn restart(pins: &Pins, policy: &Policy, launch: Launch<'_>) -> Result<u32> {
+    let _lock = pins.lock()?;
+    let mut host = Host::running(pins)?;
+    let refused = |why: String| Error::NoFrontend { why };
+    if host.registry.pending.is_some() {
+        return Err(refused(
+            "a command was cut off, and the next one is to finish or undo it first".to_string(),
+        ));
+    }
+    let info = host.active_policy().ok_or_else(|| refused("no policy runs".to_string()))?;
+    let same =
+        info.binary.as_ref().zip(policy.binary()).is_some_and(|(runs, this)| runs.sha256 == this.sha256);
+    if !same {
+        return Err(refused(format!("{}, which runs, is not from this binary", info.title())));
+    }
+    if is_alive(info) {
+        return Err(refused(format!("process {} is its frontend already", info.pid)));
+    }
+    start(&mut host, policy, launch)
+}
+
+/// Starts the frontend of the policy that runs, and enters it into the registry. Returns its pid.
+pub(crate) fn start(host: &mut Host, policy: &Policy, launch: Launch<'_>) -> Result<u32> {
+    let setup = setup(host, policy)?;
+    let pid = spawn(launch, &setup)?;
+    let slot = usize::from(host.data.active().slot);
+    if let Some(info) = host.registry.slots[slot].as_mut() {
+        info.pid = pid;
+    }
+    host.save()?;
+    Ok(pid)
+}
+
+/// What the frontend of the policy that runs needs to know.
+///
+/// # Errors
+/// The policy's object cannot be read.
+pub fn setup(host: &Host, policy: &Policy) -> Result<Frontend> {
+    let slot = host.data.active().slot;
+    let info = host.active_policy();
+    let of_programs: BTreeSet<u32> = host.program_ids(slot).flat_map(counters::maps_of).collect();
+    let shared = host.shared().into_iter().map(|(name, map)| (name.to_string(), id_of(map)));
+    let mut maps: Vec<(String, u32)> = of_programs.into_iter().filter_map(with_name).collect();
+    // Their names are longer than those that the kernel keeps.
+    maps.extend(shared);
+    Ok(Frontend {
+        path: path_of(policy),
+        load: info.map_or(0, |info| info.load),
+        variables: places(&policy.inspect()?.variables, &maps),
+        scopes: scopes(&host.registry.layout, slot, &maps),
+        memory: memory(id_of(host.memory())),
+        probation: Some(host.pins.probation().to_string_lossy().into_owned()),
+        link: None,
+    })
+}
+
+/// What the frontend of a policy that is attached directly needs to know. `link` keeps it attached.
+fn setup_direct(policy: &Policy, direct: &Direct, link: BorrowedFd<'_>) -> Frontend {
+    let loaded = direct.loaded();
+    let maps: Vec<_> =
+        loaded.object.maps().map(|map| (map.name().to_string_lossy().into_owned(), id_of(&map))).collect();
+    let memory_map = maps.iter().find(|(name, _)| name == crate::host::HOST_MAP).map_or(0, |(_, id)| *id);
+    Frontend {
+        path: path_of(policy),
+        load: 0,
+        variables: places(&loaded.variables, &maps),
+        scopes: columns(&loaded.places, &maps),
+        memory: memory(memory_map),
+        probation: None,
+        link: Some(link.as_raw_fd()),
+    }
+}
+
+fn path_of(policy: &Policy) -> String {
+    policy.binary().map_or_else(String::new, |binary| binary.path.to_string_lossy().into_owned())
+}
+
+fn id_of(map: &impl MapCore) -> u32 {
+    map.info().map_or(0, |map| map.info.id)
+}
+
+fn with_name(id: u32) -> Option<(String, u32)> {
+    let map = MapHandle::from_map_id(id).ok()?;
+    Some((map.name().to_string_lossy().into_owned(), id))
+}
+
+fn places(variables: &Variables, maps: &[(String, u32)]) -> BTreeMap<String, Place> {
+    let of = |(name, variable): (&str, &variables::Variable)| {
+        let (_, map) = maps.iter().find(|(map, _)| variables::is_section(map, &variable.section))?;
+        Some((name.to_string(), Place { map: *map, offset: variable.offset, size: variable.size }))
+    };
+    variables.with_prefix("").filter_map(of).collect()
+}
+
+fn scopes(layout: &Layout, slot: u8, maps: &[(String, u32)]) -> BTreeMap<String, Records> {
+    columns(&load::places(layout, slot), maps)
+}
+
+fn columns(places: &load::Places, maps: &[(String, u32)]) -> BTreeMap<String, Records> {
+    let of = |scope: &crate::host::scopes::ScopeParts| {
+        let (_, map) = maps.iter().find(|(name, _)| name == scope.map)?;
+        let columns = places.get(&scope.scope)?;
+        let columns = columns.iter().map(|(name, range)| (name.clone(), (range.start, range.len())));
+        Some((scope.scope.to_string(), Records { map: *map, columns: columns.collect() }))
+    };
+    SCOPES.iter().filter_map(of).collect()
+}
+
+fn memory(map: u32) -> Memory {
+    let exit = offset_of!(HostData, exit);
+    Memory {
+        map,
+        size: size_of::<HostData>(),
+        active: offset_of!(HostData, active),
+        loads: offset_of!(HostData, callers),
+        exit_kind: exit + offset_of!(ExitRecord, kind),
+        detached: vec![EXIT_UNREG],
+        exit_reason: exit + offset_of!(ExitRecord, reason),
+        exit_msg: exit + offset_of!(ExitRecord, msg),
+    }
+}
+
+/// A file in memory that holds the setup, to be inherited.
+fn file(setup: &Frontend) -> Result<File> {
+    let json = serde_json::to_vec(setup).map_err(io::Error::other).trying("cannot write the setup")?;
+    // SAFETY: the name is NUL-terminated; the call has no other requirement.
+    let fd = unsafe { libc::memfd_create(c"scx-frontend".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error()).trying("cannot make a file in memory for the frontend");
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    let mut file = File::from(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) });
+    file.write_all(&json).and_then(|()| file.rewind()).trying("cannot write the frontend's setup")?;
+    Ok(file)
+}
+
+fn spawn(launch: Launch<'_>, setup: &Frontend) -> Result<u32> {
+    let setup = file(setup)?;
+    let fd = setup.as_raw_fd();
+    let log = log_file(launch.path)?;
+    let errors = log.try_clone().trying("cannot duplicate a descriptor")?;
+    let mut command = command(launch);
+    command.arg(FRONTEND).arg(fd.to_string()).args(launch.args);
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, setrlimit and fcntl.
+    unsafe {
+        command.pre_exec(move || {
+            // Of its own, so that it outlives this terminal.
+            libc::setsid();
+            let longest = libc::rlimit { rlim_cur: MAX_LOG, rlim_max: MAX_LOG };
+            libc::setrlimit(libc::RLIMIT_FSIZE, &longest);
+            inherit(fd)
+        });
+    }
+    let child = command.spawn().trying(format!("cannot start {}", launch.path.display()))?;
+    let pid = pid_of(&child);
+    // Do not leave a zombie to a caller that lives on.
+    let mut child = child;
+    let _ = thread::Builder::new().spawn(move || child.wait());
+    Ok(pid)
+}
+
+fn pid_of(child: &Child) -> u32 {
+    child.id()
+}
+
+/// Becomes the frontend: this process executes the policy's binary, in the foreground.
+///
+/// # Errors
+/// It cannot be executed; the policy runs on without a frontend.
+pub fn become_frontend(launch: Launch<'_>, setup: &Frontend) -> Error {
+    let setup = match file(setup) {
+        Ok(setup) => setup,
+        Err(error) => return error,
+    };
+    let fd = setup.as_raw_fd();
+    if let Err(source) = inherit(fd) {
+        return Error::Io { what: "cannot hand over the frontend's setup".to_string(), source };
+    }
+    let mut command = Command::new(launch.program);
+    let source = command.arg0(launch.path).arg(FRONTEND).arg(fd.to_string()).args(launch.args).exec();
+    Error::Io { what: format!("cannot start {}", launch.path.display()), source }
+}
+
+/// Attaches a policy by itself, without the host, and becomes its frontend, which keeps it attached until it ends.
+///
+/// # Errors
+/// The policy cannot be loaded or attached. The value is why the frontend cannot be executed; the policy is detached then.
+pub fn run_direct(policy: &Policy, launch: Launch<'_>) -> Result<Error> {
+    sysfs::check()?;
+    let mut direct = Direct::load(policy)?;
+    direct.attach()?;
+    print_line(format_args!("{}: attached directly", direct.loaded().ops.name));
+    for warning in &direct.loaded().warnings {
+        print_line(format_args!("warning: {warning}"));
+    }
+    let Some(link) = direct.link() else { return Err(Error::NoFrontend { why: "no link".to_string() }) };
+    inherit(link.as_raw_fd()).trying("cannot hand over the link")?;
+    Ok(become_frontend(launch, &setup_direct(policy, &direct, link)))
+}
+
+/// The program, by itself or by way of systemd.
+fn command(launch: Launch<'_>) -> Command {
+    match unit::systemd_run().filter(|_| launch.unit) {
+        Some(systemd_run) => {
+            let mut command = Command::new(systemd_run);
+            command.args(unit::arguments(launch.path, monotonic_ns())).arg(launch.program);
+            command
+        }
+        None => {
+            let mut command = Command::new(launch.program);
+            command.arg0(launch.path);
+            command
+        }
+    }
+}
+
+/// Keeps a descriptor open over an exec.
+fn inherit(fd: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is involved.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The log of the policy from this binary, empty.
+fn log_file(binary: &Path) -> Result<File> {
+    let mut name = binary.file_name().unwrap_or_default().to_os_string();
+    name.push(".log");
+    let name = CString::new(name.as_bytes()).map_err(io::Error::other).trying("no name for a log")?;
+    let folder = Folder::at(Path::new(LOGS));
+    let flags = libc::O_RDWR | libc::O_APPEND | libc::O_CREAT;
+    let file = folder.make().and_then(|f| f.open(&name, flags))?;
+    // Not when it is opened: then it would be emptied before it is known to be ours.
+    file.set_len(0).trying(format!("cannot write {}", folder.file(&name).display()))?;
+    Ok(file)
+}

@@ -1,0 +1,393 @@
+//! The reattach: what a swap does where it cannot be done in place, because the kernel reads something once, when a
+//! scheduler is attached. The scheduler is detached and another attached, and state survives in the pinned maps.
+//!
+//! Steps 1 to 4 are those of the swap (`swap.rs`), while the old policy runs on, with one more in between:
+//!
+//! 1. **open**, 2. **plan**, 3. **load** the policy, and
+//!    **load the host** again, on the terms that the policy asks for, over the same maps: its records, its shared memory
+//!    and its program arrays, so that the policies in all slots are in the new host too;
+//! 4. **prepare**: the policy's programs go into the idle slot, and `pending` says that this is a reattach;
+//! 5. **detach**: the link goes, the kernel walks all tasks over to the default scheduler and destroys all queues. No op
+//!    is in flight after it. Of a rollback by a conversion of the newer policy's own this is the hold: see `hold.rs`;
+//! 6. **commit**: the same store as ever, while nothing runs;
+//! 7. **attach** the new host. Its init makes the policy's queues, and the kernel's walk over all tasks brings up to date
+//!    what it passes;
+//! 8. the queues of the other loaded policies are made again, and the **sweep** does the rest.
+//!
+//! Every step is safe to die in. Up to 4 the old policy runs, and the next command undoes the preparation. From 5 on
+//! nothing is attached, and the next command attaches: the old policy if the control word still names it, else the new
+//! one. Where the new one cannot be attached, the old one is attached again.
+//!
+//! A host that the kernel took off is attached again in the same way, without step 5. One of another version of this
+//! program is replaced: see `reattach/other_version.rs`.
+
+pub(crate) mod other_version;
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use std::time::Instant;
+
+use libbpf_rs::Link;
+use libbpf_rs::MapCore;
+use libbpf_rs::MapHandle;
+use libbpf_rs::Object;
+use libbpf_rs::query::LinkTypeInfo;
+use state_migrate::Layout;
+use state_migrate::QueueRow;
+
+use self::other_version::Old;
+use crate::candidate::load;
+use crate::candidate::load::HOST_OPS;
+use crate::candidate::policy::Policy;
+use crate::error::Error;
+use crate::error::Result;
+use crate::error::Trying;
+use crate::host;
+use crate::host::Host;
+use crate::host::abi::Active;
+use crate::host::attach_config::Terms;
+use crate::host::pins::Pins;
+use crate::host::registry::Reattach;
+use crate::host::registry::Registry;
+use crate::host::registry::SlotInfo;
+use crate::host::scopes::ScopeParts;
+use crate::kernel::bpf;
+use crate::kernel::btf::KernelBtf;
+use crate::kernel::messages::KernelLog;
+use crate::kernel::sysfs;
+use crate::transition::quiesce;
+use crate::transition::recover;
+use crate::transition::report::Swept;
+
+/// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
+const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The kernel walks every task twice; busy ones by the ten thousand take it seconds.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the steps took that only a reattach has, ns.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    /// From the removal of the link to the kernel's `disabled`; 0 if nothing was attached.
+    pub detach_ns: u64,
+    /// What was brought back while nothing was attached, where the plan calls conversions of the policy that ran.
+    pub swept: Vec<Swept>,
+    /// How long that took.
+    pub sweep_ns: u64,
+    /// The store.
+    pub commit_ns: u64,
+    /// From the call to the kernel's `enabled`.
+    pub attach_ns: u64,
+    /// From the removal of the link, or the call where there was none, to the kernel's `enabled`.
+    pub gap_ns: u64,
+}
+
+/// What a swap to a policy would be, found out without changing anything.
+#[derive(Debug)]
+pub struct Prospect {
+    /// The columns that are there. The new policy's slot is free in it.
+    pub layout: Layout,
+    /// The slot that runs.
+    pub running: u8,
+    /// The slot that the new policy would get.
+    pub slot: u8,
+    /// What becomes of queues.
+    pub queues: Vec<QueueRow>,
+    /// Why it would take a reattach, if so.
+    pub reattach: Option<String>,
+    /// Does the kernel run the host? As it was when all of this was found out.
+    pub attached: bool,
+    /// What runs, as `name version`.
+    pub from: Option<String>,
+    /// The number that the generation would have.
+    pub generation: u32,
+    /// The policy that would have to go for the new one, as `name version`.
+    pub evicts: Option<String>,
+}
+
+/// What a swap to `policy` would be; where nothing was to be carried, if not `carry`.
+///
+/// # Errors
+/// Nothing runs, or the policy cannot be read.
+pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
+    let wanted = policy.schema()?.queues;
+    let host = match Host::running(pins) {
+        // What a swap would attach again.
+        Err(Error::Ejected { .. } | Error::Detached { .. }) if sysfs::state() == "disabled" => {
+            Host::pinned(pins)?
+        }
+        Err(Error::OtherHost { ours, theirs }) => {
+            let old = Old::read(pins)?;
+            let (slot, layout) = old.room();
+            let why =
+                format!("the host that runs is of version {theirs}, this program brings version {ours}");
+            let running = old.active.slot;
+            let queues = Registry::new().queue_rows(running, &wanted);
+            let (from, generation) = (old.running(), old.active.generation + 1);
+            let reattach = Some(why);
+            let (attached, evicts) = (sysfs::state() == "enabled", None);
+            return Ok(Prospect {
+                layout,
+                running,
+                slot,
+                queues,
+                reattach,
+                attached,
+                from,
+                generation,
+                evicts,
+            });
+        }
+        other => other?,
+    };
+    let active = host.data.active();
+    let running = active.slot;
+    let slot = host.registry.choose_slot(running);
+    let named = |slot| host.registry.slot(slot).map(SlotInfo::title);
+    let (from, evicts) = (named(running), named(slot));
+    let mut books = host.registry.clone();
+    books.evict(slot);
+    let queues = match carry {
+        true => books.queue_rows(running, &wanted),
+        false => books.queue_rows_anew(running, &wanted),
+    };
+    let kernel = KernelBtf::read()?;
+    let (terms, asks) = (&host.registry.terms, load::asks_of(policy, &kernel)?);
+    let reattach = match host.attached {
+        true => (!terms.suit(&asks)).then(|| terms.why_not(&asks, &kernel)),
+        false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
+    };
+    let (layout, generation, attached) = (books.layout, active.generation + 1, host.attached);
+    Ok(Prospect { layout, running, slot, queues, reattach, attached, from, generation, evicts })
+}
+
+/// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.
+pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Object> {
+    let mut open = load::open_host(kernel, terms)?;
+    for mut map in open.maps_mut() {
+        let name = map.name().to_string_lossy().into_owned();
+        if host.pins.map_path(&name).exists() {
+            let pinned = host.pins.map(&name)?;
+            map.reuse_fd(pinned.as_fd()).trying(format!("cannot take over the host's map {name}"))?;
+        }
+    }
+    load::load_host(open)
+}
+
+/// Steps 5 to 7. `pending` is in the books and the slot is filled; after it the new host runs, and the books are to be
+/// closed. `scopes`: those whose records the plan changes.
+///
+/// # Errors
+/// [`Error::PutBack`] when the old one runs again, [`Error::NotPutBack`] when neither can be attached. The preparation
+/// is undone then.
+pub(crate) fn switch(
+    host: &mut Host,
+    fresh: &mut Object,
+    after: Active,
+    scopes: &[&ScopeParts],
+) -> Result<Switched> {
+    let before = host.data.active();
+    let old = if host.attached { Some(Attached::find(&host.pins)?) } else { None };
+
+    let begin = Instant::now();
+    if let Some(old) = &old {
+        old.detach(&host.pins)?;
+        host.attached = false;
+    }
+    let off = wait_until_off();
+    let detach_ns = if old.is_some() { begin.elapsed().as_nanos() as u64 } else { 0 };
+
+    let sweep = Instant::now();
+    let theirs = host.registry.pending.clone().filter(|p| p.sweeper.is_some_and(|slot| slot != after.slot));
+    let swept = match theirs {
+        Some(pending) if off.is_ok() => quiesce::bring_back_detached(host, &pending, scopes),
+        _ => Vec::new(),
+    };
+    let sweep_ns = if swept.is_empty() { 0 } else { sweep.elapsed().as_nanos() as u64 };
+
+    let store = Instant::now();
+    arm(host, after);
+    let commit_ns = store.elapsed().as_nanos() as u64;
+    // After the commit: a dead link means that the kernel took off what the control word names.
+    host.pins.retire_link()?;
+
+    let attach_begin = Instant::now();
+    match off.and_then(|()| attach(host, fresh)) {
+        Ok(()) => Ok(Switched {
+            detach_ns,
+            swept,
+            sweep_ns,
+            commit_ns,
+            attach_ns: attach_begin.elapsed().as_nanos() as u64,
+            gap_ns: begin.elapsed().as_nanos() as u64,
+        }),
+        Err(error) => Err(put_back(host, old, Active { epoch: after.epoch, ..before }, error)),
+    }
+}
+
+/// Attach the host that is pinned and was left without being attached in the middle of a reattach, the old one or the new
+/// one as the control word says, and finish or undo the reattach.
+///
+/// # Errors
+/// Neither can be attached.
+pub(crate) fn resume(pins: &Pins) -> Result<Host> {
+    let mut host = Host::pinned(pins)?;
+    let Some(Reattach { from, to }) = host.registry.pending.as_ref().and_then(|p| p.reattach.clone()) else {
+        return Ok(host);
+    };
+    sysfs::check_attach()?;
+    let kernel = KernelBtf::read()?;
+    let committed = recover::is_committed(&host);
+    let terms = if committed { &to } else { &from };
+    log::warn!("a reattach was cut off: attaching the {} policy", if committed { "new" } else { "old" });
+    let active = host.data.active();
+    arm(&host, active);
+    let first = load_over(&host, &kernel, terms).and_then(|mut object| attach(&mut host, &mut object));
+    if let Err(error) = first {
+        let before = host.registry.generations.last().filter(|_| committed).cloned();
+        let Some(before) = before else { return Err(error) };
+        arm(&host, Active { slot: before.slot, generation: before.number, epoch: active.epoch });
+        let again = load_over(&host, &kernel, &from).and_then(|mut object| attach(&mut host, &mut object));
+        if let Err(again) = again {
+            return Err(Error::NotPutBack { source: Box::new(error), again: Box::new(again) });
+        }
+        log::warn!("{error}; the old policy was attached again");
+    }
+    recover::recover(&mut host)?;
+    Ok(host)
+}
+
+/// Make the shared memory say what is to run when the host is attached. Nothing is attached yet.
+fn arm(host: &Host, active: Active) {
+    let named = host.registry.queues.iter().filter(|q| q.slots.contains(&u32::from(active.slot)));
+    host.data.set_boot_queues(&named.map(|q| host.family(q)).collect::<Vec<_>>());
+    host.wait_for_families();
+    // The kernel destroyed all queues, and ejects a scheduler that asks for one that is not there.
+    host.data.set_orphans(&[], None);
+    host.data.restore_vtime(true);
+    host.data.commit(active);
+}
+
+/// Where the host needs a program to see tasks exit, attach that, in place of the one that an earlier host of this shared memory had.
+fn watch_exits(host: &Host, object: &Object) -> Result<()> {
+    let Some(program) = object.progs_mut().find(|p| p.name() == load::TASK_EXITS && p.autoload()) else {
+        return Ok(());
+    };
+    let mut link = program.attach().trying("cannot see tasks exit")?;
+    host.pins.unpin(&host.pins.exits_link())?;
+    link.pin(host.pins.exits_link()).trying("cannot pin the link of what sees tasks exit")
+}
+
+/// Attach a host that was loaded, and pin its link.
+pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
+    // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
+    host.data.clear_exit();
+    host.data.open_roster();
+    watch_exits(host, object)?;
+    let mut ops = object
+        .maps_mut()
+        .find(|m| m.name() == HOST_OPS)
+        .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string(), String::new()))?;
+    let mut log = KernelLog::mark();
+    let mut link = ops.attach_struct_ops().map_err(|source| Error::NotAttached {
+        what: "cannot attach the host".to_string(),
+        source,
+        words: log.words(),
+    })?;
+    // At once, so that the scheduler outlives this process from here on.
+    link.pin(host.pins.link()).trying("cannot pin the host's link")?;
+    // From here the pin alone keeps it: `stop` removes the pin.
+    drop(link);
+    enabled(host, log)
+}
+
+/// Attach succeeds even where the kernel then disables the scheduler: read what it says. The link's pin goes if so. `log`: the
+/// kernel's, from before the attach.
+fn enabled(host: &mut Host, mut log: KernelLog) -> Result<()> {
+    let exited = || host.data.exit_reason().is_some();
+    if sysfs::wait_until_enabled(exited, ENABLE_TIMEOUT) && sysfs::ops().starts_with(host::NAME) {
+        host.attached = true;
+        return Ok(());
+    }
+    let error = not_enabled(host.data.exit_reason().unwrap_or_default(), log.words());
+    host.pins.retire_link()?;
+    Err(error)
+}
+
+fn not_enabled(reason: String, words: String) -> Error {
+    Error::NotEnabled { what: "the host".to_string(), state: sysfs::state(), reason, words }
+}
+
+/// The new host is not attached: attach the old one again, and undo the preparation. Records that were brought up to
+/// the new epoch keep that stamp, so the epoch stays; its plan only wrote where the old policy does not look.
+fn put_back(host: &mut Host, old: Option<Attached>, before: Active, error: Error) -> Error {
+    arm(host, before);
+    let again = match &old {
+        Some(old) => {
+            let off = wait_until_off();
+            host.data.clear_exit();
+            host.data.open_roster();
+            let log = KernelLog::mark();
+            off.and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host, log))
+        }
+        None => Ok(()),
+    };
+    // The books first: whatever comes of it, the next command is to find no half of a reattach.
+    let undone = recover::recover(host);
+    match (again.and(undone), old) {
+        (Ok(()), Some(_)) => Error::PutBack { source: Box::new(error) },
+        (Ok(()), None) => error,
+        (Err(again), _) => Error::NotPutBack { source: Box::new(error), again: Box::new(again) },
+    }
+}
+
+/// The link that is pinned, and the struct_ops map behind it, which can be attached again.
+struct Attached {
+    link: Link,
+    map: MapHandle,
+}
+
+impl Attached {
+    fn find(pins: &Pins) -> Result<Attached> {
+        let link = Link::open(pins.link()).trying("cannot open the host's link")?;
+        let info = link.info().trying("cannot read the host's link")?;
+        let LinkTypeInfo::StructOps(ops) = info.info else {
+            return Err(not_enabled("its pinned link is of another type".to_string(), String::new()));
+        };
+        let map = MapHandle::from_map_id(ops.map_id).trying("cannot open the host's struct_ops map")?;
+        Ok(Attached { link, map })
+    }
+
+    /// Step 5. The pin goes first: killed between the two, the link goes with this process. An error means that it is
+    /// attached as before.
+    fn detach(&self, pins: &Pins) -> Result<()> {
+        fs::remove_file(pins.link()).trying("cannot unpin the host's link")?;
+        if let Err(error) = self.link.detach().trying("cannot detach the host") {
+            bpf::pin(&self.link, &pins.link())?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Attach it again.
+    fn attach(&self, pins: &Pins) -> Result<()> {
+        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &pins.link())
+    }
+}
+
+/// Wait until the kernel has let go of what ran. Another scheduler in its place is an error.
+fn wait_until_off() -> Result<()> {
+    let deadline = Instant::now() + DETACH_TIMEOUT;
+    loop {
+        match sysfs::state().as_str() {
+            "disabled" => return Ok(()),
+            "enabled" if !sysfs::ops().starts_with(host::NAME) => {
+                return Err(Error::OtherScheduler { ops: sysfs::ops(), state: sysfs::state() });
+            }
+            _ if Instant::now() > deadline => {
+                return Err(not_enabled("it does not let go of it".to_string(), String::new()));
+            }
+            _ => std::thread::sleep(Duration::from_micros(200)),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Finish or undo what a killed command left, told apart by the control word: if it holds the pending generation the
+//! commit happened.
+
+use crate::error::Result;
+use crate::host::Host;
+use crate::host::registry::Kind;
+use crate::host::scopes::SCOPES;
+use crate::host::sweep::Sweeper;
+use crate::host::worker_pool::Crew;
+use crate::transition::quiesce;
+use crate::transition::swap;
+
+/// Bring a host whose last command was killed back to one without a pending swap. Idempotent. The host need not be
+/// attached: then it has no queues, and only its books and records are brought in order.
+///
+/// # Errors
+/// The host's maps cannot be changed.
+pub fn recover(host: &mut Host) -> Result<()> {
+    let Some(pending) = host.registry.pending.clone() else { return Ok(()) };
+    if pending.reattach.is_some() {
+        remake_queues(host)?;
+    }
+    if let Some(slot) = pending.hold.filter(|slot| *slot == host.data.active().slot) {
+        log::warn!("going on with the rollback to generation {} that was cut off", pending.generation.number);
+        quiesce::run(host, &pending, slot, &SCOPES.iter().collect::<Vec<_>>())?;
+    }
+    if is_committed(host) {
+        log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
+        let crew = Crew::muster();
+        host.start_handover(false);
+        host.settle()?;
+        host.start_handover(true);
+        let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
+        let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &crew);
+        swept.into_iter().try_for_each(|swept| swept.map(drop))?;
+        swap::hand_over(host)?;
+        swap::close_books(host);
+        return Ok(());
+    }
+    log::warn!("undoing the preparation of generation {} that was cut off", pending.generation.number);
+    if let Some(slot) = pending.hold {
+        return abandon(host, slot);
+    }
+    if matches!(pending.generation.kind, Kind::Rollback | Kind::Recovery) {
+        // These prepare nothing but this: their policy was and stays loaded, and the running one's queues are its own.
+        host.data.set_orphans(&[], None);
+        host.registry.pending = None;
+        return host.save();
+    }
+    abandon(host, pending.generation.slot)
+}
+
+/// Does the control word hold the pending generation?
+pub(crate) fn is_committed(host: &Host) -> bool {
+    let active = host.data.active();
+    let is = |g: &crate::host::registry::Generation| active.slot == g.slot && active.generation == g.number;
+    host.registry.pending.as_ref().is_some_and(|p| is(&p.generation))
+}
+
+/// Undo the preparation of `slot`, which is not active.
+pub(crate) fn abandon(host: &mut Host, slot: u8) -> Result<()> {
+    host.empty(slot)?;
+    host.registry.evict(slot);
+    swap::hand_over(host)?;
+    host.registry.pending = None;
+    host.save()
+}
+
+/// The kernel destroyed all queues when the host was detached, and its init made those of the running policy only. The
+/// other loaded policies must find theirs when they are gone back to.
+pub(crate) fn remake_queues(host: &Host) -> Result<()> {
+    if !host.attached {
+        return Ok(());
+    }
+    // The walk over all tasks is done.
+    host.data.restore_vtime(false);
+    host.create_queues(&host.registry.queues)
+}

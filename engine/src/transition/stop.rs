@@ -1,0 +1,88 @@
+//! End the host: tasks go back to the kernel's default scheduler, the records are gone.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::host;
+use crate::host::Host;
+use crate::host::environment;
+use crate::host::pins::Pins;
+use crate::host::registry::SlotInfo;
+use crate::kernel::sysfs;
+use crate::observe::history;
+use crate::observe::history::Entry;
+use crate::observe::history::Verb;
+use crate::os::realtime::Children;
+use crate::os::realtime::Urgent;
+use crate::transition::effect;
+
+/// The kernel walks every task twice; busy ones by the ten thousand take it seconds.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What stopping did.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Stopped {
+    /// The policy that ran, as `name version`; none when only leftovers were removed, or while a rollback held.
+    pub policy: Option<String>,
+    /// The scheduler that runs now, where that is not the kernel's default.
+    #[serde(default)]
+    pub runs: Option<String>,
+    /// From the removal of the link to the kernel's `disabled`, ns.
+    pub detach_ns: u64,
+    /// What went wrong beside it, in words: the history could not be written.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// Stop the host and remove its pins. Also removes what an ejected or half-started host left.
+///
+/// # Errors
+/// [`Error::NothingRunning`] when there is nothing to stop, or the kernel does not let go of it.
+pub fn stop(pins: &Pins) -> Result<Stopped> {
+    match locked_stop(pins) {
+        Ok(mut stopped) => {
+            let entry = Entry::stop(stopped.policy.as_deref(), stopped.detach_ns);
+            stopped.warnings.extend(history::note(entry));
+            Ok(stopped)
+        }
+        // Nothing was to be done, and nothing is to be told of it.
+        Err(Error::NothingRunning) => Err(Error::NothingRunning),
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Stop, &error));
+            Err(error)
+        }
+    }
+}
+
+fn locked_stop(pins: &Pins) -> Result<Stopped> {
+    let _lock = pins.lock()?;
+    // What runs may be what forgets this one.
+    let urgent = Urgent::begin(Children::No);
+    if pins.is_empty() {
+        return Err(environment::hidden_host(pins).unwrap_or(Error::NothingRunning));
+    }
+    let host = Host::running(pins).ok();
+    let policy = host.as_ref().and_then(|host| {
+        let slot = host.data.active().slot;
+        host.registry.slot(slot).map(SlotInfo::title)
+    });
+    // Also one of another version, or in the middle of a reattach.
+    let ours = sysfs::state() != "disabled" && sysfs::ops().starts_with(host::NAME);
+    // Its pins must be all that holds it: what this process has mapped goes first.
+    drop(host);
+    let (begin, enable_seq) = (Instant::now(), sysfs::enable_seq());
+    pins.remove_all()?;
+    if ours && !sysfs::wait_for_state("disabled", TIMEOUT) {
+        return Err(Error::NotEnabled {
+            what: "the default scheduler again".to_string(),
+            state: sysfs::state(),
+            reason: "the pins are gone, but someone still holds the host's link open".to_string(),
+            words: String::new(),
+        });
+    }
+    let detach_ns = begin.elapsed().as_nanos() as u64;
+    let runs = effect::after_stop(enable_seq)?;
+    Ok(Stopped { policy, runs, detach_ns, warnings: urgent.warning().into_iter().collect() })
+}

@@ -1,0 +1,238 @@
+//! Where commands that change what runs come in: one at a time, after what a killed one left is brought in order, and with an
+//! entry in the history.
+
+use std::path::Path;
+
+use crate::candidate::load::Loaded;
+use crate::candidate::policy::Policy;
+use crate::error::Error;
+use crate::error::Result;
+use crate::host;
+use crate::host::Host;
+use crate::host::environment;
+use crate::host::pins::Pins;
+use crate::host::requeue;
+use crate::kernel::sysfs;
+use crate::observe::history;
+use crate::observe::history::Entry;
+use crate::observe::history::Verb;
+use crate::os::identity::Binary;
+use crate::os::realtime::Children;
+use crate::os::realtime::Urgent;
+use crate::transition::effect::Before;
+use crate::transition::frontend;
+use crate::transition::frontend::Launch;
+use crate::transition::interrupt;
+use crate::transition::reattach;
+use crate::transition::recover;
+use crate::transition::report::Report;
+use crate::transition::start;
+use crate::transition::swap;
+use crate::transition::swap::Aim;
+use crate::transition::swap::Ready;
+
+/// How a policy is to be put in charge.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// Also where that takes a reattach.
+    pub may_reattach: bool,
+    /// A snapshot to begin with, for a host that is started.
+    pub restore: Option<&'a Path>,
+    /// Also where a scheduler runs that is not of this project: that is taken off.
+    pub replace: bool,
+    /// A host that is started is to do without what the policy does not use: see [`crate::host::attach_config`].
+    pub lean: bool,
+    /// Carry nothing: the policy's state starts anew.
+    pub no_carry: bool,
+    /// Only if it comes to this; none: whatever it comes to.
+    pub only: Option<Only>,
+    /// How to start the frontend once the policy runs; none: the caller does.
+    pub frontend: Option<Launch<'a>>,
+}
+
+/// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was
+/// faster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// A start, or attaching again where the kernel took the host off.
+    Run,
+    /// A swap, or attaching again where the kernel took the host off.
+    Swap,
+}
+
+/// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
+///
+/// # Errors
+/// Any [`Error`]; what ran before still runs, unless the error says otherwise.
+pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+    let mut taken = locked_take_over(pins, policy, wish);
+    match &mut taken {
+        Ok((host, loaded, report)) => {
+            report.warnings.append(&mut loaded.warnings);
+            report.warnings.extend(host.found.take());
+            report.warnings.extend(host.urgent.as_ref().and_then(Urgent::warning));
+            note(host, report);
+        }
+        Err(error) => note_failure(wish.only, policy.binary(), error),
+    }
+    taken
+}
+
+/// Enter into the history that this policy's process did not take over.
+pub fn note_failure(only: Option<Only>, binary: Option<&Binary>, error: &Error) {
+    let verb = match only {
+        Some(Only::Run) => Verb::Run,
+        Some(Only::Swap) => Verb::Swap,
+        None => Verb::TakeOver,
+    };
+    // The command that started this process hears of the error, which matters more than the entry.
+    let _ = history::note(Entry::failed(verb, error).of_this_policy(binary));
+}
+
+fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+    let _lock = pins.lock()?;
+    let mut before = Before::look(pins);
+    let taken = put_in_charge(pins, policy, wish, &mut before);
+    let (mut host, loaded, mut report) = before.compare(pins, taken)?;
+    // The policy runs, whatever becomes of these.
+    match requeue::rescue(&host) {
+        Ok(tasks) => report.tasks_rescued = tasks,
+        Err(error) => report.warnings.push(error.to_string()),
+    }
+    if let Some(launch) = wish.frontend
+        && let Err(error) = frontend::start(&mut host, policy, launch)
+    {
+        report.warnings.push(format!("the policy runs without a frontend: {error}"));
+    }
+    Ok((host, loaded, report))
+}
+
+fn put_in_charge(
+    pins: &Pins,
+    policy: &Policy,
+    wish: Wish<'_>,
+    before: &mut Before,
+) -> Result<(Host, Loaded, Report)> {
+    // Before a reattach that was cut off is finished, which attaches a policy.
+    if wish.only == Some(Only::Run) && Host::running(pins).is_ok() {
+        return Err(Error::Running);
+    }
+    let mut host = match find(pins) {
+        Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
+        Err(Error::NothingRunning) => return start::start(pins, policy, wish),
+        Err(Error::OtherScheduler { .. }) if wish.replace && !host::has_state(pins) => {
+            return start::start(pins, policy, wish);
+        }
+        Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
+        Err(Error::OtherHost { .. }) if wish.may_reattach => {
+            return reattach::other_version::replace(pins, policy);
+        }
+        other => other?,
+    };
+    *before = Before::look(pins);
+    let (loaded, report) = swap::swap(&mut host, policy, wish)?;
+    Ok((host, loaded, report))
+}
+
+/// Enter a commit into the history. What goes wrong there is a warning in the report.
+fn note(host: &Host, report: &mut Report) {
+    let generation = host.registry.generations.iter().rfind(|g| g.number == report.generation);
+    let Some(generation) = generation else { return };
+    let entry = Entry::commit(generation, host.registry.slot(report.slot), report);
+    report.warnings.extend(history::note(entry));
+}
+
+/// The host with nothing pending, attached or, if the kernel took it off, not.
+fn find(pins: &Pins) -> Result<Host> {
+    // What a killed command left is finished or undone first.
+    let _change = interrupt::change()?;
+    reattach::other_version::finish_move(pins)?;
+    let mut host = match Host::running(pins) {
+        Err(Error::Ejected { .. }) if sysfs::state() == "enabled" => {
+            return Err(environment::unknown_scheduler(pins));
+        }
+        Err(Error::Ejected { reason }) => {
+            log::warn!("the host was taken off by the kernel ({reason}): attaching it again");
+            Host::pinned(pins)?
+        }
+        Err(Error::Detached { .. }) => reattach::resume(pins)?,
+        other => other?,
+    };
+    let cut_off = host.registry.pending.as_ref().map(|pending| pending.generation.number);
+    recover::recover(&mut host)?;
+    host.found = cut_off.map(|number| {
+        let what = if host.data.active().generation == number { "finished" } else { "undone" };
+        format!("an earlier command was cut off on its way to generation {number}: that was {what} first")
+    });
+    Ok(host)
+}
+
+/// Make the policy of an earlier generation active again: see [`swap::rollback`].
+///
+/// # Errors
+/// Any [`Error`]; what ran before still runs, unless the error says otherwise.
+pub fn rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<Report> {
+    match locked_rollback(pins, aim, may_reattach) {
+        Ok((host, mut report)) => {
+            note(&host, &mut report);
+            Ok(report)
+        }
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Rollback, &error));
+            Err(error)
+        }
+    }
+}
+
+fn locked_rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<(Host, Report)> {
+    // The policy that is to go may be one that forgets tasks, this one too.
+    let urgent = Urgent::begin(Children::Too);
+    let _lock = pins.lock()?;
+    let mut before = Before::look(pins);
+    let mut roll_back = || {
+        let mut host = find(pins)?;
+        before = Before::look(pins);
+        let mut report = swap::rollback(&mut host, aim, may_reattach)?;
+        report.warnings.extend(urgent.warning());
+        Ok((host, report))
+    };
+    let done = roll_back();
+    before.compare(pins, done)
+}
+
+/// Bring back what the kernel took off, or what a killed command left detached: see [`swap::recover`]. `None`: nothing was to
+/// be brought back. What a killed command left in a host that runs is finished or undone either way.
+///
+/// # Errors
+/// Any [`Error`]; tasks are on the default scheduler then, and what is pinned is kept for another attempt.
+pub fn recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<Option<Report>> {
+    match locked_recover(pins, aim, ready) {
+        Ok((host, Some(mut report))) => {
+            note(&host, &mut report);
+            Ok(Some(report))
+        }
+        Ok((_, None)) => Ok(None),
+        Err(error) => {
+            let _ = history::note(Entry::failed(Verb::Recover, &error));
+            Err(error)
+        }
+    }
+}
+
+fn locked_recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
+    let urgent = Urgent::begin(Children::Too);
+    let _lock = pins.lock()?;
+    let mut before = Before::look(pins);
+    let bring_back = || {
+        let mut host = find(pins)?;
+        before = Before::look(pins);
+        if host.attached {
+            return Ok((host, None));
+        }
+        let mut report = swap::recover(&mut host, aim, ready)?;
+        report.warnings.extend(urgent.warning());
+        Ok((host, Some(report)))
+    };
+    let done = bring_back();
+    before.compare(pins, done)
+}
