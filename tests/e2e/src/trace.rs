@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// What a program with `SCX_UPGRADE_LOG=info` writes at the beginning of a step.
+/// What `scx-upgrade -v` writes at the beginning of a step.
 const STEP: &str = "step: ";
 /// A stop for a system call, with PTRACE_O_TRACESYSGOOD.
 const SYSCALL_STOP: i32 = libc::SIGTRAP | 0x80;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -22,9 +23,14 @@ use e2e::report;
 use e2e::start_by_hand;
 use e2e::status;
 use e2e::wait_until;
+use scx_upgrade_engine::Policy;
+use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::kernel::sysfs;
 use scx_upgrade_engine::observe::last_good;
+use scx_upgrade_engine::os::identity::Binary;
 use scx_upgrade_engine::os::private_dir::Folder;
+use scx_upgrade_engine::transition::frontend;
+use scx_upgrade_engine::transition::frontend::Launch;
 use scx_upgrade_engine::transition::report::Report;
 use serde_json::Value;
 use state_migrate::Btf;
@@ -309,12 +315,13 @@ fn a_process_that_ended_is_started_again_and_finds_what_its_policy_counts() {
     // Not from another file, and not beside one that is there. The policy runs on.
     report(&["swap", "/bin/scx_mini"]);
     let live = of_good().pid;
-    let second = Command::new("/bin/scx_mini").env("SCX_UPGRADE_ONLY", "attend").output().unwrap();
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(!second.status.success() && said.contains("does already"), "{said}");
-    let other = Command::new(GOOD).env("SCX_UPGRADE_ONLY", "attend").output().unwrap();
-    let said = String::from_utf8_lossy(&other.stderr).into_owned();
-    assert!(!other.status.success() && said.contains("not from this binary"), "{said}");
+    for (binary, why) in [("/bin/scx_mini", "is its frontend already"), (GOOD, "not from this binary")] {
+        let path = Path::new(binary);
+        let policy = Policy::from_binary(path).unwrap().from(Binary::of(path).unwrap());
+        let launch = Launch { program: path, path, args: &[], unit: false };
+        let refused = frontend::restart(&Pins::open().unwrap(), &policy, launch).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
     assert_eq!((sysfs::state().as_str(), of_good().pid), ("enabled", live));
     fresh();
 }
