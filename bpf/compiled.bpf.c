@@ -17,7 +17,7 @@
 #define SCXU_PLAN_ROOM	2048
 
 #define SCXU_DEFINE_BY_PLAN(scope)								\
-static __noinline int scxu_plan_##scope(struct scx_##scope##_record *rec)			\
+static __noinline int scxu_plan_##scope(struct scxu_##scope##_record *rec)			\
 {												\
 	register void *r1 asm("r1") = rec;							\
 												\
@@ -27,7 +27,7 @@ static __noinline int scxu_plan_##scope(struct scx_##scope##_record *rec)			\
 	return 0;										\
 }												\
 												\
-static __always_inline bool scxu_bring_up_by_plan_##scope(struct scx_##scope##_record *rec)	\
+static __always_inline bool scxu_bring_up_by_plan_##scope(struct scxu_##scope##_record *rec)	\
 {												\
 	bool done = false;									\
 	u32 epoch;										\

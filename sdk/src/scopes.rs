@@ -29,7 +29,7 @@ pub(crate) struct ScopeParts {
 /// The program that sweeps tasks by the roster.
 pub(crate) const SWEEP_TASKS: &str = "sweep_tasks";
 /// The program that sweeps tasks by the kernel's lists.
-pub(crate) const SWEEP_STRAYS: &str = "sweep_strays";
+pub(crate) const SWEEP_STRAYS: &str = "sweep_untracked";
 
 /// Is this the name of a program that sweeps?
 pub(crate) fn sweeps(program: &str) -> bool {

@@ -88,7 +88,7 @@ enum scxu_step_kind {
  */
 struct scxu_step {
 	u8	kind;			/* enum scxu_step_kind */
-	u8	flags;			/* SCX_STEP_* */
+	u8	flags;			/* SCXU_STEP_* */
 	u8	from_size;
 	u8	to_size;
 	u16	from;
@@ -178,10 +178,10 @@ struct scxu_host {
 	 * first CPU of its core, and the next of the core's, of the last the first again.
 	 */
 	u32	nr_cpus;
-	u32	scxu_nr_llcs;
-	u16	scxu_llc_of_cpu[SCX_UPGRADE_MAX_CPUS];
-	u16	scxu_core_of_cpu[SCX_UPGRADE_MAX_CPUS];
-	u16	scxu_next_sibling[SCX_UPGRADE_MAX_CPUS];
+	u32	nr_llcs;
+	u16	llc_of_cpu[SCX_UPGRADE_MAX_CPUS];
+	u16	core_of_cpu[SCX_UPGRADE_MAX_CPUS];
+	u16	next_sibling[SCX_UPGRADE_MAX_CPUS];
 	/* What a new record of each scope starts as. */
 	u64	task_image[SCX_UPGRADE_TASK_DATA / 8];
 	u64	cgroup_image[SCX_UPGRADE_CGROUP_DATA / 8];

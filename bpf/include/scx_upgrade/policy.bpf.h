@@ -107,24 +107,24 @@ struct scxu_per_cgroup	{ u64 cgroup_base; };
 /* The LLC that a CPU is at: 0 to scxu_nr_llcs() - 1, the same in every policy while the host lives. */
 static __always_inline u32 scxu_llc_of_cpu(s32 cpu)
 {
-	return scxu_host.scxu_llc_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+	return scxu_host.llc_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
 static __always_inline u32 scxu_nr_llcs(void)
 {
-	return scxu_host.scxu_nr_llcs;
+	return scxu_host.nr_llcs;
 }
 
 /* The core of a CPU: the number of its first CPU, so that this one's record can stand for the core. */
 static __always_inline s32 scxu_core_of_cpu(s32 cpu)
 {
-	return scxu_host.scxu_core_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+	return scxu_host.core_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
 /* The CPU of the same core that follows, round in a ring; @cpu itself if its core has no other. */
 static __always_inline s32 scxu_next_sibling(s32 cpu)
 {
-	return scxu_host.scxu_next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+	return scxu_host.next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
 /* How many queues each per-cgroup family has now. It only grows. */

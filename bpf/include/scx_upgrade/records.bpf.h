@@ -19,7 +19,7 @@ volatile struct scxu_host scxu_host SEC(".data.scxu_host");
  * brought up to; 0 is a record fresh from the allocator. What follows the data is the host's own.
  */
 #define SCXU_RECORD(scope, bytes, ...)		\
-	struct scx_##scope##_record {		\
+	struct scxu_##scope##_record {		\
 		struct bpf_spin_lock lock;	\
 		u32	stamp;			\
 		u64	data[(bytes) / 8];	\
@@ -60,13 +60,13 @@ __hidden struct scxu_global_record scxu_global_record SEC(".data.scxu_global");
 #include <scx_upgrade/call.bpf.h>
 
 /*
- * scx_bring_up_SCOPE(): apply to a record every plan between its stamp and the running epoch, exactly once, whoever
+ * scxu_bring_up_SCOPE(): apply to a record every plan between its stamp and the running epoch, exactly once, whoever
  * comes first: an op that touches it or the sweep. A fresh record, or one so old that its plans are no longer kept,
  * starts from the image. The epoch is read before the image: a record made from a half-written image has an older stamp
  * and gets the plan on its next touch. At a plan that must wait for another it stops, and the record stays stale.
  */
 #define SCXU_DEFINE_BRING_UP(scope, SCOPE, bytes)						\
-static __noinline int scxu_bring_up_##scope(struct scx_##scope##_record *rec)			\
+static __noinline int scxu_bring_up_##scope(struct scxu_##scope##_record *rec)			\
 {												\
 	struct scxu_conversion_args *args = scxu_conversion_args();				\
 	u64 active;										\

@@ -224,7 +224,7 @@ static __always_inline int scxu_sweep_global(struct scxu_sweep_args *args)
 
 #define SCXU_SWEEP_PROGRAMS		\
 	SCXU_SWEEP_PROGRAM(tasks)	\
-	SCXU_SWEEP_PROGRAM(strays)	\
+	SCXU_SWEEP_PROGRAM(untracked)	\
 	SCXU_SWEEP_PROGRAM(cgroups)	\
 	SCXU_SWEEP_PROGRAM(cpus)	\
 	SCXU_SWEEP_PROGRAM(global)
