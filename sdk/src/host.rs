@@ -29,7 +29,7 @@ use crate::registry::Registry;
 use crate::rescue;
 use crate::scopes;
 use crate::scopes::SCOPES;
-use crate::scopes::SWEEP_STRAYS;
+use crate::scopes::SWEEP_UNTRACKED;
 use crate::topology::Topology;
 use crate::urgent::Urgent;
 
@@ -52,12 +52,12 @@ const START_HANDOVER: &str = "start_handover";
 /// has none.
 const DUMP: &str = "scxu_dump";
 /// Map of the tasks that are on no queue: see `rescue.rs`.
-pub(crate) const FORGOTTEN: &str = "scxu_lost_tasks";
+pub(crate) const LOST_TASKS: &str = "scxu_lost_tasks";
 /// Map of all tasks, a row each, and the rows of it that are free again.
-pub(crate) const ROSTER: &str = "scxu_task_table";
-pub(crate) const ROSTER_FREE: &str = "scxu_free_rows";
+pub(crate) const TASK_TABLE: &str = "scxu_task_table";
+pub(crate) const FREE_ROWS: &str = "scxu_free_rows";
 /// Program that gives rows to who has none.
-pub(crate) const ENLIST_STRAYS: &str = "enlist_strays";
+pub(crate) const TRACK_UNTRACKED: &str = "track_untracked";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scxu_numbers";
 
@@ -160,7 +160,7 @@ impl Host {
             registry_map,
             host_map,
             cgroup_numbers: pins.map(CGROUP_NUMBERS)?,
-            roster: pins.map(ROSTER)?,
+            roster: pins.map(TASK_TABLE)?,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             attached: false,
@@ -184,9 +184,9 @@ impl Host {
                 HANDOVER,
                 NUMBERS,
                 DUMP,
-                FORGOTTEN,
-                ROSTER,
-                ROSTER_FREE,
+                LOST_TASKS,
+                TASK_TABLE,
+                FREE_ROWS,
             ]
             .contains(&name.as_str())
                 || SCOPES.iter().any(|s| s.map == name)
@@ -200,7 +200,7 @@ impl Host {
             if queues::PROGRAMS.contains(&name.as_str())
                 || name == rescue::PROGRAM
                 || name == load::ENQUEUE_DEFAULT
-                || name == ENLIST_STRAYS
+                || name == TRACK_UNTRACKED
                 || name == START_HANDOVER
                 || scopes::sweeps(&name)
             {
@@ -235,7 +235,7 @@ impl Host {
     pub(crate) fn shared(&self) -> Vec<(&'static str, &MapHandle)> {
         let records = self.records.iter().map(|(name, map)| (*name, map));
         let others =
-            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (ROSTER, &self.roster)];
+            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (TASK_TABLE, &self.roster)];
         records.chain(others).collect()
     }
 
@@ -295,7 +295,7 @@ impl Host {
 
     fn unpin_own(&self, slot: u8) -> Result<()> {
         self.pins.policy_maps(slot)?.iter().try_for_each(|map| self.pins.unpin(map))?;
-        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_STRAYS]);
+        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_UNTRACKED]);
         sweeps.try_for_each(|name| self.pins.unpin(&self.pins.policy_program_path(slot, name)))
     }
 

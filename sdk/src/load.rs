@@ -26,15 +26,15 @@ use state_migrate::ScopeLayout;
 
 use crate::abi;
 use crate::abi::Active;
-use crate::abi::Family;
+use crate::abi::DsqGroup;
 use crate::abi::HostData;
 use crate::abi::SdkData;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::host::FREE_ROWS;
 use crate::host::HOST_MAP;
-use crate::host::ROSTER;
-use crate::host::ROSTER_FREE;
+use crate::host::TASK_TABLE;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::libbpf_log;
@@ -201,7 +201,7 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject>
 /// A row for each task that there can be.
 fn size_roster(open: &mut OpenObject) -> Result<()> {
     let rows = kernel::most_tasks();
-    for mut map in open.maps_mut().filter(|m| m.name() == ROSTER || m.name() == ROSTER_FREE) {
+    for mut map in open.maps_mut().filter(|m| m.name() == TASK_TABLE || m.name() == FREE_ROWS) {
         map.set_max_entries(rows).trying("cannot size a map by tasks")?;
     }
     Ok(())
@@ -350,7 +350,7 @@ pub(crate) fn load_direct(
     patch_topology(&mut open, &topology)?;
     for (i, queue) in queues.all.iter().enumerate() {
         let family = family(queue, topology.nr_cpus(), topology.nr_llcs);
-        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<Family>();
+        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<DsqGroup>();
         // SAFETY: Plain types take any bytes and have no padding.
         patch(&mut open, SDK_SECTION, offset, unsafe { plain::as_bytes(&family) })?;
     }

@@ -24,7 +24,7 @@ const HEADERS: [(&str, &str); 23] = [
     ("queues.bpf.h", include_str!("../../../bpf/include/scx_upgrade/queues.bpf.h")),
     ("records.bpf.h", include_str!("../../../bpf/include/scx_upgrade/records.bpf.h")),
     ("force_idle.bpf.h", include_str!("../../../bpf/include/scx_upgrade/force_idle.bpf.h")),
-    ("roster.bpf.h", include_str!("../../../bpf/include/scx_upgrade/roster.bpf.h")),
+    ("task_table.bpf.h", include_str!("../../../bpf/include/scx_upgrade/task_table.bpf.h")),
     ("shares.bpf.h", include_str!("../../../bpf/include/scx_upgrade/shares.bpf.h")),
     ("slice.bpf.h", include_str!("../../../bpf/include/scx_upgrade/slice.bpf.h")),
     ("step.bpf.h", include_str!("../../../bpf/include/scx_upgrade/step.bpf.h")),
