@@ -87,7 +87,7 @@ const HOST_IS_PARTIAL: &str = "host_is_partial";
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
-/// For each CPU what makes it rest: see `force_idle.bpf.h`.
+/// For each CPU what makes it rest: see `lib/force_idle.bpf.h`.
 const REST_MAP: &str = "scxu_force_idle";
 /// Types of the kernel's whose work the kernel cancels when user space's last reference to their map goes.
 const CANCELLED: [&str; 3] = ["bpf_timer", "bpf_wq", "bpf_task_work"];
@@ -207,7 +207,7 @@ fn size_roster(open: &mut OpenObject) -> Result<()> {
     Ok(())
 }
 
-/// One record for each CPU that there can be, and what `force_idle.bpf.h` has for each.
+/// One record for each CPU that there can be, and what `lib/force_idle.bpf.h` has for each.
 fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
     let cpus = libbpf_rs::num_possible_cpus().trying("cannot count the CPUs")?;
     for mut map in open.maps_mut().filter(|m| m.name() == CPU_MAP || m.name() == REST_MAP) {

@@ -172,7 +172,7 @@ struct scxu_host {
 	u32	cgroup_lock;
 	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
 	u32	orphans_served;		/* tasks that left orphans by the host; not beside what each op reads */
-	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see health.bpf.h */
+	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see lib/health.bpf.h */
 	/*
 	 * The machine, set before the host is attached: possible CPUs, and of each the LLC that it is at, counted from 0, the
 	 * first CPU of its core, and the next of the core's, of the last the first again.

@@ -22,7 +22,7 @@
 #ifndef __SCX_UPGRADE_POLICY_BPF_H
 #define __SCX_UPGRADE_POLICY_BPF_H
 
-#include <scx_upgrade/columns.bpf.h>
+#include <scx_upgrade/lib/columns.bpf.h>
 #include <scx_upgrade/convert.bpf.h>
 #include <scx_upgrade/queues.bpf.h>
 

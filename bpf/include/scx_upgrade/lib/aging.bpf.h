@@ -27,8 +27,8 @@
 #ifndef __SCX_UPGRADE_AGING_BPF_H
 #define __SCX_UPGRADE_AGING_BPF_H
 
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 /* The shortest time between two looks. */
 #define SCXU_AGING_PERIOD_NS		(3 * SCXU_NSEC_PER_SEC)
