@@ -14,7 +14,7 @@ macro_rules! header {
     };
 }
 
-/// What every policy needs, and in `lib/` the helpers.
+/// What every policy needs, and in `lib/` the helpers. A test compares the list with the folder.
 const HEADERS: &[(&str, &str)] = &[
     header!("abi.h"),
     header!("call.bpf.h"),
@@ -53,3 +53,6 @@ pub(crate) fn install() -> Result<String> {
     }
     root.into_os_string().into_string().ok().context("OUT_DIR is not UTF-8")
 }
+
+#[cfg(test)]
+mod tests;
