@@ -7,7 +7,7 @@
  */
 #include <scx_upgrade/records.bpf.h>
 
-#define SCXU_SWEEP_BRING_UP(scope, rec)	scxu_bring_up_by_plan_##scope(rec)
+#define SCXU_SWEEP_MIGRATE(scope, rec)	scxu_migrate_##scope##_record_by_plan(rec)
 
 /*
  * Room for the plan: instructions that do nothing. What is written over them begins at the first and ends by jumping to
@@ -16,39 +16,39 @@
  */
 #define SCXU_PLAN_ROOM	2048
 
-#define SCXU_DEFINE_BY_PLAN(scope)								\
-static __noinline int scxu_plan_##scope(struct scxu_##scope##_record *rec)			\
-{												\
-	register void *r1 asm("r1") = rec;							\
-												\
-	asm volatile(".rept %[room]; goto +0; .endr"						\
-		     : : "r"(r1), [room] "i"(SCXU_PLAN_ROOM)					\
-		     : "r0", "r2", "r3", "r4", "r5", "memory");					\
-	return 0;										\
-}												\
-												\
-static __always_inline bool scxu_bring_up_by_plan_##scope(struct scxu_##scope##_record *rec)	\
-{												\
-	bool done = false;									\
-	u32 epoch;										\
-												\
-	bpf_spin_lock(&rec->lock);								\
-	epoch = scxu_host.active.epoch;								\
-	if (rec->stamp && rec->stamp == epoch - 1) {						\
-		scxu_plan_##scope(rec);								\
-		rec->stamp = epoch;								\
-		done = true;									\
-	}											\
-	bpf_spin_unlock(&rec->lock);								\
-	return done || !scxu_is_stale(rec);							\
+#define SCXU_DEFINE_BY_PLAN(scope)									\
+static __noinline int scxu_plan_##scope(struct scxu_##scope##_record *rec)				\
+{													\
+	register void *r1 asm("r1") = rec;								\
+													\
+	asm volatile(".rept %[room]; goto +0; .endr"							\
+		     : : "r"(r1), [room] "i"(SCXU_PLAN_ROOM)						\
+		     : "r0", "r2", "r3", "r4", "r5", "memory");						\
+	return 0;											\
+}													\
+													\
+static __always_inline bool scxu_migrate_##scope##_record_by_plan(struct scxu_##scope##_record *rec)	\
+{													\
+	bool done = false;										\
+	u32 epoch;											\
+													\
+	bpf_spin_lock(&rec->lock);									\
+	epoch = scxu_host.active.epoch;									\
+	if (rec->record_epoch && rec->record_epoch == epoch - 1) {					\
+		scxu_plan_##scope(rec);									\
+		rec->record_epoch = epoch;								\
+		done = true;										\
+	}												\
+	bpf_spin_unlock(&rec->lock);									\
+	return done || !scxu_is_stale(rec);								\
 }
 
 SCXU_DEFINE_BY_PLAN(task)
 SCXU_DEFINE_BY_PLAN(cgroup)
 
 /* Too few to be worth it; their programs are left out here. */
-#define scxu_bring_up_by_plan_cpu(rec)		false
-#define scxu_bring_up_by_plan_global(rec)	false
+#define scxu_migrate_cpu_record_by_plan(rec)		false
+#define scxu_migrate_global_record_by_plan(rec)	false
 
 #include <scx_upgrade/sweep.bpf.h>
 

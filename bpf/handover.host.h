@@ -24,7 +24,7 @@
 #ifndef __SCX_UPGRADE_HANDOVER_HOST_H
 #define __SCX_UPGRADE_HANDOVER_HOST_H
 
-#include <scx_upgrade/roster.bpf.h>
+#include <scx_upgrade/task_table.bpf.h>
 #include "queues.host.h"
 
 /* Between two ticks while there is something to do; while the commit is awaited; and while there is nothing to do. */
@@ -33,7 +33,7 @@
 #define HANDOVER_IDLE_NS	(64 * 1000 * 1000ULL)
 /* An op runs with interrupts off. None is in flight for so long. */
 #define HANDOVER_GRACE_NS	(1000 * 1000 * 1000ULL)
-/* The most that one tick looks at, of queues and of tasks. A per-cgroup family has up to SCX_UPGRADE_MAX_CGROUPS members. */
+/* The most that one tick looks at, of queues and of tasks. A per-cgroup DSQ group has up to SCX_UPGRADE_MAX_CGROUPS members. */
 #define HANDOVER_QUEUES		1024
 #define HANDOVER_ROWS		1024
 
@@ -43,8 +43,8 @@ struct scxu_handover {
 	u32	started;		/* counts up each time that user space starts the timer */
 	u32	settled;		/* a grace period is over since the commit */
 	u32	seen;			/* the value of `started` that the callback has seen */
-	u32	row;			/* the next row of the roster to look at */
-	u32	family, member;		/* the next orphan to look at */
+	u32	row;			/* the next row of the task table to look at */
+	u32	group, member;		/* the next orphan to look at */
 	u32	looked_again;		/* the look at the slices after HANDOVER_GRACE_NS has begun */
 	u64	since;			/* when the callback saw the commit */
 };
@@ -61,31 +61,31 @@ struct {
 static __noinline bool drain_orphans(struct scxu_handover *work)
 {
 	u32 nr = scxu_host.nr_orphans, moved = scxu_zero(), i;
-	u32 at = work->family, index = work->member;
+	u32 at = work->group, index = work->member;
 
 	bpf_for(i, 0, HANDOVER_QUEUES) {
-		volatile struct scxu_dsq_group *family = &scxu_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		volatile struct scxu_dsq_group *group = &scxu_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 		u32 end;
 
 		if (at >= nr)
 			break;
-		end = family->per_cgroup ? scxu_host.cgroup_members : family->members;
+		end = group->per_cgroup ? scxu_host.cgroup_members : group->members;
 		if (index >= end) {
 			index = scxu_zero();
 			at++;
 			continue;
 		}
-		moved += hand_over_queue(family->base | index, HAND_OVER_TASKS);
+		moved += hand_over_queue(group->base | index, HAND_OVER_TASKS);
 		index++;
 	}
 	if (moved)
 		__sync_fetch_and_add(&scxu_host.orphans_served, moved);
 	if (at < nr) {
-		work->family = at;
+		work->group = at;
 		work->member = index;
 		return true;
 	}
-	work->family = 0;
+	work->group = 0;
 	work->member = 0;
 	return moved;
 }
@@ -93,7 +93,7 @@ static __noinline bool drain_orphans(struct scxu_handover *work)
 /* Shorten the slices of some of all tasks. Returns whether there are more. */
 static __noinline bool shorten_slices(struct scxu_handover *work)
 {
-	u32 rows = scxu_host.roster.rows, row = work->row, i;
+	u32 rows = scxu_host.task_table.rows, row = work->row, i;
 
 	bpf_rcu_read_lock();
 	bpf_for(i, 0, HANDOVER_ROWS) {

@@ -12,7 +12,7 @@
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>
 #include "queues.host.h"
-#include "roster.host.h"
+#include "task_table.host.h"
 #include "handover.host.h"
 
 char _license[] SEC("license") = "GPL";
@@ -259,7 +259,7 @@ HOST_OP_VOID(update_idle)
 HOST_OP_VOID(cpu_online)
 HOST_OP(void, cpu_offline)
 {
-	give_back_queues(ctx[0]);
+	drain_offline_cpu(ctx[0]);
 	CALL_POLICY(cpu_offline);
 }
 
@@ -276,12 +276,12 @@ HOST_OP(s32, init_task)
 	s32 ret;
 
 	scxu_host.prolog = bpf_get_current_task_btf()->migration_disabled;
-	if (!admit(p, (struct scx_init_task_args *)ctx[1]))
+	if (!init_task_record(p, (struct scx_init_task_args *)ctx[1]))
 		return -ENOMEM;
 	ret = init_task_of_policy(ctx);
 	/* The kernel calls no exit_task for it. */
 	if (ret)
-		strike(p, ROW_NONE);
+		untrack_task(p, ROW_NONE);
 	return ret;
 }
 
@@ -300,15 +300,15 @@ HOST_OP(void, exit_task)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
 
-	strike(p, ROW_GONE);
+	untrack_task(p, ROW_REMOVED);
 	/* Neither one that ends nor one whose fork failed: all of them go. */
 	if (!(p->flags & PF_EXITING) && !((struct scx_exit_task_args *)ctx[1])->cancelled)
-		scxu_host.roster.detached = 1;
+		scxu_host.task_table.detached = 1;
 	CALL_POLICY(exit_task);
 }
 
 /*
- * A task that was between init_task and enable when a plan was committed is not on the roster. It passes here before any other
+ * A task that was between init_task and enable when a plan was committed is not on the task table. It passes here before any other
  * op.
  */
 HOST_OP(void, enable)
@@ -318,7 +318,7 @@ HOST_OP(void, enable)
 
 	rec = bpf_task_storage_get(&scxu_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (rec)
-		enlist(p, rec);
+		track_task(p, rec);
 	rec = scxu_task_record(p);
 	if (scxu_host.restore_vtime && rec && rec->dsq_vtime) {
 		scx_bpf_task_set_dsq_vtime(p, rec->dsq_vtime);
@@ -356,7 +356,7 @@ HOST_OP(s32, cgroup_init)
 	if (cgrp->self.flags & CSS_ONLINE) {
 		if (!scxu_cgroup_record(cgrp))
 			return -ENOMEM;
-		number_cgroup(cgrp);
+		cgroup_index_alloc(cgrp);
 	}
 	CALL_POLICY(cgroup_init);
 	return 0;
@@ -364,7 +364,7 @@ HOST_OP(s32, cgroup_init)
 
 HOST_OP(void, cgroup_exit)
 {
-	unnumber_cgroup((struct cgroup *)ctx[0]);
+	cgroup_index_free((struct cgroup *)ctx[0]);
 	CALL_POLICY(cgroup_exit);
 }
 
@@ -375,7 +375,7 @@ HOST_OP_VOID(cgroup_set_weight)
 HOST_OP_VOID(cgroup_set_bandwidth)
 HOST_OP_VOID(cgroup_set_idle)
 
-/* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
+/* The DSQs of the policy that is active at attach must exist before the first task is enqueued. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
 	init_handover();
@@ -396,30 +396,30 @@ void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
 SCXU_SWEEP_PROGRAMS
 
 /*
- * Tasks that are runnable and on no queue: the kernel has given them to a policy, which keeps them itself or has forgotten
+ * Tasks that are runnable and on no queue: the kernel has given them to a policy, which keeps them itself or has lost
  * them (SCX_OPSS_QUEUED, kernel/sched/ext/internal.h). Returns how many there are; the ids of the last are in the map.
  */
 #define OPSS_MASK	3
 #define OPSS_QUEUED	2
-#define MAX_FORGOTTEN	4096
+#define MAX_LOST_TASKS	4096
 
 /* The count is in the map, and not in a register: the verifier would follow each of its values. */
-struct forgotten {
+struct lost_tasks {
 	u32 found;
-	u32 pids[MAX_FORGOTTEN];
+	u32 pids[MAX_LOST_TASKS];
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct forgotten);
+	__type(value, struct lost_tasks);
 } scxu_lost_tasks SEC(".maps");
 
 SEC("syscall")
-int find_forgotten(void *unused)
+int find_lost_tasks(void *unused)
 {
 	u32 key = 0;
-	struct forgotten *list = bpf_map_lookup_elem(&scxu_lost_tasks, &key);
+	struct lost_tasks *list = bpf_map_lookup_elem(&scxu_lost_tasks, &key);
 	struct task_struct *p;
 
 	if (!list)
@@ -429,7 +429,7 @@ int find_forgotten(void *unused)
 	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
 		if ((p->scx.ops_state.counter & OPSS_MASK) != OPSS_QUEUED)
 			continue;
-		list->pids[list->found & (MAX_FORGOTTEN - 1)] = p->pid;
+		list->pids[list->found & (MAX_LOST_TASKS - 1)] = p->pid;
 		list->found++;
 	}
 	bpf_rcu_read_unlock();

@@ -76,7 +76,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         orphans,
         boot_queues,
         queues,
-        cgroup_families,
+        cgroup_dsq_groups,
         cgroup_members,
         cgroup_lock,
         cgroup_numbers,
@@ -92,7 +92,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cpu_image,
         global_image,
         callers,
-        roster,
+        task_table,
         plans,
         exit
     );
@@ -103,15 +103,15 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         visited,
         applied,
         missing,
-        left,
+        remaining,
         sweep,
-        budget,
-        more,
-        gives_way
+        max_records,
+        has_more,
+        yields
     );
-    same!(&btf, "scxu_task_table_state", abi::Roster, sweep, rows, strays, detached, reserved);
-    same!(&btf, "scxu_dsq_group", abi::Family, base, members, per_cgroup);
-    same!(&btf, "scxu_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
+    same!(&btf, "scxu_task_table_state", abi::TaskTableState, sweep, rows, untracked, detached, reserved);
+    same!(&btf, "scxu_dsq_group", abi::DsqGroup, base, members, per_cgroup);
+    same!(&btf, "scxu_queue_args", abi::QueueArgs, base, members, per_cgroup, existing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);
 }
 

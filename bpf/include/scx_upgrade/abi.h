@@ -34,7 +34,7 @@ enum scxu_scope {
 /* The most bytes that a conversion by a policy's own program may take, and the most that it may give. A power of two. */
 #define SCX_UPGRADE_MAX_ARG	64
 
-/* Families of DSQs that one policy may name, and all that are loaded together. */
+/* DSQ groups that one policy may name, and all that are loaded together. */
 #define SCX_UPGRADE_MAX_QUEUES	16
 #define SCX_UPGRADE_MAX_ORPHANS	64
 
@@ -124,7 +124,7 @@ struct scxu_exit_record {
 };
 
 /*
- * A family of DSQs: `base | 0` to `base | (members - 1)`. The upper half of an id is the family, never given twice
+ * A DSQ group: `base | 0` to `base | (members - 1)`. The upper half of an id is the group, never given twice
  * while the host lives; the lower half counts its members. Bits 63 and 62, which mean something to the kernel, stay 0.
  */
 struct scxu_dsq_group {
@@ -137,11 +137,11 @@ struct scxu_dsq_group {
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
-/* What is to be known of the roster, which has a row for each task: see roster.bpf.h. */
+/* What is to be known of the task table, which has a row for each task: see task_table.bpf.h. */
 struct scxu_task_table_state {
 	u64	sweep;			/* the sweep under way << 32 | the first row that nobody has taken in it */
 	u32	rows;			/* that have been given, of which some may be free again */
-	u32	strays;			/* tasks that have none, and that no op will give one */
+	u32	untracked;		/* tasks that have none, and that no op will give one */
 	u32	detached;		/* the kernel has taken the host off, and the rows with it; 0 from the next attach on */
 	u32	reserved[11];
 } __attribute__((aligned(64)));
@@ -166,13 +166,13 @@ struct scxu_host {
 	struct scxu_dsq_group orphans[SCX_UPGRADE_MAX_ORPHANS];
 	struct scxu_dsq_group boot_queues[SCX_UPGRADE_MAX_QUEUES];
 	struct scxu_dsq_group queues[SCX_UPGRADE_MAX_ORPHANS];	/* all that there are, or are about to be made */
-	/* The per-cgroup families that stand; 0 is a hole. Only who holds the lock changes these three. */
-	u64	cgroup_families[SCX_UPGRADE_MAX_ORPHANS];
+	/* The per-cgroup DSQ groups that exist; 0 is a hole. Only who holds the lock changes these three. */
+	u64	cgroup_dsq_groups[SCX_UPGRADE_MAX_ORPHANS];
 	u32	cgroup_members;		/* each of them has; numbers of cgroups are below it */
 	u32	cgroup_lock;
 	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
 	u32	orphans_served;		/* tasks that left orphans by the host; not beside what each op reads */
-	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see health.bpf.h */
+	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see lib/health.bpf.h */
 	/*
 	 * The machine, set before the host is attached: possible CPUs, and of each the LLC that it is at, counted from 0, the
 	 * first CPU of its core, and the next of the core's, of the last the first again.
@@ -189,8 +189,8 @@ struct scxu_host {
 	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
 	/* By slot: while it is active, plans that call conversions of the policy of this load number wait for it. */
 	u64	callers[SCX_UPGRADE_NR_SLOTS];
-	/* The roster, see roster.bpf.h. A cache line to itself, since those who sweep contend for the first. */
-	struct scxu_task_table_state roster;
+	/* The task table, see task_table.bpf.h. A cache line to itself, since those who sweep contend for the first. */
+	struct scxu_task_table_state task_table;
 	/* The plan of epoch e stands at e % NR_PLANS. */
 	struct scxu_plan plans[SCXU_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
 	struct scxu_exit_record exit;
@@ -201,18 +201,18 @@ struct scxu_sweep_args {
 	u64	visited;		/* out: tasks, cgroups or CPUs seen */
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
-	u64	left;			/* out: those that are left to another sweep */
+	u64	remaining;		/* out: those that are left to another sweep */
 	u32	sweep;			/* in: which sweep of tasks this is a part of */
-	u32	budget;			/* in: after so many tasks it is enough for once */
-	u32	more;			/* out: 0 if there is no more to do, 1 if it was enough for once */
-	u32	gives_way;		/* in: it is in a class above sched_ext, so others run in its pauses only */
+	u32	max_records;		/* in: after so many tasks it is enough for once */
+	u32	has_more;		/* out: 0 if there is no more to do, 1 if it was enough for once */
+	u32	yields;			/* in: it is in a class above sched_ext, so others run in its pauses only */
 };
 
 struct scxu_queue_args {
 	u64	base;
-	u32	members;		/* in; out: as many as the family has, if it is per cgroup */
+	u32	members;		/* in; out: as many as the group has, if it is per cgroup */
 	u32	per_cgroup;
-	u64	standing;		/* out: members that exist */
+	u64	existing;		/* out: members that exist */
 	u64	queued;			/* out: tasks on them when it ended */
 	u64	moved;			/* out: tasks handed over */
 };

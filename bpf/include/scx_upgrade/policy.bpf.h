@@ -22,7 +22,7 @@
 #ifndef __SCX_UPGRADE_POLICY_BPF_H
 #define __SCX_UPGRADE_POLICY_BPF_H
 
-#include <scx_upgrade/columns.bpf.h>
+#include <scx_upgrade/lib/columns.bpf.h>
 #include <scx_upgrade/convert.bpf.h>
 #include <scx_upgrade/queues.bpf.h>
 
@@ -127,7 +127,7 @@ static __always_inline s32 scxu_next_sibling(s32 cpu)
 	return scxu_host.next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
-/* How many queues each per-cgroup family has now. It only grows. */
+/* How many queues each per-cgroup DSQ group has now. It only grows. */
 static __always_inline u32 scxu_nr_cgroup_queues(void)
 {
 	return scxu_host.cgroup_members;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Queues: families of DSQs, one for each CPU, each LLC, each cgroup, or a single one. The id of a member is the
- * family's, which user space gives, or'ed with its index, so that an op finds it without asking anyone. Included by the
+ * Queues: DSQ groups, one for each CPU, each LLC, each cgroup, or a single one. The id of a member is the
+ * group's, which user space gives, or'ed with its index, so that an op finds it without asking anyone. Included by the
  * host and by policies.
  */
 #ifndef __SCX_UPGRADE_QUEUES_BPF_H
@@ -10,7 +10,7 @@
 #include <scx_upgrade/records.bpf.h>
 
 /*
- * The number of a cgroup, plus one: the index of its member in each per-cgroup family. 0 where it has none, because it
+ * The number of a cgroup, plus one: the index of its member in each per-cgroup DSQ group. 0 where it has none, because it
  * is gone or none was free. `wants` says that it is to have one as soon as there is.
  *
  * A map of its own and not part of the cgroup's record: a number must not wait for a plan to be applied.
@@ -62,7 +62,7 @@ static __noinline u32 scxu_inherited_number(struct cgroup *cgrp)
 	return 0;
 }
 
-/* The index of @cgrp's member in each per-cgroup family. */
+/* The index of @cgrp's member in each per-cgroup DSQ group. */
 static __always_inline u32 scxu_cgroup_index(struct cgroup *cgrp)
 {
 	struct scxu_cgroup_number *own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, 0);
@@ -71,7 +71,7 @@ static __always_inline u32 scxu_cgroup_index(struct cgroup *cgrp)
 	return likely(number) ? number - 1 : scxu_inherited_number(cgrp);
 }
 
-/* Create the members from @first to @end of a family, those excepted that stand. Only where a program may sleep. */
+/* Create the members from @first to @end of a group, except those that exist. Only where a program may sleep. */
 static __noinline int scxu_create_members(u64 base, u32 first, u32 end)
 {
 	u32 i;
@@ -118,18 +118,18 @@ static __noinline int scxu_count_cgroups(bool number)
 }
 
 /* Create the queues of a policy that is attached by itself. */
-static __always_inline int scxu_create_direct_queues(const volatile struct scxu_dsq_group *families)
+static __always_inline int scxu_create_direct_queues(const volatile struct scxu_dsq_group *groups)
 {
 	u32 i, cgroups = scxu_zero();
 	int ret;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
-		const volatile struct scxu_dsq_group *family = &families[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
-		u32 members = family->members;
+		const volatile struct scxu_dsq_group *group = &groups[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
+		u32 members = group->members;
 
-		if (!family->base)
+		if (!group->base)
 			break;
-		if (family->per_cgroup) {
+		if (group->per_cgroup) {
 			if (!cgroups) {
 				ret = scxu_count_cgroups(true);
 				if (ret < 0)
@@ -139,7 +139,7 @@ static __always_inline int scxu_create_direct_queues(const volatile struct scxu_
 			}
 			members = cgroups;
 		}
-		ret = scxu_create_members(family->base, 0, members);
+		ret = scxu_create_members(group->base, 0, members);
 		if (ret)
 			return ret;
 	}

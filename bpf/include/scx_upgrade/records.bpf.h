@@ -15,18 +15,18 @@ volatile struct scxu_host scxu_host SEC(".data.scxu_host");
 
 /*
  * A record of each scope: the same header, the same rules, the same code. The layout engine keeps the header's 8 bytes
- * free. The lock is held while a plan is applied, and by no one else. The stamp is the epoch that the record was last
+ * free. The lock is held while a plan is applied, and by no one else. record_epoch is the epoch that the record was last
  * brought up to; 0 is a record fresh from the allocator. What follows the data is the host's own.
  */
 #define SCXU_RECORD(scope, bytes, ...)		\
 	struct scxu_##scope##_record {		\
 		struct bpf_spin_lock lock;	\
-		u32	stamp;			\
+		u32	record_epoch;		\
 		u64	data[(bytes) / 8];	\
 		__VA_ARGS__			\
 	}
 
-/* dsq_vtime: what the task had when it last left the host, see host_disable(). row: its own of the roster, see roster.bpf.h. */
+/* dsq_vtime: what the task had when it last left the host, see host_disable(). row: its row in the task table, see task_table.bpf.h. */
 SCXU_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime; u32 row; u32 reserved;);
 SCXU_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
 SCXU_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
@@ -60,30 +60,30 @@ __hidden struct scxu_global_record scxu_global_record SEC(".data.scxu_global");
 #include <scx_upgrade/call.bpf.h>
 
 /*
- * scxu_bring_up_SCOPE(): apply to a record every plan between its stamp and the running epoch, exactly once, whoever
+ * scxu_migrate_SCOPE_record(): apply to a record every plan between its record_epoch and the running epoch, exactly once, whoever
  * comes first: an op that touches it or the sweep. A fresh record, or one so old that its plans are no longer kept,
- * starts from the image. The epoch is read before the image: a record made from a half-written image has an older stamp
+ * starts from the image. The epoch is read before the image: a record made from a half-written image has an older epoch
  * and gets the plan on its next touch. At a plan that must wait for another it stops, and the record stays stale.
  */
-#define SCXU_DEFINE_BRING_UP(scope, SCOPE, bytes)						\
-static __noinline int scxu_bring_up_##scope(struct scxu_##scope##_record *rec)			\
+#define SCXU_DEFINE_MIGRATE(scope, SCOPE, bytes)						\
+static __noinline int scxu_migrate_##scope##_record(struct scxu_##scope##_record *rec)		\
 {												\
 	struct scxu_conversion_args *args = scxu_conversion_args();				\
 	u64 active;										\
-	u32 epoch, stamp, k, i;									\
+	u32 epoch, seen, k, i;									\
 												\
 	bpf_spin_lock(&rec->lock);								\
 	active = *(volatile u64 *)&scxu_host.active;						\
 	epoch = active >> 32;									\
-	stamp = rec->stamp;									\
-	if (stamp == epoch)									\
+	seen = rec->record_epoch;								\
+	if (seen == epoch)									\
 		goto out;									\
-	if (!stamp || epoch - stamp > SCX_UPGRADE_NR_PLANS) {					\
+	if (!seen || epoch - seen > SCX_UPGRADE_NR_PLANS) {					\
 		bpf_for(i, 0, (bytes) / 8)							\
 			rec->data[i & ((bytes) / 8 - 1)] =					\
 				scxu_host.scope##_image[i & ((bytes) / 8 - 1)];			\
 	} else {										\
-		bpf_for(k, stamp + 1, epoch + 1) {						\
+		bpf_for(k, seen + 1, epoch + 1) {						\
 			volatile struct scxu_plan *plan =					\
 				&scxu_host.plans[SCOPE][k & (SCX_UPGRADE_NR_PLANS - 1)];	\
 												\
@@ -95,49 +95,49 @@ static __noinline int scxu_bring_up_##scope(struct scxu_##scope##_record *rec)		
 			scxu_apply_calls((u8 *)rec->data, bytes, plan, args);			\
 		}										\
 	}											\
-	rec->stamp = epoch;									\
+	rec->record_epoch = epoch;								\
 out:												\
 	bpf_spin_unlock(&rec->lock);								\
 	return 0;										\
 }
 
-SCXU_DEFINE_BRING_UP(task, SCXU_SCOPE_TASK, SCX_UPGRADE_TASK_DATA)
-SCXU_DEFINE_BRING_UP(cgroup, SCXU_SCOPE_CGROUP, SCX_UPGRADE_CGROUP_DATA)
-SCXU_DEFINE_BRING_UP(cpu, SCXU_SCOPE_CPU, SCX_UPGRADE_CPU_DATA)
-SCXU_DEFINE_BRING_UP(global, SCXU_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
+SCXU_DEFINE_MIGRATE(task, SCXU_SCOPE_TASK, SCX_UPGRADE_TASK_DATA)
+SCXU_DEFINE_MIGRATE(cgroup, SCXU_SCOPE_CGROUP, SCX_UPGRADE_CGROUP_DATA)
+SCXU_DEFINE_MIGRATE(cpu, SCXU_SCOPE_CPU, SCX_UPGRADE_CPU_DATA)
+SCXU_DEFINE_MIGRATE(global, SCXU_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
 
 /* Has @rec seen every plan? The one check that each access pays. */
-#define scxu_is_stale(rec)	(*(volatile u32 *)&(rec)->stamp != scxu_host.active.epoch)
+#define scxu_is_stale(rec)	(*(volatile u32 *)&(rec)->record_epoch != scxu_host.active.epoch)
 
 /*
  * What an access does about a stale record. Global functions, which the verifier follows once for each program and not
  * again at each access: the interpreter is most of what it has to follow. That is why they are told whose record it is,
  * and look it up once more: a global function can be handed no record.
  */
-int scxu_catch_up_task(struct task_struct *p __arg_trusted __arg_nullable)
+int scxu_migrate_record_of_task(struct task_struct *p __arg_trusted __arg_nullable)
 {
 	struct scxu_task_record *rec = p ? bpf_task_storage_get(&scxu_task_records, p, 0, 0) : NULL;
 
-	return rec ? scxu_bring_up_task(rec) : 0;
+	return rec ? scxu_migrate_task_record(rec) : 0;
 }
 
-int scxu_catch_up_cgroup(struct cgroup *cgrp __arg_trusted __arg_nullable)
+int scxu_migrate_record_of_cgroup(struct cgroup *cgrp __arg_trusted __arg_nullable)
 {
 	struct scxu_cgroup_record *rec = cgrp ? bpf_cgrp_storage_get(&scxu_cgroup_records, cgrp, 0, 0) : NULL;
 
-	return rec ? scxu_bring_up_cgroup(rec) : 0;
+	return rec ? scxu_migrate_cgroup_record(rec) : 0;
 }
 
-int scxu_catch_up_cpu(u32 cpu)
+int scxu_migrate_record_of_cpu(u32 cpu)
 {
 	struct scxu_cpu_record *rec = bpf_map_lookup_elem(&scxu_cpu_records, &cpu);
 
-	return rec ? scxu_bring_up_cpu(rec) : 0;
+	return rec ? scxu_migrate_cpu_record(rec) : 0;
 }
 
-int scxu_catch_up_global(void)
+int scxu_migrate_the_global_record(void)
 {
-	return scxu_bring_up_global(&scxu_global_record);
+	return scxu_migrate_global_record(&scxu_global_record);
 }
 
 /*
@@ -150,7 +150,7 @@ static __always_inline struct scxu_task_record *scxu_task_record(struct task_str
 
 	rec = bpf_task_storage_get(&scxu_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (rec && unlikely(scxu_is_stale(rec)))
-		scxu_catch_up_task(p);
+		scxu_migrate_record_of_task(p);
 	return rec;
 }
 
@@ -161,7 +161,7 @@ static __always_inline struct scxu_cgroup_record *scxu_cgroup_record(struct cgro
 
 	rec = bpf_cgrp_storage_get(&scxu_cgroup_records, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (rec && unlikely(scxu_is_stale(rec)))
-		scxu_catch_up_cgroup(cgrp);
+		scxu_migrate_record_of_cgroup(cgrp);
 	return rec;
 }
 
@@ -171,7 +171,7 @@ static __always_inline struct scxu_cpu_record *scxu_cpu_record(u32 cpu)
 	struct scxu_cpu_record *rec = bpf_map_lookup_elem(&scxu_cpu_records, &cpu);
 
 	if (rec && unlikely(scxu_is_stale(rec)))
-		scxu_catch_up_cpu(cpu);
+		scxu_migrate_record_of_cpu(cpu);
 	return rec;
 }
 
@@ -179,7 +179,7 @@ static __always_inline struct scxu_cpu_record *scxu_cpu_record(u32 cpu)
 static __always_inline struct scxu_global_record *scxu_the_global_record(void)
 {
 	if (unlikely(scxu_is_stale(&scxu_global_record)))
-		scxu_catch_up_global();
+		scxu_migrate_the_global_record();
 	return &scxu_global_record;
 }
 

@@ -10,7 +10,7 @@
 #ifndef __SCX_UPGRADE_SWEEP_BPF_H
 #define __SCX_UPGRADE_SWEEP_BPF_H
 
-#include <scx_upgrade/roster.bpf.h>
+#include <scx_upgrade/task_table.bpf.h>
 
 extern int bpf_iter_task_new(struct bpf_iter_task *it, struct task_struct *task, unsigned int flags) __ksym __weak;
 extern struct task_struct *bpf_iter_task_next(struct bpf_iter_task *it) __ksym __weak;
@@ -20,8 +20,8 @@ extern void bpf_local_irq_save(unsigned long *flags) __ksym __weak;
 extern void bpf_local_irq_restore(unsigned long *flags) __ksym __weak;
 
 /* How a stale record is brought up to date; false if that is left to another sweep. */
-#ifndef SCXU_SWEEP_BRING_UP
-#define SCXU_SWEEP_BRING_UP(scope, rec)	(scxu_bring_up_##scope(rec), true)
+#ifndef SCXU_SWEEP_MIGRATE
+#define SCXU_SWEEP_MIGRATE(scope, rec)	(scxu_migrate_##scope##_record(rec), true)
 #endif
 
 /* What one record adds to a sweep. */
@@ -31,10 +31,10 @@ do {							\
 	if (!(rec)) {					\
 		(args)->missing++;			\
 	} else if (scxu_is_stale(rec)) {		\
-		if (SCXU_SWEEP_BRING_UP(scope, rec))	\
+		if (SCXU_SWEEP_MIGRATE(scope, rec))	\
 			(args)->applied++;		\
 		else					\
-			(args)->left++;			\
+			(args)->remaining++;		\
 	}						\
 } while (0)
 
@@ -64,12 +64,12 @@ static __always_inline void scxu_irq_restore(unsigned long *flags)
  */
 static __always_inline bool scxu_sweep_take(const struct scxu_sweep_args *args, u32 *row)
 {
-	u64 taken = scxu_host.roster.sweep, seen;
+	u64 taken = scxu_host.task_table.sweep, seen;
 
 	while (can_loop) {
-		if (taken >> 32 != args->sweep || (u32)taken >= scxu_host.roster.rows)
+		if (taken >> 32 != args->sweep || (u32)taken >= scxu_host.task_table.rows)
 			return false;
-		seen = __sync_val_compare_and_swap(&scxu_host.roster.sweep, taken, taken + SCXU_SWEEP_TAKE);
+		seen = __sync_val_compare_and_swap(&scxu_host.task_table.sweep, taken, taken + SCXU_SWEEP_TAKE);
 		if (seen == taken) {
 			*row = taken;
 			return true;
@@ -89,8 +89,8 @@ static __always_inline void scxu_sweep_task_table(struct scxu_sweep_args *args)
 	u32 row;
 
 	while (can_loop) {
-		if (args->visited >= args->budget) {
-			args->more = 1;
+		if (args->visited >= args->max_records) {
+			args->has_more = 1;
 			return;
 		}
 		if (!scxu_sweep_take(args, &row))
@@ -112,7 +112,7 @@ static __always_inline void scxu_sweep_task_table(struct scxu_sweep_args *args)
 		scxu_irq_restore(&flags);
 	}
 	/* Enough for once. */
-	args->more = 1;
+	args->has_more = 1;
 }
 
 /*
@@ -126,17 +126,17 @@ static __always_inline void scxu_sweep_yield(void)
 		scx_bpf_reenqueue_local___v2___compat();
 }
 
-static __always_inline int scxu_sweep_tasks(struct scxu_sweep_args *args)
+static __always_inline int scxu_do_sweep_tasks(struct scxu_sweep_args *args)
 {
 	struct scxu_sweep_args swept = *args;
 
 	/* The context is read here, and not by an offset that the compiler makes further down: a verifier up to 7.0 refuses. */
 	barrier();
-	swept.more = 0;
+	swept.has_more = 0;
 	bpf_rcu_read_lock();
 	scxu_sweep_task_table(&swept);
 	bpf_rcu_read_unlock();
-	if (swept.more && swept.gives_way)
+	if (swept.has_more && swept.yields)
 		scxu_sweep_yield();
 	*args = swept;
 	return 0;
@@ -146,7 +146,7 @@ static __always_inline int scxu_sweep_tasks(struct scxu_sweep_args *args)
  * The same for all that the kernel's lists have, in one go and by one CPU: for those that have no row. Who has no record gets one.
  * Before the host is attached that is everybody.
  */
-static __always_inline int scxu_sweep_untracked(struct scxu_sweep_args *args)
+static __always_inline int scxu_do_sweep_untracked(struct scxu_sweep_args *args)
 {
 	struct scxu_sweep_args swept = {};
 	struct task_struct *p;
@@ -165,7 +165,7 @@ static __always_inline int scxu_sweep_untracked(struct scxu_sweep_args *args)
 	return 0;
 }
 
-static __always_inline int scxu_sweep_cgroups(struct scxu_sweep_args *args)
+static __always_inline int scxu_do_sweep_cgroups(struct scxu_sweep_args *args)
 {
 	struct scxu_sweep_args swept = {};
 	struct cgroup_subsys_state *pos;
@@ -190,7 +190,7 @@ static __always_inline int scxu_sweep_cgroups(struct scxu_sweep_args *args)
 	return 0;
 }
 
-static __always_inline int scxu_sweep_cpus(struct scxu_sweep_args *args)
+static __always_inline int scxu_do_sweep_cpus(struct scxu_sweep_args *args)
 {
 	struct scxu_sweep_args swept = {};
 	u32 cpu;
@@ -204,7 +204,7 @@ static __always_inline int scxu_sweep_cpus(struct scxu_sweep_args *args)
 	return 0;
 }
 
-static __always_inline int scxu_sweep_global(struct scxu_sweep_args *args)
+static __always_inline int scxu_do_sweep_global(struct scxu_sweep_args *args)
 {
 	struct scxu_sweep_args swept = {};
 	struct scxu_global_record *rec = &scxu_global_record;
@@ -215,11 +215,11 @@ static __always_inline int scxu_sweep_global(struct scxu_sweep_args *args)
 }
 
 /* User space knows them by these names. */
-#define SCXU_SWEEP_PROGRAM(what)			\
-	SEC("syscall")					\
-	int sweep_##what(struct scxu_sweep_args *args)	\
-	{						\
-		return scxu_sweep_##what(args);		\
+#define SCXU_SWEEP_PROGRAM(what)				\
+	SEC("syscall")						\
+	int scxu_sweep_##what(struct scxu_sweep_args *args)	\
+	{							\
+		return scxu_do_sweep_##what(args);		\
 	}
 
 #define SCXU_SWEEP_PROGRAMS		\

@@ -34,12 +34,12 @@ use crate::candidate::variables::Variables;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::host::FREE_ROWS;
 use crate::host::HOST_MAP;
-use crate::host::ROSTER;
-use crate::host::ROSTER_FREE;
+use crate::host::TASK_TABLE;
 use crate::host::abi;
 use crate::host::abi::Active;
-use crate::host::abi::Family;
+use crate::host::abi::DsqGroup;
 use crate::host::abi::HostData;
 use crate::host::abi::SdkData;
 use crate::host::attach_config::Asks;
@@ -87,7 +87,7 @@ const HOST_IS_PARTIAL: &str = "host_is_partial";
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
-/// For each CPU what makes it rest: see `force_idle.bpf.h`.
+/// For each CPU what makes it rest: see `lib/force_idle.bpf.h`.
 const REST_MAP: &str = "scxu_force_idle";
 /// Types of the kernel's whose work the kernel cancels when user space's last reference to their map goes.
 const CANCELLED: [&str; 3] = ["bpf_timer", "bpf_wq", "bpf_task_work"];
@@ -201,13 +201,13 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject>
 /// A row for each task that there can be.
 fn size_roster(open: &mut OpenObject) -> Result<()> {
     let rows = sysfs::most_tasks();
-    for mut map in open.maps_mut().filter(|m| m.name() == ROSTER || m.name() == ROSTER_FREE) {
+    for mut map in open.maps_mut().filter(|m| m.name() == TASK_TABLE || m.name() == FREE_ROWS) {
         map.set_max_entries(rows).trying("cannot size a map by tasks")?;
     }
     Ok(())
 }
 
-/// One record for each CPU that there can be, and what `force_idle.bpf.h` has for each.
+/// One record for each CPU that there can be, and what `lib/force_idle.bpf.h` has for each.
 fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
     let cpus = libbpf_rs::num_possible_cpus().trying("cannot count the CPUs")?;
     for mut map in open.maps_mut().filter(|m| m.name() == CPU_MAP || m.name() == REST_MAP) {
@@ -350,7 +350,7 @@ pub(crate) fn load_direct(
     patch_topology(&mut open, &topology)?;
     for (i, queue) in queues.all.iter().enumerate() {
         let family = family(queue, topology.nr_cpus(), topology.nr_llcs);
-        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<Family>();
+        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<DsqGroup>();
         // SAFETY: Plain types take any bytes and have no padding.
         patch(&mut open, SDK_SECTION, offset, unsafe { plain::as_bytes(&family) })?;
     }

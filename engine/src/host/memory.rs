@@ -14,8 +14,8 @@ use memmap2::MmapRaw;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi::Active;
+use crate::host::abi::DsqGroup;
 use crate::host::abi::ExitRecord;
-use crate::host::abi::Family;
 use crate::host::abi::HostData;
 use crate::host::abi::MAX_CPUS;
 use crate::host::abi::MAX_ORPHANS;
@@ -23,7 +23,7 @@ use crate::host::abi::MAX_QUEUES;
 use crate::host::abi::NR_PLANS;
 use crate::host::abi::NR_SLOTS;
 use crate::host::abi::Plan;
-use crate::host::abi::Roster;
+use crate::host::abi::TaskTableState;
 use crate::host::scopes::ScopeParts;
 use crate::kernel::topology::Topology;
 
@@ -178,30 +178,30 @@ impl Mapped {
     }
 
     /// The DSQs that the host's init creates. Before attach.
-    pub(crate) fn set_boot_queues(&self, families: &[Family]) {
-        let mut queues = [Family::default(); MAX_QUEUES];
+    pub(crate) fn set_boot_queues(&self, families: &[DsqGroup]) {
+        let mut queues = [DsqGroup::default(); MAX_QUEUES];
         for (to, from) in queues.iter_mut().zip(families) {
             *to = *from;
         }
         // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[Family; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+        unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
     }
 
     /// All DSQs that there are, or are about to be made.
-    pub(crate) fn set_queues(&self, families: &[Family]) {
+    pub(crate) fn set_queues(&self, families: &[DsqGroup]) {
         debug_assert!(families.len() <= MAX_ORPHANS, "each slot's policy has at most MAX_QUEUES");
-        let mut queues = [Family::default(); MAX_ORPHANS];
+        let mut queues = [DsqGroup::default(); MAX_ORPHANS];
         for (to, from) in queues.iter_mut().zip(families) {
             *to = *from;
         }
         // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[Family; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
+        unsafe { self.at::<[DsqGroup; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
     }
 
     /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
     /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list. From the
     /// commit of `to` on the host's timer hands their tasks over; without one it stops.
-    pub(crate) fn set_orphans(&self, families: &[Family], to: Option<Active>) {
+    pub(crate) fn set_orphans(&self, families: &[DsqGroup], to: Option<Active>) {
         debug_assert!(families.len() <= MAX_ORPHANS, "a policy has at most MAX_QUEUES");
         let families = &families[..families.len().min(MAX_ORPHANS)];
         let members = families.iter().map(|f| f.members).sum();
@@ -215,7 +215,7 @@ impl Mapped {
         unsafe { handover_to.write_volatile(to.map_or(0, |to| to.to_word() as u32)) }
         for (i, family) in families.iter().enumerate() {
             // SAFETY: an element of a field of HostData, see `at`.
-            unsafe { self.at::<Family>(list + i * size_of::<Family>()).write_volatile(*family) }
+            unsafe { self.at::<DsqGroup>(list + i * size_of::<DsqGroup>()).write_volatile(*family) }
         }
         // SAFETY: fields of HostData, see `at`.
         unsafe {
@@ -270,11 +270,13 @@ impl Mapped {
 
     fn sweep(&self) -> &AtomicU64 {
         // SAFETY: a field of HostData, aligned to 8, alive as long as self; every other user accesses it atomically too.
-        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, roster) + offset_of!(Roster, sweep))) }
+        unsafe {
+            AtomicU64::from_ptr(self.at(offset_of!(HostData, task_table) + offset_of!(TaskTableState, sweep)))
+        }
     }
 
     fn of_roster(&self, field: usize) -> *mut u32 {
-        self.at::<u32>(offset_of!(HostData, roster) + field)
+        self.at::<u32>(offset_of!(HostData, task_table) + field)
     }
 
     /// A sweep of the roster begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
@@ -293,25 +295,25 @@ impl Mapped {
     /// Rows of the roster that have been given, of which some may be free again.
     pub fn rows(&self) -> u32 {
         // SAFETY: a field of a field of HostData, see `at`.
-        unsafe { self.of_roster(offset_of!(Roster, rows)).read_volatile() }
+        unsafe { self.of_roster(offset_of!(TaskTableState, rows)).read_volatile() }
     }
 
     /// Tasks that have no row of the roster, and that no op will give one.
     pub fn strays(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(Roster, strays)).read_volatile() }
+        unsafe { self.of_roster(offset_of!(TaskTableState, untracked)).read_volatile() }
     }
 
     /// Has the kernel taken the rows back since the host was attached?
     pub(crate) fn roster_is_void(&self) -> bool {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(Roster, detached)).read_volatile() != 0 }
+        unsafe { self.of_roster(offset_of!(TaskTableState, detached)).read_volatile() != 0 }
     }
 
     /// The host is about to be attached: each task is given a row, or counts as a stray.
     pub(crate) fn open_roster(&self) {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(Roster, detached)).write_volatile(0) }
+        unsafe { self.of_roster(offset_of!(TaskTableState, detached)).write_volatile(0) }
     }
 
     /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?

@@ -37,7 +37,7 @@ use crate::host::pins::Pins;
 use crate::host::registry::Registry;
 use crate::host::registry::SlotInfo;
 use crate::host::scopes::SCOPES;
-use crate::host::scopes::SWEEP_STRAYS;
+use crate::host::scopes::SWEEP_UNTRACKED;
 use crate::kernel::bpf;
 use crate::kernel::sysfs;
 use crate::kernel::topology::Topology;
@@ -63,12 +63,12 @@ const START_HANDOVER: &str = "start_handover";
 /// has none.
 const DUMP: &str = "scxu_dump";
 /// Map of the tasks that are on no queue: see `rescue.rs`.
-pub(crate) const FORGOTTEN: &str = "scxu_lost_tasks";
+pub(crate) const LOST_TASKS: &str = "scxu_lost_tasks";
 /// Map of all tasks, a row each, and the rows of it that are free again.
-pub(crate) const ROSTER: &str = "scxu_task_table";
-pub(crate) const ROSTER_FREE: &str = "scxu_free_rows";
+pub(crate) const TASK_TABLE: &str = "scxu_task_table";
+pub(crate) const FREE_ROWS: &str = "scxu_free_rows";
 /// Program that gives rows to who has none.
-pub(crate) const ENLIST_STRAYS: &str = "enlist_strays";
+pub(crate) const TRACK_UNTRACKED: &str = "track_untracked";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scxu_numbers";
 
@@ -171,7 +171,7 @@ impl Host {
             registry_map,
             host_map,
             cgroup_numbers: pins.map(CGROUP_NUMBERS)?,
-            roster: pins.map(ROSTER)?,
+            roster: pins.map(TASK_TABLE)?,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             attached: false,
@@ -195,9 +195,9 @@ impl Host {
                 HANDOVER,
                 NUMBERS,
                 DUMP,
-                FORGOTTEN,
-                ROSTER,
-                ROSTER_FREE,
+                LOST_TASKS,
+                TASK_TABLE,
+                FREE_ROWS,
             ]
             .contains(&name.as_str())
                 || SCOPES.iter().any(|s| s.map == name)
@@ -211,7 +211,7 @@ impl Host {
             if queues::PROGRAMS.contains(&name.as_str())
                 || name == requeue::PROGRAM
                 || name == load::ENQUEUE_DEFAULT
-                || name == ENLIST_STRAYS
+                || name == TRACK_UNTRACKED
                 || name == START_HANDOVER
                 || scopes::sweeps(&name)
             {
@@ -251,7 +251,7 @@ impl Host {
     pub(crate) fn shared(&self) -> Vec<(&'static str, &MapHandle)> {
         let records = self.records.iter().map(|(name, map)| (*name, map));
         let others =
-            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (ROSTER, &self.roster)];
+            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (TASK_TABLE, &self.roster)];
         records.chain(others).collect()
     }
 
@@ -311,7 +311,7 @@ impl Host {
 
     fn unpin_own(&self, slot: u8) -> Result<()> {
         self.pins.policy_maps(slot)?.iter().try_for_each(|map| self.pins.unpin(map))?;
-        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_STRAYS]);
+        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_UNTRACKED]);
         sweeps.try_for_each(|name| self.pins.unpin(&self.pins.policy_program_path(slot, name)))
     }
 

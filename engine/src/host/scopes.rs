@@ -27,13 +27,13 @@ pub(crate) struct ScopeParts {
 }
 
 /// The program that sweeps tasks by the roster.
-pub(crate) const SWEEP_TASKS: &str = "sweep_tasks";
+pub(crate) const SWEEP_TASKS: &str = "scxu_sweep_tasks";
 /// The program that sweeps tasks by the kernel's lists.
-pub(crate) const SWEEP_STRAYS: &str = "sweep_strays";
+pub(crate) const SWEEP_UNTRACKED: &str = "scxu_sweep_untracked";
 
 /// Is this the name of a program that sweeps?
 pub(crate) fn sweeps(program: &str) -> bool {
-    program == SWEEP_STRAYS || SCOPES.iter().any(|s| s.sweep == program)
+    program == SWEEP_UNTRACKED || SCOPES.iter().any(|s| s.sweep == program)
 }
 
 pub(crate) const SCOPES: [ScopeParts; 4] = [
@@ -49,7 +49,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
         scope: Scope::Cgroup,
         index: 1,
         map: "scxu_cgroup_records",
-        sweep: "sweep_cgroups",
+        sweep: "scxu_sweep_cgroups",
         data: abi::CGROUP_DATA,
         image: offset_of!(HostData, cgroup_image),
     },
@@ -57,7 +57,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
         scope: Scope::Cpu,
         index: 2,
         map: CPU_MAP,
-        sweep: "sweep_cpus",
+        sweep: "scxu_sweep_cpus",
         data: abi::CPU_DATA,
         image: offset_of!(HostData, cpu_image),
     },
@@ -65,7 +65,7 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
         scope: Scope::Global,
         index: 3,
         map: ".data.scxu_global",
-        sweep: "sweep_global",
+        sweep: "scxu_sweep_global",
         data: abi::GLOBAL_DATA,
         image: offset_of!(HostData, global_image),
     },

@@ -3,9 +3,9 @@
  * dozy: the task with the smallest virtual time runs next. All of it but dozy_place(), which the version defines that
  * includes this.
  */
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;

@@ -17,11 +17,11 @@
  * groups wait on the same queues by virtual time. Where someone of another group has waited for longer than drain_ns, the
  * CPUs of a core leave off one after the other: the last has a free choice.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/force_idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/force_idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;

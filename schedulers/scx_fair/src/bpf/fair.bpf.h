@@ -13,7 +13,7 @@
 #ifndef __FAIR_BPF_H
 #define __FAIR_BPF_H
 
-#include <scx_upgrade/aging.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
 
 #define FAIR_WEIGHT	100ULL		/* of a task of nice 0 */
 #define FAIR_MS		1000000ULL

@@ -4,10 +4,10 @@
  * its weight among those that want to run in its cgroup, times the cgroup's among its siblings, and so on up to the root.
  * The averages of version 2 are gone: who sleeps is placed at most one slice behind the clock.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;
@@ -24,7 +24,7 @@ struct policy_global {
 	SCXU_VTIME_CLOCK_COLUMNS;
 } __policy_state;
 
-#include <scx_upgrade/shares.bpf.h>
+#include <scx_upgrade/lib/shares.bpf.h>
 
 /* Waiting tasks of all CPUs, by virtual time. */
 SCXU_QUEUE_VTIME(fair_queue);

@@ -7,10 +7,10 @@
  * what it did not use than one that wakes up seldom. One that wakes up with an earlier deadline than a CPU's running task,
  * by a margin, takes the CPU from it. Shares are kept: the deadline only says who goes first, virtual time who is ahead.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/average.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/average.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;
@@ -30,7 +30,7 @@ struct policy_global {
 	SCXU_VTIME_CLOCK_COLUMNS;
 } __policy_state;
 
-#include <scx_upgrade/preempt.bpf.h>
+#include <scx_upgrade/lib/preempt.bpf.h>
 
 SCXU_QUEUE_VTIME_PER_LLC(waiting);
 

@@ -3,10 +3,10 @@
  * scx_mini: the task with the smallest virtual time runs next, and each runs for its slice. One queue for each LLC; a CPU
  * whose own is empty helps the others. The one to read first.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;

@@ -7,12 +7,12 @@
  *
  * Kernel threads of one CPU count as critical: the machine waits for them.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/cgroup.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/kthread.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/cgroup.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/kthread.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 /* A task's virtual time among the critical. */
 struct mix_critical {
@@ -35,7 +35,7 @@ struct policy_global {
 	u64	critical_now __default(1099511627776);
 } __policy_state;
 
-#include <scx_upgrade/preempt.bpf.h>
+#include <scx_upgrade/lib/preempt.bpf.h>
 
 #define MIX_GROUPS	16
 

@@ -8,13 +8,13 @@
  * Limits are read where the kernel has them, each time. The accounts are columns: another scheduler leaves them alone, and
  * this one goes on with them.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/timer.bpf.h>
-#include <scx_upgrade/cgroup.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/force_idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/timer.bpf.h>
+#include <scx_upgrade/lib/cgroup.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/force_idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;

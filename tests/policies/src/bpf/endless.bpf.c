@@ -3,8 +3,8 @@
  * Gives slices without end, and ends each turn itself. So its tasks run on for ever under a policy that does not, if they keep
  * those slices. They wait on local DSQs as well as on a queue that scx_mini has too.
  */
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 #define TURN_NS	(5 * 1000 * 1000ULL)
 /* Tasks that one dispatch moves to the local DSQ. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A queue for each LLC, and one for each CPU for tasks that can run on no other: two families at once. */
+/* A queue for each LLC, and one for each CPU for tasks that can run on no other: two groups at once. */
 #include <scx_upgrade/policy.bpf.h>
 
 SCXU_QUEUE_FIFO_PER_LLC(work);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Another queue under the name that the families of queue_cpu, queue_llc and queue_cgroup have. */
+/* Another queue under the name that the groups of queue_cpu, queue_llc and queue_cgroup have. */
 #include <scx_upgrade/policy.bpf.h>
 
 SCXU_QUEUE_FIFO(work);

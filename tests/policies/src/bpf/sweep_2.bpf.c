@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Rescales, widens, narrows, renames and adds a column. */
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
 	SCXU_VTIME_TASK_COLUMNS;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* The task with the smallest virtual time runs next, and each runs for its slice. */
-#include <scx_upgrade/aging.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
 
 /* State: what the next version names with the same name and type, it finds as this one left it. */
 struct policy_task {

@@ -36,7 +36,7 @@ static __always_inline bool scxu_wake_idle_cpu(struct task_struct *p)
 
 /*
  * For dispatch: the queue of this CPU's LLC first, then those of the others, so that no CPU idles while there is work.
- * @name is a per-LLC family. True if a task was moved.
+ * @name is a per-LLC DSQ group. True if a task was moved.
  */
 #define scxu_move_to_local_from_llcs(name, cpu)						\
 ({											\

@@ -3,7 +3,7 @@
 #ifndef __SCX_UPGRADE_AVERAGE_BPF_H
 #define __SCX_UPGRADE_AVERAGE_BPF_H
 
-#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
 
 /* The newest counts a quarter. Without a shift that loses the low bits: an average of small numbers ends at them. */
 static __always_inline u64 scxu_average(u64 old, u64 new)

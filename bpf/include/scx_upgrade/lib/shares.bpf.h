@@ -12,7 +12,7 @@
  *		SCXU_SHARES_CGROUP_COLUMNS;
  *	} __policy_state;
  *
- *	#include <scx_upgrade/shares.bpf.h>		behind these structs
+ *	#include <scx_upgrade/lib/shares.bpf.h>		behind these structs
  *
  *	runnable, enqueue:	scxu_shares_join(p, t)
  *	quiescent:		scxu_shares_leave(p, t)
@@ -26,7 +26,7 @@
 #ifndef __SCX_UPGRADE_SHARES_BPF_H
 #define __SCX_UPGRADE_SHARES_BPF_H
 
-#include <scx_upgrade/cgroup.bpf.h>
+#include <scx_upgrade/lib/cgroup.bpf.h>
 
 /* What scxu_share_of() calls a weight of 1. */
 #define SCXU_SHARES_ONE	1024ULL

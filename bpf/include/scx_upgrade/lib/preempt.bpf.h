@@ -6,7 +6,7 @@
  *		SCXU_PREEMPT_CPU_COLUMNS;
  *	} __policy_state;
  *
- *	#include <scx_upgrade/preempt.bpf.h>	behind this struct
+ *	#include <scx_upgrade/lib/preempt.bpf.h>	behind this struct
  *
  *	running:	scxu_preempt_running(p, rank)
  *	stopping:	scxu_preempt_stopping(p)

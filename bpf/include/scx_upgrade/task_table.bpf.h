@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The roster: all tasks, one row each, dense and in one array. The sweep goes along it. The kernel's lists of processes and
+ * The task table: all tasks, one row each, dense and in one array. The sweep goes along it. The kernel's lists of processes and
  * threads are read by one CPU at a time, and to read them touches a page more of each task.
  *
- * The host alone writes it (bpf/roster.host.h). A row holds a reference for as long as the kernel has the task on sched_ext's
+ * The host alone writes it (bpf/task_table.host.h). A row holds a reference for as long as the kernel has the task on sched_ext's
  * list, and no longer.
  */
-#ifndef __SCX_UPGRADE_ROSTER_BPF_H
-#define __SCX_UPGRADE_ROSTER_BPF_H
+#ifndef __SCX_UPGRADE_TASK_TABLE_BPF_H
+#define __SCX_UPGRADE_TASK_TABLE_BPF_H
 
 #include <scx_upgrade/records.bpf.h>
 
@@ -23,4 +23,4 @@ struct {
 	__type(value, struct scxu_task_row);
 } scxu_task_table SEC(".maps");
 
-#endif /* __SCX_UPGRADE_ROSTER_BPF_H */
+#endif /* __SCX_UPGRADE_TASK_TABLE_BPF_H */

@@ -17,7 +17,7 @@
 #ifndef __SCX_UPGRADE_FORCE_IDLE_BPF_H
 #define __SCX_UPGRADE_FORCE_IDLE_BPF_H
 
-#include <scx_upgrade/kthread.bpf.h>
+#include <scx_upgrade/lib/kthread.bpf.h>
 #include <scx_upgrade/work.bpf.h>
 
 struct scxu_force_idle {

@@ -27,8 +27,8 @@
 #ifndef __SCX_UPGRADE_AGING_BPF_H
 #define __SCX_UPGRADE_AGING_BPF_H
 
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 /* The shortest time between two looks. */
 #define SCXU_AGING_PERIOD_NS		(3 * SCXU_NSEC_PER_SEC)
@@ -38,11 +38,11 @@
 #define SCXU_AGING_LOOK		2048
 
 /* When to read the clock, in jiffies; when to look, ns; the jiffies of the last look. */
-static volatile u64 scxu_aging_read_at SEC(".data.aging");
-static volatile u64 scxu_aging_look_at_ns SEC(".data.aging");
-static volatile u64 scxu_aging_since SEC(".data.aging");
+static volatile u64 scxu_aging_read_at SEC(".data.scxu_aging");
+static volatile u64 scxu_aging_look_at_ns SEC(".data.scxu_aging");
+static volatile u64 scxu_aging_since SEC(".data.scxu_aging");
 /* The jiffies of the look before it: a task that has waited since then has aged. */
-static volatile u64 scxu_aging_mark SEC(".data.aging");
+static volatile u64 scxu_aging_mark SEC(".data.scxu_aging");
 
 /* Is it time for a look, and is this CPU the one that takes it? */
 static __noinline int scxu_aging_begin(void)
@@ -99,7 +99,7 @@ do {									\
 	}								\
 } while (0)
 
-/* The same for the queues of all LLCs. @name and @to are families of queues. */
+/* The same for the queues of all LLCs. @name and @to are DSQ groups. */
 #define scxu_vtime_age_llcs(name, to, clock, member)								\
 do {														\
 	u32 __llcs = scxu_nr_llcs(), __llc;									\
@@ -110,7 +110,7 @@ do {														\
 
 /*
  * All of dispatch, for a policy with one queue by virtual time and one clock: look for those that have aged, take the first,
- * and where there is none let @prev go on for @slice. scxu_vtime_dispatch_llcs() is for a family of queues.
+ * and where there is none let @prev go on for @slice. scxu_vtime_dispatch_llcs() is for a DSQ group.
  */
 #define scxu_vtime_dispatch(queue, clock, prev, slice)		\
 do {								\

@@ -31,7 +31,7 @@
 #ifndef __SCX_UPGRADE_VTIME_BPF_H
 #define __SCX_UPGRADE_VTIME_BPF_H
 
-#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
 
 /* Of a task of nice 0, and of a cgroup with the default cpu.weight. */
 #define SCXU_VTIME_WEIGHT	100ULL
