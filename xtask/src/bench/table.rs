@@ -99,19 +99,22 @@ fn compared(run: &ByThreads, out: &mut String) -> fmt::Result {
 /// How long a machine has no scheduler, with and without this project.
 fn without_scheduler(run: &Published, out: &mut String) -> fmt::Result {
     let (loader, swap) = (&run.loader, &run.swap);
+    let gap = |way: &Way| match (way.seen.gap_ns, way.seen.fair_max) {
+        (0, 0) => "never without a scheduler, and no task in the fair class".to_owned(),
+        (gap, most) => {
+            format!("no scheduler for {}, and up to {} tasks in the fair class", duration(gap), count(most))
+        }
+    };
     writeln!(
         out,
-        "\nFrom {} to {} as scx_loader does it, beside {} threads: no scheduler for {}, and up to {} tasks in the fair class. \
-         `scx-upgrade swap` from {} to {}: no scheduler for {}, and up to {} tasks.",
+        "\nFrom {} to {} as scx_loader does it, beside {} threads: {}. `scx-upgrade swap` from {} to {}: {}.",
         loader.from,
         loader.to,
         count(u64::from(run.threads)),
-        duration(loader.seen.gap_ns),
-        count(loader.seen.fair_max),
+        gap(loader),
         swap.from,
         swap.to,
-        duration(swap.seen.gap_ns),
-        count(swap.seen.fair_max),
+        gap(swap),
     )
 }
 
@@ -480,7 +483,7 @@ mod tests {
             "1.40 s, without load and verifier |",
             "| most tasks seen in the fair class | 0 | 0 |",
             "no scheduler for 1.50 s",
-            "no scheduler for 0,",
+            "never without a scheduler, and no task in the fair class",
             "8,000 for scx_mini attached directly, 8,400 (+5.0 %) in the host, 8,080 (+1.0 %)",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
