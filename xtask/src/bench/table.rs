@@ -510,7 +510,7 @@ mod tests {
     /// Every row of a table has as many cells as its head.
     #[test]
     fn tables_are_whole() {
-        let text = render(&sample()) + &summary(&sample());
+        let text = [render(&sample()), summary(&sample())].join("\n");
         for table in text.split("\n\n").filter(|block| block.starts_with('|')) {
             let cells: Vec<_> = table.lines().map(|line| line.matches('|').count()).collect();
             assert!(cells.len() > 2 && cells.iter().all(|n| *n == cells[0]), "{table}");
