@@ -9,6 +9,17 @@
 
 #define SCX_UPGRADE_ABI		8
 
+/*
+ * A BPF object may have more than one source, and the linker takes one definition of each map, global variable and global
+ * function. One source includes the headers and has them. Each other source includes declare.bpf.h, which sets
+ * SCX_UPGRADE_DECLARE, and has declarations only.
+ */
+#ifdef SCX_UPGRADE_DECLARE
+#define SCXU_GLOBAL	extern
+#else
+#define SCXU_GLOBAL
+#endif
+
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
 

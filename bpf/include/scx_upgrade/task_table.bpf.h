@@ -16,7 +16,7 @@ struct scxu_task_row {
 };
 
 /* As many as there can be tasks: set before it is loaded. */
-struct {
+SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
