@@ -169,7 +169,7 @@ struct scxu_host {
 	u32	nr_orphans;		/* see host_dispatch() */
 	u32	orphan_members;		/* of all of them together */
 	u32	zero;			/* always 0, which the verifier does not know: see scxu_zero() */
-	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: handover.host.h */
+	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: bpf/host/handover.bpf.h */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
 	u32	restore_vtime;		/* set around a reattach, see host_enable() */
 	u32	run_base;		/* another one for each attach: see scxu_run_id() */
