@@ -9,6 +9,17 @@
 
 #define SCX_UPGRADE_ABI		8
 
+/*
+ * A BPF object may have more than one source, and the linker takes one definition of each map, global variable and global
+ * function. One source includes the headers and has them. Each other source includes declare.bpf.h, which sets
+ * SCX_UPGRADE_DECLARE, and has declarations only.
+ */
+#ifdef SCX_UPGRADE_DECLARE
+#define SCXU_GLOBAL	extern
+#else
+#define SCXU_GLOBAL
+#endif
+
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
 
@@ -158,7 +169,7 @@ struct scxu_host {
 	u32	nr_orphans;		/* see host_dispatch() */
 	u32	orphan_members;		/* of all of them together */
 	u32	zero;			/* always 0, which the verifier does not know: see scxu_zero() */
-	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: handover.host.h */
+	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: bpf/host/handover.bpf.h */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
 	u32	restore_vtime;		/* set around a reattach, see host_enable() */
 	u32	run_base;		/* another one for each attach: see scxu_run_id() */

@@ -39,7 +39,9 @@
 #ifndef __SCX_UPGRADE_CONVERT_BPF_H
 #define __SCX_UPGRADE_CONVERT_BPF_H
 
+#ifndef SCX_UPGRADE_DECLARE
 #include <scx_upgrade/sweep.bpf.h>
+#endif
 
 /* The column is made of the predecessor's, of the same name or __from(), by SCXU_CONVERSION(@name, ...). */
 #define __convert(name)		__attribute__((btf_decl_tag("scx:convert=" #name)))

@@ -26,7 +26,9 @@
 #include <scx_upgrade/convert.bpf.h>
 #include <scx_upgrade/queues.bpf.h>
 
+#ifndef SCX_UPGRADE_DECLARE
 char _license[] SEC("license") = "GPL";
+#endif
 
 /* Marks a state struct. Its fields are found by name when the policy is loaded, not by offset. */
 #define __policy_state		__attribute__((preserve_access_index))
@@ -74,7 +76,7 @@ char _license[] SEC("license") = "GPL";
  * and the same with VTIME. Each span has a type of its own, so that another's accessor does not compile.
  */
 #define SCXU_QUEUE(type, name, kind)	\
-	const volatile type name __attribute__((btf_decl_tag("scx:queue=" kind))) SEC(".rodata.scxu_q")
+	SCXU_GLOBAL const volatile type name __attribute__((btf_decl_tag("scx:queue=" kind))) SEC(".rodata.scxu_q")
 
 #define SCXU_QUEUE_FIFO(name)			SCXU_QUEUE(u64, name, "fifo")
 #define SCXU_QUEUE_VTIME(name)		SCXU_QUEUE(u64, name, "vtime")
@@ -133,7 +135,11 @@ static __always_inline u32 scxu_nr_cgroup_queues(void)
 	return scxu_host.cgroup_members;
 }
 
+#ifdef SCX_UPGRADE_DECLARE
+extern const volatile struct scxu_sdk scxu_sdk SEC(".rodata.scxu_sdk");
+#else
 const volatile struct scxu_sdk scxu_sdk SEC(".rodata.scxu_sdk") = { .abi = SCX_UPGRADE_ABI };
+#endif
 
 /* Is this the policy that runs? An op in flight may belong to one that has just been replaced. */
 static __always_inline bool scxu_is_active(void)
@@ -156,6 +162,7 @@ struct policy_cgroup;
 struct policy_cpu;
 struct policy_global;
 
+#ifndef SCX_UPGRADE_DECLARE
 /*
  * So that a struct of state is in the BTF even where no op reads a field of it: else a version that does not would seem to
  * have dropped the whole scope.
@@ -164,6 +171,7 @@ const struct policy_task *const scxu_task_columns = NULL;
 const struct policy_cgroup *const scxu_cgroup_columns = NULL;
 const struct policy_cpu *const scxu_cpu_columns = NULL;
 const struct policy_global *const scxu_global_columns = NULL;
+#endif
 
 /* State of @p, or NULL when there is no memory for it. */
 static __always_inline struct policy_task *scxu_task_state(struct task_struct *p)
@@ -214,6 +222,7 @@ static __always_inline struct policy_global *scxu_global_state(void)
 	return (struct policy_global *)scxu_the_global_record();
 }
 
+#ifndef SCX_UPGRADE_DECLARE
 /*
  * init and exit of a policy that is attached directly, without the host. The host has its own and never calls these,
  * so they alone may be sleepable.
@@ -235,5 +244,6 @@ void BPF_STRUCT_OPS(policy_direct_exit, struct scx_exit_info *ei)
 		       .exit = (void *)policy_direct_exit,	\
 		       .name = policy_name,			\
 		       __VA_ARGS__)
+#endif /* SCX_UPGRADE_DECLARE */
 
 #endif /* __SCX_UPGRADE_POLICY_BPF_H */

@@ -20,7 +20,7 @@ struct scxu_cgroup_number {
 	u32	wants;
 };
 
-struct {
+SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);

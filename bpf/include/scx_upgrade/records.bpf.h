@@ -11,7 +11,7 @@
 #include <scx_upgrade/step.bpf.h>
 
 /* Volatile: user space commits through a mapping of it. */
-volatile struct scxu_host scxu_host SEC(".data.scxu_host");
+SCXU_GLOBAL volatile struct scxu_host scxu_host SEC(".data.scxu_host");
 
 /*
  * A record of each scope: the same header, the same rules, the same code. The layout engine keeps the header's 8 bytes
@@ -32,14 +32,14 @@ SCXU_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
 SCXU_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
 SCXU_RECORD(global, SCX_UPGRADE_GLOBAL_DATA);
 
-struct {
+SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct scxu_task_record);
 } scxu_task_records SEC(".maps");
 
-struct {
+SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_CGRP_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
@@ -47,7 +47,7 @@ struct {
 } scxu_cgroup_records SEC(".maps");
 
 /* As many as there can be CPUs: set before it is loaded. */
-struct {
+SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
@@ -55,8 +55,9 @@ struct {
 } scxu_cpu_records SEC(".maps");
 
 /* Hidden, or libbpf would map it, which the kernel refuses for a map with a lock. */
-__hidden struct scxu_global_record scxu_global_record SEC(".data.scxu_global");
+SCXU_GLOBAL __hidden struct scxu_global_record scxu_global_record SEC(".data.scxu_global");
 
+#ifndef SCX_UPGRADE_DECLARE
 #include <scx_upgrade/call.bpf.h>
 
 /*
@@ -105,6 +106,7 @@ SCXU_DEFINE_MIGRATE(task, SCXU_SCOPE_TASK, SCX_UPGRADE_TASK_DATA)
 SCXU_DEFINE_MIGRATE(cgroup, SCXU_SCOPE_CGROUP, SCX_UPGRADE_CGROUP_DATA)
 SCXU_DEFINE_MIGRATE(cpu, SCXU_SCOPE_CPU, SCX_UPGRADE_CPU_DATA)
 SCXU_DEFINE_MIGRATE(global, SCXU_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
+#endif /* SCX_UPGRADE_DECLARE */
 
 /* Has @rec seen every plan? The one check that each access pays. */
 #define scxu_is_stale(rec)	(*(volatile u32 *)&(rec)->record_epoch != scxu_host.active.epoch)
@@ -114,6 +116,12 @@ SCXU_DEFINE_MIGRATE(global, SCXU_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
  * again at each access: the interpreter is most of what it has to follow. That is why they are told whose record it is,
  * and look it up once more: a global function can be handed no record.
  */
+#ifdef SCX_UPGRADE_DECLARE
+extern int scxu_migrate_record_of_task(struct task_struct *p __arg_trusted __arg_nullable);
+extern int scxu_migrate_record_of_cgroup(struct cgroup *cgrp __arg_trusted __arg_nullable);
+extern int scxu_migrate_record_of_cpu(u32 cpu);
+extern int scxu_migrate_the_global_record(void);
+#else
 int scxu_migrate_record_of_task(struct task_struct *p __arg_trusted __arg_nullable)
 {
 	struct scxu_task_record *rec = p ? bpf_task_storage_get(&scxu_task_records, p, 0, 0) : NULL;
@@ -139,6 +147,7 @@ int scxu_migrate_the_global_record(void)
 {
 	return scxu_migrate_global_record(&scxu_global_record);
 }
+#endif /* SCX_UPGRADE_DECLARE */
 
 /*
  * The record of @p, up to date, or NULL when there is no memory for one. Creating on demand covers the tasks that no

@@ -4,7 +4,7 @@
  * meanwhile starts from the new image.
  *
  * The host has these programs. A policy with conversions of its own has them too: the same code, with its conversions in
- * it, for the plans that call them. And so has bpf/compiled.bpf.c, with a plan in instructions instead of the
+ * it, for the plans that call them. And so has bpf/tools/compiled.bpf.c, with a plan in instructions instead of the
  * interpreter.
  */
 #ifndef __SCX_UPGRADE_SWEEP_BPF_H

@@ -3,7 +3,7 @@
  * The task table: all tasks, one row each, dense and in one array. The sweep goes along it. The kernel's lists of processes and
  * threads are read by one CPU at a time, and to read them touches a page more of each task.
  *
- * The host alone writes it (bpf/task_table.host.h). A row holds a reference for as long as the kernel has the task on sched_ext's
+ * The host alone writes it (bpf/host/task_table.bpf.h). A row holds a reference for as long as the kernel has the task on sched_ext's
  * list, and no longer.
  */
 #ifndef __SCX_UPGRADE_TASK_TABLE_BPF_H
@@ -16,7 +16,7 @@ struct scxu_task_row {
 };
 
 /* As many as there can be tasks: set before it is loaded. */
-struct {
+SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);

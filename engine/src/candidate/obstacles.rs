@@ -19,7 +19,7 @@ use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 
-/// The host's ops: `host_ops` in `bpf/host.bpf.c`, without [`DIRECT_OPS`]. A test compares the two.
+/// The host's ops: `host_ops` in `bpf/host/main.bpf.c`, without [`DIRECT_OPS`]. A test compares the two.
 const HOSTED: [&str; 30] = [
     "cgroup_cancel_move",
     "cgroup_exit",

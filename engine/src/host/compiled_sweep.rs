@@ -1,4 +1,4 @@
-//! The sweep of many tasks with the plan in instructions (`bpf/compiled.bpf.c`): made, loaded and verified before the
+//! The sweep of many tasks with the plan in instructions (`bpf/tools/compiled.bpf.c`): made, loaded and verified before the
 //! commit, run once after it, gone. What it does is what the host's own sweep does, for a fraction of the time; where it
 //! cannot be had the host's own sweep is used, and so it is by whoever finishes a swap that was killed.
 

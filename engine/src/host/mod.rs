@@ -56,7 +56,7 @@ const OP_PREFIX: &str = "op_";
 const CGROUP_NUMBERS: &str = "scxu_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
 const CGROUP_WORK: &str = "scxu_cgroup_work";
-/// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/handover.host.h`.
+/// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/host/handover.bpf.h`.
 const HANDOVER: &str = "scxu_handover";
 const START_HANDOVER: &str = "start_handover";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
@@ -321,7 +321,7 @@ impl Host {
         self.unpin_own(slot)
     }
 
-    /// A slot has an `enqueue` always: see `bpf/host.bpf.c`.
+    /// A slot has an `enqueue` always: see `bpf/host/main.bpf.c`.
     fn set_slot(&self, op: &str, array: &MapHandle, slot: u8, program: Option<BorrowedFd<'_>>) -> Result<()> {
         if op == "enqueue" && program.is_none() {
             let default = self.program(load::ENQUEUE_DEFAULT)?;

@@ -19,6 +19,7 @@ const HEADERS: &[(&str, &str)] = &[
     header!("abi.h"),
     header!("call.bpf.h"),
     header!("convert.bpf.h"),
+    header!("declare.bpf.h"),
     header!("policy.bpf.h"),
     header!("queues.bpf.h"),
     header!("records.bpf.h"),

@@ -38,11 +38,11 @@
 #define SCXU_AGING_LOOK		2048
 
 /* When to read the clock, in jiffies; when to look, ns; the jiffies of the last look. */
-static volatile u64 scxu_aging_read_at SEC(".data.scxu_aging");
-static volatile u64 scxu_aging_look_at_ns SEC(".data.scxu_aging");
-static volatile u64 scxu_aging_since SEC(".data.scxu_aging");
+__weak volatile u64 scxu_aging_read_at SEC(".data.scxu_aging");
+__weak volatile u64 scxu_aging_look_at_ns SEC(".data.scxu_aging");
+__weak volatile u64 scxu_aging_since SEC(".data.scxu_aging");
 /* The jiffies of the look before it: a task that has waited since then has aged. */
-static volatile u64 scxu_aging_mark SEC(".data.scxu_aging");
+__weak volatile u64 scxu_aging_mark SEC(".data.scxu_aging");
 
 /* Is it time for a look, and is this CPU the one that takes it? */
 static __noinline int scxu_aging_begin(void)

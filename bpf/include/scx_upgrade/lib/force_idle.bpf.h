@@ -17,6 +17,10 @@
 #ifndef __SCX_UPGRADE_FORCE_IDLE_BPF_H
 #define __SCX_UPGRADE_FORCE_IDLE_BPF_H
 
+#ifdef SCX_UPGRADE_DECLARE
+#error "include this in the source that includes policy.bpf.h: it defines a map"
+#endif
+
 #include <scx_upgrade/lib/kthread.bpf.h>
 #include <scx_upgrade/work.bpf.h>
 

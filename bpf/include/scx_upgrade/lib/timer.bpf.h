@@ -13,6 +13,10 @@
 #ifndef __SCX_UPGRADE_TIMER_BPF_H
 #define __SCX_UPGRADE_TIMER_BPF_H
 
+#ifdef SCX_UPGRADE_DECLARE
+#error "include this in the source that includes policy.bpf.h: it defines a map"
+#endif
+
 #include <scx_upgrade/policy.bpf.h>
 
 #define SCXU_TIMER_MAX_NS	(10 * 1000 * 1000ULL)

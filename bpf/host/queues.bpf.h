@@ -13,8 +13,8 @@
  * destroyed as cgroups go, only with their group: an op in flight may still insert into one, and the kernel ejects a
  * scheduler that inserts into a queue which is gone. Who does so into one that was given up is handed over, as below.
  */
-#ifndef __SCX_UPGRADE_QUEUES_HOST_H
-#define __SCX_UPGRADE_QUEUES_HOST_H
+#ifndef __SCX_UPGRADE_HOST_QUEUES_BPF_H
+#define __SCX_UPGRADE_HOST_QUEUES_BPF_H
 
 #include <scx_upgrade/queues.bpf.h>
 #include <scx_upgrade/work.bpf.h>
@@ -595,4 +595,4 @@ int destroy_queues(struct scxu_queue_args *args)
 	return 0;
 }
 
-#endif /* __SCX_UPGRADE_QUEUES_HOST_H */
+#endif /* __SCX_UPGRADE_HOST_QUEUES_BPF_H */

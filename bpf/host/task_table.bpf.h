@@ -12,6 +12,11 @@
  *   task is off its CPU for good (sched_ext_dead(), from finish_task_switch()).
  */
 
+#ifndef __SCX_UPGRADE_HOST_TASK_TABLE_BPF_H
+#define __SCX_UPGRADE_HOST_TASK_TABLE_BPF_H
+
+#include <scx_upgrade/task_table.bpf.h>
+
 /* Rows that are free again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK);
@@ -174,3 +179,5 @@ int track_untracked(void *unused)
 	bpf_rcu_read_unlock();
 	return 0;
 }
+
+#endif /* __SCX_UPGRADE_HOST_TASK_TABLE_BPF_H */

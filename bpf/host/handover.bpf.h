@@ -21,11 +21,11 @@
  * host_init() sets the timer's callback. So the callback is part of a struct_ops program, and may write p->scx.slice also on a
  * kernel that has no kfunc for it (up to v6.18).
  */
-#ifndef __SCX_UPGRADE_HANDOVER_HOST_H
-#define __SCX_UPGRADE_HANDOVER_HOST_H
+#ifndef __SCX_UPGRADE_HOST_HANDOVER_BPF_H
+#define __SCX_UPGRADE_HOST_HANDOVER_BPF_H
 
 #include <scx_upgrade/task_table.bpf.h>
-#include "queues.host.h"
+#include "queues.bpf.h"
 
 /* Between two ticks while there is something to do; while the commit is awaited; and while there is nothing to do. */
 #define HANDOVER_TICK_NS	(1000 * 1000ULL)
@@ -177,4 +177,4 @@ int start_handover(u64 *settled)
 	return bpf_timer_start(&work->tick, *settled ? 0 : HANDOVER_TICK_NS, 0);
 }
 
-#endif /* __SCX_UPGRADE_HANDOVER_HOST_H */
+#endif /* __SCX_UPGRADE_HOST_HANDOVER_BPF_H */

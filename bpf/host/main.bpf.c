@@ -11,9 +11,9 @@
  */
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>
-#include "queues.host.h"
-#include "task_table.host.h"
-#include "handover.host.h"
+#include "queues.bpf.h"
+#include "task_table.bpf.h"
+#include "handover.bpf.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -211,7 +211,7 @@ static __noinline int dispatch_among_orphans(unsigned long long *ctx);
 /*
  * Orphans are the queues that a commit took from under their tasks: the running policy does not name them. Those who
  * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
- * end the grace period may be among them, and it may be killed. The timer of handover.host.h empties them where no CPU
+ * end the grace period may be among them, and it may be killed. The timer of bpf/host/handover.bpf.h empties them where no CPU
  * comes here.
  */
 HOST_OP(void, dispatch)
