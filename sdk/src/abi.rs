@@ -39,27 +39,27 @@ pub const LACKS_ENQ_EXITING: u8 = 1 << 0;
 /// `SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED`
 pub const LACKS_ENQ_MIGRATION_DISABLED: u8 = 1 << 1;
 
-/// `SCX_STEP_STORE`: store `value`.
+/// `SCXU_STEP_STORE`: store `value`.
 pub const STEP_STORE: u8 = 0;
-/// `SCX_STEP_COPY`: load and store the same bytes.
+/// `SCXU_STEP_COPY`: load and store the same bytes.
 pub const STEP_COPY: u8 = 1;
-/// `SCX_STEP_CONVERT`: load a number, rescale, clamp and store it.
+/// `SCXU_STEP_CONVERT`: load a number, rescale, clamp and store it.
 pub const STEP_CONVERT: u8 = 2;
-/// `SCX_STEP_ARG`: load from the record, store into the arguments of a conversion.
+/// `SCXU_STEP_ARG`: load from the record, store into the arguments of a conversion.
 pub const STEP_ARG: u8 = 3;
-/// `SCX_STEP_CALL`: run a conversion of the policy's own.
+/// `SCXU_STEP_CALL`: run a conversion of the policy's own.
 pub const STEP_CALL: u8 = 4;
-/// `SCX_STEP_RESULT`: load from the arguments, store into the record.
+/// `SCXU_STEP_RESULT`: load from the arguments, store into the record.
 pub const STEP_RESULT: u8 = 5;
-/// `SCX_STEP_FROM_SIGNED`
+/// `SCXU_STEP_FROM_SIGNED`
 pub const STEP_FROM_SIGNED: u8 = 1 << 0;
-/// `SCX_STEP_TO_SIGNED`
+/// `SCXU_STEP_TO_SIGNED`
 pub const STEP_TO_SIGNED: u8 = 1 << 1;
-/// `SCX_STEP_TO_BOOL`
+/// `SCXU_STEP_TO_BOOL`
 pub const STEP_TO_BOOL: u8 = 1 << 2;
-/// `SCX_STEP_AWAY`: a quotient that is not whole goes away from zero.
+/// `SCXU_STEP_AWAY`: a quotient that is not whole goes away from zero.
 pub const STEP_AWAY: u8 = 1 << 3;
-/// `SCX_STEP_RESCALE`: `pre`, `mul`, `div` and `add` do something.
+/// `SCXU_STEP_RESCALE`: `pre`, `mul`, `div` and `add` do something.
 pub const STEP_RESCALE: u8 = 1 << 4;
 
 /// One step of a plan, done `count` times. Offsets count from the first byte behind the record's header.
@@ -115,7 +115,7 @@ pub struct Plan {
 /// A family of DSQs: `base | 0` to `base | (members - 1)`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Family {
+pub struct DsqGroup {
     /// The id of its first member; 0 ends a list.
     pub base: u64,
     /// How many it has.
@@ -138,7 +138,7 @@ pub struct ExitRecord {
     pub msg: [u8; 1024],
 }
 
-/// `struct scx_host`. Never formed as a reference over the shared mapping; see `host_data`.
+/// `struct scxu_host`. Never formed as a reference over the shared mapping; see `host_data`.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy)]
 pub struct HostData {
@@ -167,13 +167,13 @@ pub struct HostData {
     /// Fills the first cache line.
     pub reserved: [u32; 4],
     /// DSQs with tasks of an earlier policy's, which the running one does not name: the host serves them.
-    pub orphans: [Family; MAX_ORPHANS],
+    pub orphans: [DsqGroup; MAX_ORPHANS],
     /// DSQs that the host's init creates.
-    pub boot_queues: [Family; MAX_QUEUES],
+    pub boot_queues: [DsqGroup; MAX_QUEUES],
     /// All DSQs that there are, or are about to be made.
-    pub queues: [Family; MAX_ORPHANS],
+    pub queues: [DsqGroup; MAX_ORPHANS],
     /// The per-cgroup families that stand, by base; 0 is a hole. The host's own.
-    pub cgroup_families: [u64; MAX_ORPHANS],
+    pub cgroup_dsq_groups: [u64; MAX_ORPHANS],
     /// How many members each per-cgroup family has. The host's own.
     pub cgroup_members: u32,
     /// Who changes the two above. The host's own.
@@ -205,14 +205,14 @@ pub struct HostData {
     /// By slot: while it is active, plans that call the policy of this load number wait for it.
     pub callers: [u64; NR_SLOTS],
     /// The roster of all tasks.
-    pub roster: Roster,
+    pub task_table: TaskTableState,
     /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
     pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
     /// Why the kernel last took the host off.
     pub exit: ExitRecord,
 }
 
-/// `struct scx_sdk`, the read-only data that a policy gets before it is loaded.
+/// `struct scxu_sdk`, the read-only data that a policy gets before it is loaded.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SdkData {
@@ -223,19 +223,19 @@ pub struct SdkData {
     /// Counts loads into one host, from 1.
     pub load: u64,
     /// DSQs for init when attached without the host.
-    pub direct_queues: [Family; MAX_QUEUES],
+    pub direct_queues: [DsqGroup; MAX_QUEUES],
 }
 
-/// `struct scx_roster_state`: what is to be known of the roster, which has a row for each task.
+/// `struct scxu_task_table_state`: what is to be known of the roster, which has a row for each task.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Roster {
+pub struct TaskTableState {
     /// The sweep under way in the upper half, and in the lower the first row that nobody has taken in it.
     pub sweep: u64,
     /// Rows that have been given, of which some may be free again.
     pub rows: u32,
     /// Tasks that have none, and that no op will give one.
-    pub strays: u32,
+    pub untracked: u32,
     /// 1 from when the kernel took the host off, and the rows with it, until it is attached again.
     pub detached: u32,
     /// Fills the cache line.
@@ -253,29 +253,29 @@ pub struct SweepArgs {
     /// Those for which no record could be made.
     pub missing: u64,
     /// Those that are left to another sweep.
-    pub left: u64,
+    pub remaining: u64,
     /// Which sweep of tasks this is a part of.
     pub sweep: u32,
     /// After so many tasks it is enough for once.
-    pub budget: u32,
+    pub max_records: u32,
     /// 0 if there is no more to do, 1 if it was enough for once.
-    pub more: u32,
+    pub has_more: u32,
     /// It is in a class above sched_ext, and has the policy say who runs in its pauses.
-    pub gives_way: u32,
+    pub yields: u32,
 }
 
 /// Arguments of the host's programs on one family of DSQs.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct QueueArgs {
-    /// See [`Family`].
+    /// See [`DsqGroup`].
     pub base: u64,
-    /// See [`Family`].
+    /// See [`DsqGroup`].
     pub members: u32,
-    /// See [`Family`].
+    /// See [`DsqGroup`].
     pub per_cgroup: u32,
     /// Members that exist.
-    pub standing: u64,
+    pub existing: u64,
     /// Tasks on them.
     pub queued: u64,
     /// Tasks handed over.
@@ -287,7 +287,7 @@ unsafe impl Plain for SweepArgs {}
 // SAFETY: as above.
 unsafe impl Plain for QueueArgs {}
 // SAFETY: as above.
-unsafe impl Plain for Family {}
+unsafe impl Plain for DsqGroup {}
 // SAFETY: as above.
 unsafe impl Plain for SdkData {}
 // SAFETY: as above; its padding at the end is never read as a field.

@@ -1,4 +1,4 @@
-//! The sweep of many tasks with the plan in instructions (`bpf/compiled.bpf.c`): made, loaded and verified before the
+//! The sweep of many tasks with the plan in instructions (`bpf/tools/compiled.bpf.c`): made, loaded and verified before the
 //! commit, run once after it, gone. What it does is what the host's own sweep does, for a fraction of the time; where it
 //! cannot be had the host's own sweep is used, and so it is by whoever finishes a swap that was killed.
 
@@ -26,7 +26,7 @@ const SKIP: [[u8; INSN]; 2] = [[0xb7, 0, 0, 0, 0, 0, 0, 0], [0x15, 0, 0, 0, 0, 0
 /// `exit`
 const EXIT: u8 = 0x95;
 /// The scopes that it has programs for, and the functions whose bodies are the plan.
-const BODIES: [(Scope, &str); 2] = [(Scope::Task, "scx_plan_task"), (Scope::Cgroup, "scx_plan_cgroup")];
+const BODIES: [(Scope, &str); 2] = [(Scope::Task, "scxu_plan_task"), (Scope::Cgroup, "scxu_plan_cgroup")];
 
 /// Loaded and verified.
 #[derive(Debug)]
@@ -99,8 +99,8 @@ mod tests {
     fn the_plan_is_written_over_the_body_and_nothing_else() {
         let steps = [Step::Store { to: 8, size: 4, value: 7, repeat: Repeat::ONCE }];
         let mut elf = OBJECT.to_vec();
-        assert!(write(&mut elf, "scx_plan_task", &steps).unwrap());
-        let body = state_migrate::object::function(OBJECT, "scx_plan_task").unwrap().unwrap();
+        assert!(write(&mut elf, "scxu_plan_task", &steps).unwrap());
+        let body = state_migrate::object::function(OBJECT, "scxu_plan_task").unwrap().unwrap();
         assert_eq!(elf[..body.start], OBJECT[..body.start]);
         assert_eq!(elf[body.start + 3 * INSN..], OBJECT[body.start + 3 * INSN..]);
         // *(u32 *)(r1 + 8) = 7
@@ -114,6 +114,6 @@ mod tests {
     fn what_does_not_fit_is_left_to_the_host() {
         let repeat = Repeat { count: 4000, from_stride: 0, to_stride: 1 };
         let steps = [Step::Store { to: 8, size: 1, value: 7, repeat }];
-        assert!(!write(&mut OBJECT.to_vec(), "scx_plan_task", &steps).unwrap());
+        assert!(!write(&mut OBJECT.to_vec(), "scxu_plan_task", &steps).unwrap());
     }
 }

@@ -23,7 +23,7 @@ const MAX_MAPS: usize = 64;
 
 /// What variables that are not the policy's own begin with: those of the scx headers, which are weak there, which BTF does
 /// not say (scx_cargo 1.1.4, cid.bpf.h and common.bpf.h), and of this project's.
-const HEADERS: [&str; 4] = ["_", "scx_", "bpf_", "cmask_"];
+const HEADERS: [&str; 5] = ["_", "scx_", "scxu_", "bpf_", "cmask_"];
 
 /// Numbers by name. What cannot be read is left out: this is for people to look at.
 pub fn of_running(host: &Host) -> BTreeMap<String, u64> {

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::history::History;
 use crate::host::Host;
-use crate::host::ROSTER;
+use crate::host::TASK_TABLE;
 use crate::kernel;
 use crate::machine;
 use crate::machine::Memory;
@@ -286,7 +286,7 @@ fn read_once() -> Found {
     let Some((host, pins)) = running else {
         return Found::Ok("nothing runs: all is read anew when a host is started".to_string());
     };
-    let rows = pins.map(ROSTER).map_or(0, |map| map.max_entries());
+    let rows = pins.map(TASK_TABLE).map_or(0, |map| map.max_entries());
     let same = Topology::read().is_ok_and(|topology| host.data.has_topology(&topology));
     changed_since(rows, kernel::most_tasks(), same)
 }

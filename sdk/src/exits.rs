@@ -1,5 +1,5 @@
 //! Being told when the kernel begins to eject a scheduler: by the tracepoint `sched_ext_exit`, which kernels have from v7.3 on
-//! (`bpf/exits.bpf.c`). Without it a caller has to look from time to time.
+//! (`bpf/tools/exits.bpf.c`). Without it a caller has to look from time to time.
 
 use std::cell::Cell;
 use std::rc::Rc;

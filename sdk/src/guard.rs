@@ -1,7 +1,7 @@
 //! The guard: watches a new policy through its probation, beside what the one before did just ahead of the commit, and
 //! says when it is bad, long before the kernel's watchdog would eject the host.
 //!
-//! - `watch` counts, by BPF programs that are attached meanwhile (`bpf/guard.bpf.c`);
+//! - `watch` counts, by BPF programs that are attached meanwhile (`bpf/tools/guard.bpf.c`);
 //! - [`recorder`] writes down what it sees in short windows, for a picture;
 //! - [`sample`] is what was counted in one window of time;
 //! - [`judge`] decides, and is a pure function of samples and [`Limits`].

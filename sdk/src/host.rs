@@ -29,37 +29,37 @@ use crate::registry::Registry;
 use crate::rescue;
 use crate::scopes;
 use crate::scopes::SCOPES;
-use crate::scopes::SWEEP_STRAYS;
+use crate::scopes::SWEEP_UNTRACKED;
 use crate::topology::Topology;
 use crate::urgent::Urgent;
 
 /// Name that the kernel knows the host by.
 pub const NAME: &str = "scx_upgrade";
 /// Map of the shared memory.
-pub(crate) const HOST_MAP: &str = ".data.scx_host";
-pub(crate) const REGISTRY_MAP: &str = "scx_registry";
-const SETTLE_MAP: &str = "scx_settle";
-const SETTLE_INNER: &str = "scx_settle_inner";
+pub(crate) const HOST_MAP: &str = ".data.scxu_host";
+pub(crate) const REGISTRY_MAP: &str = "scxu_registry";
+const SETTLE_MAP: &str = "scxu_settle";
+const SETTLE_INNER: &str = "scxu_settle_inner";
 const OP_PREFIX: &str = "op_";
 /// Map of the numbers of cgroups, which policies read to find a cgroup's queue.
-const CGROUP_NUMBERS: &str = "scx_cgroup_numbers";
+const CGROUP_NUMBERS: &str = "scxu_cgroup_numbers";
 /// Map of the work item and the timer behind them: the kernel cancels both when nobody holds it.
-const CGROUP_WORK: &str = "scx_cgroup_work";
-/// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/handover.host.h`.
-const HANDOVER: &str = "scx_handover";
+const CGROUP_WORK: &str = "scxu_cgroup_work";
+/// Map of the timer that hands tasks over after a commit, and the program that starts it: see `bpf/host/handover.bpf.h`.
+const HANDOVER: &str = "scxu_handover";
 const START_HANDOVER: &str = "start_handover";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
 /// has none.
-const DUMP: &str = "scx_dump";
+const DUMP: &str = "scxu_dump";
 /// Map of the tasks that are on no queue: see `rescue.rs`.
-pub(crate) const FORGOTTEN: &str = "scx_forgotten";
+pub(crate) const LOST_TASKS: &str = "scxu_lost_tasks";
 /// Map of all tasks, a row each, and the rows of it that are free again.
-pub(crate) const ROSTER: &str = "scx_roster";
-pub(crate) const ROSTER_FREE: &str = "scx_roster_free";
+pub(crate) const TASK_TABLE: &str = "scxu_task_table";
+pub(crate) const FREE_ROWS: &str = "scxu_free_rows";
 /// Program that gives rows to who has none.
-pub(crate) const ENLIST_STRAYS: &str = "enlist_strays";
+pub(crate) const TRACK_UNTRACKED: &str = "track_untracked";
 /// Map of what state each number is in.
-const NUMBERS: &str = ".data.scx_numbers";
+const NUMBERS: &str = ".data.scxu_numbers";
 
 /// Is there a host's state, attached or not?
 pub(crate) fn has_state(pins: &Pins) -> bool {
@@ -160,7 +160,7 @@ impl Host {
             registry_map,
             host_map,
             cgroup_numbers: pins.map(CGROUP_NUMBERS)?,
-            roster: pins.map(ROSTER)?,
+            roster: pins.map(TASK_TABLE)?,
             records: SCOPES.iter().map(|s| Ok((s.map, pins.map(s.map)?))).collect::<Result<_>>()?,
             arrays: arrays(pins)?,
             attached: false,
@@ -184,9 +184,9 @@ impl Host {
                 HANDOVER,
                 NUMBERS,
                 DUMP,
-                FORGOTTEN,
-                ROSTER,
-                ROSTER_FREE,
+                LOST_TASKS,
+                TASK_TABLE,
+                FREE_ROWS,
             ]
             .contains(&name.as_str())
                 || SCOPES.iter().any(|s| s.map == name)
@@ -200,7 +200,7 @@ impl Host {
             if queues::PROGRAMS.contains(&name.as_str())
                 || name == rescue::PROGRAM
                 || name == load::ENQUEUE_DEFAULT
-                || name == ENLIST_STRAYS
+                || name == TRACK_UNTRACKED
                 || name == START_HANDOVER
                 || scopes::sweeps(&name)
             {
@@ -235,7 +235,7 @@ impl Host {
     pub(crate) fn shared(&self) -> Vec<(&'static str, &MapHandle)> {
         let records = self.records.iter().map(|(name, map)| (*name, map));
         let others =
-            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (ROSTER, &self.roster)];
+            [(HOST_MAP, &self.host_map), (CGROUP_NUMBERS, &self.cgroup_numbers), (TASK_TABLE, &self.roster)];
         records.chain(others).collect()
     }
 
@@ -295,7 +295,7 @@ impl Host {
 
     fn unpin_own(&self, slot: u8) -> Result<()> {
         self.pins.policy_maps(slot)?.iter().try_for_each(|map| self.pins.unpin(map))?;
-        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_STRAYS]);
+        let mut sweeps = SCOPES.iter().map(|s| s.sweep).chain([SWEEP_UNTRACKED]);
         sweeps.try_for_each(|name| self.pins.unpin(&self.pins.policy_program_path(slot, name)))
     }
 
@@ -305,7 +305,7 @@ impl Host {
         self.unpin_own(slot)
     }
 
-    /// A slot has an `enqueue` always: see `bpf/host.bpf.c`.
+    /// A slot has an `enqueue` always: see `bpf/host/main.bpf.c`.
     fn set_slot(&self, op: &str, array: &MapHandle, slot: u8, program: Option<BorrowedFd<'_>>) -> Result<()> {
         if op == "enqueue" && program.is_none() {
             let default = self.program(load::ENQUEUE_DEFAULT)?;

@@ -1,4 +1,4 @@
-//! The host's shared memory, `struct scx_host`, mapped. The control word in it is the product's one critical store.
+//! The host's shared memory, `struct scxu_host`, mapped. The control word in it is the product's one critical store.
 
 use std::mem::offset_of;
 use std::mem::size_of;
@@ -12,8 +12,8 @@ use memmap2::MmapOptions;
 use memmap2::MmapRaw;
 
 use crate::abi::Active;
+use crate::abi::DsqGroup;
 use crate::abi::ExitRecord;
-use crate::abi::Family;
 use crate::abi::HostData;
 use crate::abi::MAX_CPUS;
 use crate::abi::MAX_ORPHANS;
@@ -21,13 +21,13 @@ use crate::abi::MAX_QUEUES;
 use crate::abi::NR_PLANS;
 use crate::abi::NR_SLOTS;
 use crate::abi::Plan;
-use crate::abi::Roster;
+use crate::abi::TaskTableState;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::scopes::ScopeParts;
 use crate::topology::Topology;
 
-/// A writable mapping of the map behind `.data.scx_host`. BPF programs on other CPUs read and write the same memory,
+/// A writable mapping of the map behind `.data.scxu_host`. BPF programs on other CPUs read and write the same memory,
 /// so nothing here ever forms a reference to it.
 #[derive(Debug)]
 pub struct Mapped {
@@ -178,30 +178,30 @@ impl Mapped {
     }
 
     /// The DSQs that the host's init creates. Before attach.
-    pub(crate) fn set_boot_queues(&self, families: &[Family]) {
-        let mut queues = [Family::default(); MAX_QUEUES];
+    pub(crate) fn set_boot_queues(&self, families: &[DsqGroup]) {
+        let mut queues = [DsqGroup::default(); MAX_QUEUES];
         for (to, from) in queues.iter_mut().zip(families) {
             *to = *from;
         }
         // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[Family; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+        unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
     }
 
     /// All DSQs that there are, or are about to be made.
-    pub(crate) fn set_queues(&self, families: &[Family]) {
+    pub(crate) fn set_queues(&self, families: &[DsqGroup]) {
         debug_assert!(families.len() <= MAX_ORPHANS, "each slot's policy has at most MAX_QUEUES");
-        let mut queues = [Family::default(); MAX_ORPHANS];
+        let mut queues = [DsqGroup::default(); MAX_ORPHANS];
         for (to, from) in queues.iter_mut().zip(families) {
             *to = *from;
         }
         // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[Family; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
+        unsafe { self.at::<[DsqGroup; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
     }
 
     /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
     /// policy. The count goes first to zero and last to its value, so that no CPU sees a half-written list. From the
     /// commit of `to` on the host's timer hands their tasks over; without one it stops.
-    pub(crate) fn set_orphans(&self, families: &[Family], to: Option<Active>) {
+    pub(crate) fn set_orphans(&self, families: &[DsqGroup], to: Option<Active>) {
         debug_assert!(families.len() <= MAX_ORPHANS, "a policy has at most MAX_QUEUES");
         let families = &families[..families.len().min(MAX_ORPHANS)];
         let members = families.iter().map(|f| f.members).sum();
@@ -215,7 +215,7 @@ impl Mapped {
         unsafe { handover_to.write_volatile(to.map_or(0, |to| to.to_word() as u32)) }
         for (i, family) in families.iter().enumerate() {
             // SAFETY: an element of a field of HostData, see `at`.
-            unsafe { self.at::<Family>(list + i * size_of::<Family>()).write_volatile(*family) }
+            unsafe { self.at::<DsqGroup>(list + i * size_of::<DsqGroup>()).write_volatile(*family) }
         }
         // SAFETY: fields of HostData, see `at`.
         unsafe {
@@ -270,11 +270,13 @@ impl Mapped {
 
     fn sweep(&self) -> &AtomicU64 {
         // SAFETY: a field of HostData, aligned to 8, alive as long as self; every other user accesses it atomically too.
-        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, roster) + offset_of!(Roster, sweep))) }
+        unsafe {
+            AtomicU64::from_ptr(self.at(offset_of!(HostData, task_table) + offset_of!(TaskTableState, sweep)))
+        }
     }
 
     fn of_roster(&self, field: usize) -> *mut u32 {
-        self.at::<u32>(offset_of!(HostData, roster) + field)
+        self.at::<u32>(offset_of!(HostData, task_table) + field)
     }
 
     /// A sweep of the roster begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
@@ -293,25 +295,25 @@ impl Mapped {
     /// Rows of the roster that have been given, of which some may be free again.
     pub fn rows(&self) -> u32 {
         // SAFETY: a field of a field of HostData, see `at`.
-        unsafe { self.of_roster(offset_of!(Roster, rows)).read_volatile() }
+        unsafe { self.of_roster(offset_of!(TaskTableState, rows)).read_volatile() }
     }
 
     /// Tasks that have no row of the roster, and that no op will give one.
     pub fn strays(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(Roster, strays)).read_volatile() }
+        unsafe { self.of_roster(offset_of!(TaskTableState, untracked)).read_volatile() }
     }
 
     /// Has the kernel taken the rows back since the host was attached?
     pub(crate) fn roster_is_void(&self) -> bool {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(Roster, detached)).read_volatile() != 0 }
+        unsafe { self.of_roster(offset_of!(TaskTableState, detached)).read_volatile() != 0 }
     }
 
     /// The host is about to be attached: each task is given a row, or counts as a stray.
     pub(crate) fn open_roster(&self) {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(Roster, detached)).write_volatile(0) }
+        unsafe { self.of_roster(offset_of!(TaskTableState, detached)).write_volatile(0) }
     }
 
     /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?

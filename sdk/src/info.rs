@@ -185,7 +185,11 @@ fn settings(elf: &[u8], btf: &Btf<'_>) -> Result<Vec<Setting>> {
     {
         let (Ok(name), Some(index)) = (symbol.name(), symbol.section_index()) else { continue };
         let section = file.section_by_index(index).map_err(not)?;
-        if section.name() != Ok(".rodata") || name.starts_with("scx_") || name.starts_with('_') {
+        if section.name() != Ok(".rodata")
+            || name.starts_with("scx_")
+            || name.starts_with("scxu_")
+            || name.starts_with('_')
+        {
             continue;
         }
         let variable = btf.ids(Kind::Var).find(|id| btf.name(*id) == name);

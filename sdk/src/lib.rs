@@ -26,7 +26,8 @@
 //! }
 //! ```
 //!
-//! Reading order for the curious: [`take_over`] is where a command comes in, [`swap`] is the swap, [`host`] what it acts on, `bpf/host.bpf.c` the other side.
+//! Reading order for the curious: [`take_over`] is where a command comes in, [`swap`] is the swap, [`host`] what it acts on,
+//! `bpf/host/main.bpf.c` the other side.
 
 pub mod abi;
 mod affinity;

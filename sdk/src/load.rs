@@ -26,15 +26,15 @@ use state_migrate::ScopeLayout;
 
 use crate::abi;
 use crate::abi::Active;
-use crate::abi::Family;
+use crate::abi::DsqGroup;
 use crate::abi::HostData;
 use crate::abi::SdkData;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
+use crate::host::FREE_ROWS;
 use crate::host::HOST_MAP;
-use crate::host::ROSTER;
-use crate::host::ROSTER_FREE;
+use crate::host::TASK_TABLE;
 use crate::kernel;
 use crate::kernel_btf::KernelBtf;
 use crate::libbpf_log;
@@ -59,8 +59,8 @@ pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bp
 
 /// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
 pub(crate) const SCX_PROBE: &str = "scx_lib_init_probe";
-/// Where a policy has its `struct scx_sdk`.
-const SDK_SECTION: &str = ".rodata.scx_sdk";
+/// Where a policy has its `struct scxu_sdk`.
+const SDK_SECTION: &str = ".rodata.scxu_sdk";
 /// Ops that only a scheduler attached by itself has.
 pub(crate) const DIRECT_OPS: [&str; 2] = ["init", "exit"];
 /// Flags that the host sets unless it is lean; a policy without one is emulated. See `host_enqueue()`.
@@ -87,8 +87,8 @@ const HOST_IS_PARTIAL: &str = "host_is_partial";
 /// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
 const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
-/// For each CPU what makes it rest: see `rest.bpf.h`.
-const REST_MAP: &str = "scx_rest";
+/// For each CPU what makes it rest: see `lib/force_idle.bpf.h`.
+const REST_MAP: &str = "scxu_force_idle";
 /// Types of the kernel's whose work the kernel cancels when user space's last reference to their map goes.
 const CANCELLED: [&str; 3] = ["bpf_timer", "bpf_wq", "bpf_task_work"];
 /// How deep a map's value is searched for them. The kernel finds them in fewer structs inside each other than this.
@@ -201,13 +201,13 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject>
 /// A row for each task that there can be.
 fn size_roster(open: &mut OpenObject) -> Result<()> {
     let rows = kernel::most_tasks();
-    for mut map in open.maps_mut().filter(|m| m.name() == ROSTER || m.name() == ROSTER_FREE) {
+    for mut map in open.maps_mut().filter(|m| m.name() == TASK_TABLE || m.name() == FREE_ROWS) {
         map.set_max_entries(rows).trying("cannot size a map by tasks")?;
     }
     Ok(())
 }
 
-/// One record for each CPU that there can be, and what `rest.bpf.h` has for each.
+/// One record for each CPU that there can be, and what `lib/force_idle.bpf.h` has for each.
 fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
     let cpus = libbpf_rs::num_possible_cpus().trying("cannot count the CPUs")?;
     for mut map in open.maps_mut().filter(|m| m.name() == CPU_MAP || m.name() == REST_MAP) {
@@ -350,7 +350,7 @@ pub(crate) fn load_direct(
     patch_topology(&mut open, &topology)?;
     for (i, queue) in queues.all.iter().enumerate() {
         let family = family(queue, topology.nr_cpus(), topology.nr_llcs);
-        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<Family>();
+        let offset = std::mem::offset_of!(SdkData, direct_queues) + i * size_of::<DsqGroup>();
         // SAFETY: Plain types take any bytes and have no padding.
         patch(&mut open, SDK_SECTION, offset, unsafe { plain::as_bytes(&family) })?;
     }
@@ -496,9 +496,9 @@ mod tests {
         let host = Policy::new(HOST_OBJECT, "");
         let btf = host.btf().unwrap();
         let is = |name: &str| is_cancelled(&btf, btf.find(Kind::Struct, name).unwrap(), MAX_DEPTH);
-        assert!(is("scx_cgroup_work"), "a timer and a work item");
-        assert!(is("scx_handover"), "a timer");
-        assert!(!is("scx_roster_row") && !is("scx_task_record") && !is("registry"));
+        assert!(is("scxu_cgroup_work"), "a timer and a work item");
+        assert!(is("scxu_handover"), "a timer");
+        assert!(!is("scxu_task_row") && !is("scxu_task_record") && !is("registry"));
     }
 
     #[test]
@@ -509,6 +509,6 @@ mod tests {
         held.sort();
         let (arrays, rest): (Vec<_>, Vec<_>) = held.into_iter().partition(|name| name.starts_with("op_"));
         assert!(arrays.contains(&"op_enqueue".to_string()));
-        assert_eq!(rest, ["scx_cgroup_work", "scx_handover"]);
+        assert_eq!(rest, ["scxu_cgroup_work", "scxu_handover"]);
     }
 }

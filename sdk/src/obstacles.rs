@@ -19,7 +19,7 @@ use crate::load::SCX_PROBE;
 use crate::ops::Ops;
 use crate::policy::Policy;
 
-/// The host's ops: `host_ops` in `bpf/host.bpf.c`, without [`DIRECT_OPS`]. A test compares the two.
+/// The host's ops: `host_ops` in `bpf/host/main.bpf.c`, without [`DIRECT_OPS`]. A test compares the two.
 const HOSTED: [&str; 30] = [
     "cgroup_cancel_move",
     "cgroup_exit",
@@ -58,7 +58,7 @@ const CORE_SCHED: &str = "core_sched_before";
 const MAX_BATCH: u64 = 64;
 /// The host's `timeout_ms`.
 const TIMEOUT_MS: u64 = 30_000;
-/// `init` and `exit` as `POLICY_DEFINE` sets them.
+/// `init` and `exit` as `SCXU_POLICY_DEFINE` sets them.
 const OWN_DIRECT: [(&str, &str); 2] = [("init", "policy_direct_init"), ("exit", "policy_direct_exit")];
 
 /// A part of a policy's object that has no effect in the host.

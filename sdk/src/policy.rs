@@ -129,7 +129,7 @@ impl Policy {
 
     /// The version of the host's ABI that it was built for.
     pub(crate) fn abi(&self) -> Result<u32> {
-        let sdk = elf::section(&self.object, ".rodata.scx_sdk")
+        let sdk = elf::section(&self.object, ".rodata.scxu_sdk")
             .map_err(|e| Error::NotAPolicy { why: e.to_string() })?
             .and_then(|bytes| {
                 // A copy: nobody promises how the object is aligned.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use state_migrate::schema::QueueSpan;
 
-use crate::abi::Family;
+use crate::abi::DsqGroup;
 use crate::abi::QueueArgs;
 use crate::bpf;
 use crate::error::Error;
@@ -28,28 +28,28 @@ const DRAIN_TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// A family, as the host wants to hear of it.
-pub(crate) fn family(queue: &QueueInfo, nr_cpus: u32, nr_llcs: u32) -> Family {
+pub(crate) fn family(queue: &QueueInfo, nr_cpus: u32, nr_llcs: u32) -> DsqGroup {
     let members = match queue.span {
         QueueSpan::One => 1,
         QueueSpan::Cpu => nr_cpus,
         QueueSpan::Llc => nr_llcs,
         QueueSpan::Cgroup => 0,
     };
-    Family { base: queue.id, members, per_cgroup: u32::from(queue.span == QueueSpan::Cgroup) }
+    DsqGroup { base: queue.id, members, per_cgroup: u32::from(queue.span == QueueSpan::Cgroup) }
 }
 
 /// What stands of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
     /// Members that exist.
-    pub standing: u64,
+    pub existing: u64,
     /// Tasks that wait on them.
     pub queued: u64,
 }
 
 impl Host {
     /// A queue as the host's programs want it. How many members a per-cgroup family has, they know themselves.
-    pub(crate) fn family(&self, queue: &QueueInfo) -> Family {
+    pub(crate) fn family(&self, queue: &QueueInfo) -> DsqGroup {
         let mut family = family(queue, self.data.nr_cpus(), self.data.nr_llcs());
         if family.per_cgroup != 0 {
             family.members = self.data.cgroup_members();
@@ -86,8 +86,8 @@ impl Host {
     /// # Errors
     /// The host's program cannot be run.
     pub fn count_queue(&self, queue: &QueueInfo) -> Result<Count> {
-        let (_, QueueArgs { standing, queued, .. }) = self.run_on(COUNT, queue)?;
-        Ok(Count { standing, queued })
+        let (_, QueueArgs { existing, queued, .. }) = self.run_on(COUNT, queue)?;
+        Ok(Count { existing, queued })
     }
 
     /// Hand the tasks on a queue over to the policy that runs, until none is left; how many there were.
@@ -129,7 +129,7 @@ impl Host {
     /// Run one of the host's programs on a queue, again where it does not get its lock.
     fn run_on(&self, program: &str, queue: &QueueInfo) -> Result<(i32, QueueArgs)> {
         let fd = self.pins.program(program)?;
-        let Family { base, members, per_cgroup } = self.family(queue);
+        let DsqGroup { base, members, per_cgroup } = self.family(queue);
         let mut tries = 0;
         loop {
             let mut args = QueueArgs { base, members, per_cgroup, ..Default::default() };

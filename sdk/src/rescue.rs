@@ -11,11 +11,11 @@ use libbpf_rs::MapFlags;
 use crate::bpf;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::FORGOTTEN;
 use crate::host::Host;
+use crate::host::LOST_TASKS;
 
 /// The host's program that finds them.
-pub(crate) const PROGRAM: &str = "find_forgotten";
+pub(crate) const PROGRAM: &str = "find_lost_tasks";
 /// How often to look, at most: the list is bounded.
 const LOOKS: u32 = 16;
 /// The weakest nice value.
@@ -32,7 +32,7 @@ pub fn rescue(host: &Host) -> Result<u64> {
         return Ok(0);
     }
     let program = host.pins.program(PROGRAM)?;
-    let list = host.pins.map(FORGOTTEN)?;
+    let list = host.pins.map(LOST_TASKS)?;
     for _ in 0..LOOKS {
         let found = bpf::run(&program, PROGRAM, &mut 0_u64)?;
         let found = usize::try_from(found).unwrap_or(0);

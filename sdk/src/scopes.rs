@@ -27,20 +27,20 @@ pub(crate) struct ScopeParts {
 }
 
 /// The program that sweeps tasks by the roster.
-pub(crate) const SWEEP_TASKS: &str = "sweep_tasks";
+pub(crate) const SWEEP_TASKS: &str = "scxu_sweep_tasks";
 /// The program that sweeps tasks by the kernel's lists.
-pub(crate) const SWEEP_STRAYS: &str = "sweep_strays";
+pub(crate) const SWEEP_UNTRACKED: &str = "scxu_sweep_untracked";
 
 /// Is this the name of a program that sweeps?
 pub(crate) fn sweeps(program: &str) -> bool {
-    program == SWEEP_STRAYS || SCOPES.iter().any(|s| s.sweep == program)
+    program == SWEEP_UNTRACKED || SCOPES.iter().any(|s| s.sweep == program)
 }
 
 pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {
         scope: Scope::Task,
         index: 0,
-        map: "scx_task_records",
+        map: "scxu_task_records",
         sweep: SWEEP_TASKS,
         data: abi::TASK_DATA,
         image: offset_of!(HostData, task_image),
@@ -48,8 +48,8 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
     ScopeParts {
         scope: Scope::Cgroup,
         index: 1,
-        map: "scx_cgroup_records",
-        sweep: "sweep_cgroups",
+        map: "scxu_cgroup_records",
+        sweep: "scxu_sweep_cgroups",
         data: abi::CGROUP_DATA,
         image: offset_of!(HostData, cgroup_image),
     },
@@ -57,22 +57,22 @@ pub(crate) const SCOPES: [ScopeParts; 4] = [
         scope: Scope::Cpu,
         index: 2,
         map: CPU_MAP,
-        sweep: "sweep_cpus",
+        sweep: "scxu_sweep_cpus",
         data: abi::CPU_DATA,
         image: offset_of!(HostData, cpu_image),
     },
     ScopeParts {
         scope: Scope::Global,
         index: 3,
-        map: ".data.scx_global",
-        sweep: "sweep_global",
+        map: ".data.scxu_global",
+        sweep: "scxu_sweep_global",
         data: abi::GLOBAL_DATA,
         image: offset_of!(HostData, global_image),
     },
 ];
 
 /// The map of CPU records, an array with one for each CPU that there can be.
-pub(crate) const CPU_MAP: &str = "scx_cpu_records";
+pub(crate) const CPU_MAP: &str = "scxu_cpu_records";
 
 /// The size of a record of each scope, header included, in bytes.
 pub fn record_sizes() -> [(Scope, u32); 4] {

@@ -174,12 +174,12 @@ pub fn status(pins: &Pins) -> Result<Status> {
         });
     }
     for queue in &host.registry.queues {
-        let Count { standing, queued } = host.count_queue(queue)?;
+        let Count { existing, queued } = host.count_queue(queue)?;
         status.queues.push(QueueStatus {
             name: queue.name.clone(),
             kind: queue.queue().to_string(),
             id: queue.id,
-            members: standing,
+            members: existing,
             queued,
             slots: queue.slots.iter().copied().collect(),
         });

@@ -499,7 +499,7 @@ pub(crate) fn caller(plan: &Plan) -> Option<u8> {
 /// Let the host serve the queues that the policy in `slot` does not name, from just before its commit on: a task that
 /// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
 /// for a grace period that the task may be needed for. The host's timer, which waits for the commit, hands those tasks over,
-/// and shortens the slices that the earlier policy gave: see `bpf/handover.host.h`.
+/// and shortens the slices that the earlier policy gave: see `bpf/host/handover.bpf.h`.
 pub(crate) fn adopt(host: &Host, after: Active) {
     if !host.attached {
         // There are no queues.

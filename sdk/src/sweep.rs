@@ -23,13 +23,13 @@ use crate::compiled::Compiled;
 use crate::crew::Crew;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::ENLIST_STRAYS;
 use crate::host::Host;
+use crate::host::TRACK_UNTRACKED;
 use crate::kernel;
 use crate::report::Swept;
 use crate::scopes::SCOPES;
-use crate::scopes::SWEEP_STRAYS;
 use crate::scopes::SWEEP_TASKS;
+use crate::scopes::SWEEP_UNTRACKED;
 use crate::scopes::ScopeParts;
 use crate::urgent;
 
@@ -42,7 +42,7 @@ pub(crate) struct Sweeper<'a> {
     pub slot: Option<u8>,
 }
 
-/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCX_SWEEP_TAKE.
+/// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCXU_SWEEP_TAKE.
 const PIECE: u32 = 2_048;
 /// Who is urgent then pauses for this part of the time that the piece took.
 const PAUSE: u32 = 8;
@@ -59,18 +59,18 @@ impl Host {
     pub(crate) fn walk_tasks(&self) {
         let Some(tasks) = SCOPES.iter().find(|s| s.scope == Scope::Task) else { return };
         if let Err(e) = self
-            .enlist_strays()
+            .track_untracked()
             .and_then(|()| self.sweep(tasks, Sweeper::default(), &Crew::none(), &mut || {}))
         {
             log::debug!("the sweep takes longer: {e}");
         }
     }
 
-    fn enlist_strays(&self) -> Result<()> {
+    fn track_untracked(&self) -> Result<()> {
         if !self.has_roster() || self.data.strays() == 0 {
             return Ok(());
         }
-        run(self.program(ENLIST_STRAYS)?.as_fd(), ENLIST_STRAYS, SweepArgs::default()).map(drop)
+        run(self.program(TRACK_UNTRACKED)?.as_fd(), TRACK_UNTRACKED, SweepArgs::default()).map(drop)
     }
 
     /// Have tasks rows?
@@ -127,7 +127,7 @@ impl Host {
         let mut sums = SweepArgs::default();
         if let Some(program) = sweeper.compiled.and_then(|c| c.program(scope)) {
             sums = run(program, scope.sweep, sums)?;
-            if sums.left == 0 {
+            if sums.remaining == 0 {
                 return Ok(sums);
             }
         }
@@ -149,15 +149,15 @@ impl Host {
             let pinned = self.sweeper(scope.sweep, sweeper.slot)?;
             let compiled = sweeper.compiled.and_then(|c| c.program(scope));
             sums = self.sweep_roster(compiled.unwrap_or(pinned.as_fd()), crew, meanwhile)?;
-            if sums.left > 0 {
+            if sums.remaining > 0 {
                 // More than one plan behind.
                 sums.applied += self.sweep_roster(pinned.as_fd(), crew, &mut || {})?.applied;
             }
         }
         // Asked afterwards: who is detached meanwhile takes the rows from under a sweep.
         if !self.has_roster() || self.data.strays() > 0 {
-            let pinned = self.sweeper(SWEEP_STRAYS, sweeper.slot)?;
-            let all = run(pinned.as_fd(), SWEEP_STRAYS, SweepArgs::default())?;
+            let pinned = self.sweeper(SWEEP_UNTRACKED, sweeper.slot)?;
+            let all = run(pinned.as_fd(), SWEEP_UNTRACKED, SweepArgs::default())?;
             sums = SweepArgs { applied: sums.applied + all.applied, ..all };
         }
         Ok(sums)
@@ -170,7 +170,7 @@ impl Host {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
         let tasks = kernel::tasks();
-        let args = SweepArgs { sweep: self.data.begin_sweep(), budget: PIECE, ..Default::default() };
+        let args = SweepArgs { sweep: self.data.begin_sweep(), max_records: PIECE, ..Default::default() };
         let over = AtomicBool::new(false);
         let shares = thread::scope(|threads| {
             let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks, &over)));
@@ -208,18 +208,18 @@ impl Host {
 
 /// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let gives_way = urgent::is_urgent();
+    let yields = urgent::is_urgent();
     let pause = if kernel::tasks() >= SLOW { 1 } else { PAUSE };
-    let args = SweepArgs { gives_way: gives_way.into(), ..args };
+    let args = SweepArgs { yields: yields.into(), ..args };
     let mut sums = args;
     loop {
         let begin = Instant::now();
         let piece = run(program, SWEEP_TASKS, args)?;
         sums = plus(sums, piece);
-        if piece.more == 0 {
+        if piece.has_more == 0 {
             return Ok(sums);
         }
-        if gives_way {
+        if yields {
             thread::sleep(begin.elapsed() / pause);
         } else {
             thread::yield_now();
@@ -241,7 +241,7 @@ fn plus(a: SweepArgs, b: SweepArgs) -> SweepArgs {
         visited: a.visited + b.visited,
         applied: a.applied + b.applied,
         missing: a.missing + b.missing,
-        left: a.left + b.left,
+        remaining: a.remaining + b.remaining,
         ..a
     }
 }

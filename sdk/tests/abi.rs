@@ -22,7 +22,7 @@ fn offsets(btf: &Btf<'_>, name: &str) -> (u32, Vec<(String, usize)>) {
     (btf.size(id).unwrap(), members)
 }
 
-/// `same!(btf, "struct scx_step", abi::Step, offset, size, reserved, value)`
+/// `same!(btf, "struct scxu_step", abi::Step, offset, size, reserved, value)`
 macro_rules! same {
     ($btf:expr, $c:literal, $rust:ty, $($field:ident),+) => {{
         let (size, members) = offsets($btf, $c);
@@ -37,7 +37,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
     let btf = btf();
     same!(
         &btf,
-        "scx_step",
+        "scxu_step",
         abi::Step,
         kind,
         flags,
@@ -55,11 +55,11 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         div,
         add
     );
-    same!(&btf, "scx_plan", abi::Plan, nr_steps, nr_call_steps, caller, steps);
-    same!(&btf, "scx_exit_record", abi::ExitRecord, kind, code, reason, msg);
+    same!(&btf, "scxu_plan", abi::Plan, nr_steps, nr_call_steps, caller, steps);
+    same!(&btf, "scxu_exit_record", abi::ExitRecord, kind, code, reason, msg);
     same!(
         &btf,
-        "scx_host",
+        "scxu_host",
         abi::HostData,
         active,
         lacks,
@@ -76,7 +76,7 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         orphans,
         boot_queues,
         queues,
-        cgroup_families,
+        cgroup_dsq_groups,
         cgroup_members,
         cgroup_lock,
         cgroup_numbers,
@@ -92,26 +92,26 @@ fn the_structs_are_the_same_in_c_and_in_rust() {
         cpu_image,
         global_image,
         callers,
-        roster,
+        task_table,
         plans,
         exit
     );
     same!(
         &btf,
-        "scx_sweep_args",
+        "scxu_sweep_args",
         abi::SweepArgs,
         visited,
         applied,
         missing,
-        left,
+        remaining,
         sweep,
-        budget,
-        more,
-        gives_way
+        max_records,
+        has_more,
+        yields
     );
-    same!(&btf, "scx_roster_state", abi::Roster, sweep, rows, strays, detached, reserved);
-    same!(&btf, "scx_family", abi::Family, base, members, per_cgroup);
-    same!(&btf, "scx_queue_args", abi::QueueArgs, base, members, per_cgroup, standing, queued, moved);
+    same!(&btf, "scxu_task_table_state", abi::TaskTableState, sweep, rows, untracked, detached, reserved);
+    same!(&btf, "scxu_dsq_group", abi::DsqGroup, base, members, per_cgroup);
+    same!(&btf, "scxu_queue_args", abi::QueueArgs, base, members, per_cgroup, existing, queued, moved);
     assert_eq!(align_of::<abi::HostData>(), 64);
 }
 
@@ -125,7 +125,7 @@ fn the_number_is_the_same_in_c_and_in_rust() {
 #[test]
 fn the_control_word_has_its_parts_where_ops_look_for_them() {
     let btf = btf();
-    let id = btf.find(Kind::Struct, "scx_active").unwrap();
+    let id = btf.find(Kind::Struct, "scxu_active").unwrap();
     let parts: Vec<_> = btf.members(id).map(|m| (m.name, m.bit_offset, m.bitfield_size)).collect();
     assert_eq!(parts, [("slot", 0, 8), ("generation", 8, 24), ("epoch", 32, 0)]);
     assert_eq!(btf.size(id), Some(8));
@@ -135,16 +135,16 @@ fn the_control_word_has_its_parts_where_ops_look_for_them() {
 fn a_record_is_its_header_the_data_and_what_the_host_keeps() {
     let btf = btf();
     let records = [
-        ("scx_task_record", abi::TASK_DATA, abi::TASK_TAIL),
-        ("scx_cgroup_record", abi::CGROUP_DATA, 0),
-        ("scx_cpu_record", abi::CPU_DATA, 0),
-        ("scx_global_record", abi::GLOBAL_DATA, 0),
+        ("scxu_task_record", abi::TASK_DATA, abi::TASK_TAIL),
+        ("scxu_cgroup_record", abi::CGROUP_DATA, 0),
+        ("scxu_cpu_record", abi::CPU_DATA, 0),
+        ("scxu_global_record", abi::GLOBAL_DATA, 0),
     ];
     for (name, data, tail) in records {
         let (size, members) = offsets(&btf, name);
         let header = state_migrate::HEADER as usize;
         assert_eq!(size as usize, header + data + tail, "struct {name}");
         assert_eq!(members.iter().find(|(m, _)| m == "data").unwrap().1, header, "struct {name}");
-        assert!(data.is_power_of_two(), "the masks of scx_store() need it");
+        assert!(data.is_power_of_two(), "the masks of scxu_store() need it");
     }
 }

@@ -9,22 +9,33 @@
 
 #define SCX_UPGRADE_ABI		8
 
+/*
+ * A BPF object may have more than one source, and the linker takes one definition of each map, global variable and global
+ * function. One source includes the headers and has them. Each other source includes declare.bpf.h, which sets
+ * SCX_UPGRADE_DECLARE, and has declarations only.
+ */
+#ifdef SCX_UPGRADE_DECLARE
+#define SCXU_GLOBAL	extern
+#else
+#define SCXU_GLOBAL
+#endif
+
 /* Slots in each of the host's program arrays: the running policy and up to three to go back to. */
 #define SCX_UPGRADE_NR_SLOTS	4
 
-/* Bytes of state behind the header of a record of each scope. Powers of two, see scx_store(). */
+/* Bytes of state behind the header of a record of each scope. Powers of two, see scxu_store(). */
 #define SCX_UPGRADE_TASK_DATA	256
 #define SCX_UPGRADE_CGROUP_DATA	256
 #define SCX_UPGRADE_CPU_DATA	512
 #define SCX_UPGRADE_GLOBAL_DATA	4096
 
-/* The scopes, as index of scx_host.plans. */
-enum scx_scope {
-	SCX_SCOPE_TASK,
-	SCX_SCOPE_CGROUP,
-	SCX_SCOPE_CPU,
-	SCX_SCOPE_GLOBAL,
-	SCX_NR_SCOPES,
+/* The scopes, as index of scxu_host.plans. */
+enum scxu_scope {
+	SCXU_SCOPE_TASK,
+	SCXU_SCOPE_CGROUP,
+	SCXU_SCOPE_CPU,
+	SCXU_SCOPE_GLOBAL,
+	SCXU_NR_SCOPES,
 };
 
 /* Stores that one plan may ask for per record, and how many of the latest plans are kept for stragglers. */
@@ -34,7 +45,7 @@ enum scx_scope {
 /* The most bytes that a conversion by a policy's own program may take, and the most that it may give. A power of two. */
 #define SCX_UPGRADE_MAX_ARG	64
 
-/* Families of DSQs that one policy may name, and all that are loaded together. */
+/* DSQ groups that one policy may name, and all that are loaded together. */
 #define SCX_UPGRADE_MAX_QUEUES	16
 #define SCX_UPGRADE_MAX_ORPHANS	64
 
@@ -58,27 +69,27 @@ enum scx_scope {
  * The control word. User space writes all eight bytes with one aligned store: that store is the commit. Ops read
  * the slot as a byte and the epoch as a word, never both in one decision.
  */
-struct scx_active {
+struct scxu_active {
 	u32	slot : 8;		/* which entry of the program arrays runs */
 	u32	generation : 24;	/* counts up with every commit */
 	u32	epoch;			/* the latest plan that every record must have seen; 0 is no record's */
 } __attribute__((aligned(8)));
 
-enum scx_step_kind {
-	SCX_STEP_STORE,			/* store `value` */
-	SCX_STEP_COPY,			/* load and store the same bytes */
-	SCX_STEP_CONVERT,		/* load a number, (v + pre) * mul / div + add, clamp it, store it */
+enum scxu_step_kind {
+	SCXU_STEP_STORE,			/* store `value` */
+	SCXU_STEP_COPY,			/* load and store the same bytes */
+	SCXU_STEP_CONVERT,		/* load a number, (v + pre) * mul / div + add, clamp it, store it */
 	/* Only among a plan's call steps: */
-	SCX_STEP_ARG,			/* load from the record, store into the arguments */
-	SCX_STEP_CALL,			/* run a conversion of the policy's own on the arguments */
-	SCX_STEP_RESULT,		/* load from the arguments, store into the record */
+	SCXU_STEP_ARG,			/* load from the record, store into the arguments */
+	SCXU_STEP_CALL,			/* run a conversion of the policy's own on the arguments */
+	SCXU_STEP_RESULT,		/* load from the arguments, store into the record */
 };
 
-#define SCX_STEP_FROM_SIGNED	(1 << 0)
-#define SCX_STEP_TO_SIGNED	(1 << 1)
-#define SCX_STEP_TO_BOOL	(1 << 2)	/* 0 or 1, nothing else */
-#define SCX_STEP_AWAY		(1 << 3)	/* a quotient that is not whole goes away from zero, not toward it */
-#define SCX_STEP_RESCALE	(1 << 4)	/* pre, mul, div and add do something */
+#define SCXU_STEP_FROM_SIGNED	(1 << 0)
+#define SCXU_STEP_TO_SIGNED	(1 << 1)
+#define SCXU_STEP_TO_BOOL	(1 << 2)	/* 0 or 1, nothing else */
+#define SCXU_STEP_AWAY		(1 << 3)	/* a quotient that is not whole goes away from zero, not toward it */
+#define SCXU_STEP_RESCALE	(1 << 4)	/* pre, mul, div and add do something */
 
 /*
  * One step of a plan, done `count` times. Offsets count from the first byte behind the record's header; loads and
@@ -86,9 +97,9 @@ enum scx_step_kind {
  *
  * The arguments of a conversion are the old value, from byte 0, and the new one, from byte SCX_UPGRADE_MAX_ARG.
  */
-struct scx_step {
-	u8	kind;			/* enum scx_step_kind */
-	u8	flags;			/* SCX_STEP_* */
+struct scxu_step {
+	u8	kind;			/* enum scxu_step_kind */
+	u8	flags;			/* SCXU_STEP_* */
 	u8	from_size;
 	u8	to_size;
 	u16	from;
@@ -96,7 +107,7 @@ struct scx_step {
 	u16	count;
 	u16	from_stride;
 	u16	to_stride;
-	u16	conversion;		/* which of the policy's POLICY_CONVERSIONS(), for SCX_STEP_CALL */
+	u16	conversion;		/* which of the policy's SCXU_CONVERSIONS(), for SCXU_STEP_CALL */
 	u64	value;
 	s64	pre;
 	s64	mul;			/* of a magnitude of at most 2^31 */
@@ -106,17 +117,17 @@ struct scx_step {
 
 /*
  * The call steps stand behind the others, and only the policy of load number `caller` can do them: it is the one whose
- * object has the programs. See scx_must_wait().
+ * object has the programs. See scxu_must_wait().
  */
-struct scx_plan {
+struct scxu_plan {
 	u32	nr_steps;		/* without the call steps */
 	u32	nr_call_steps;
 	u64	caller;			/* 0 if there are no call steps */
-	struct scx_step steps[SCX_UPGRADE_MAX_STEPS];
+	struct scxu_step steps[SCX_UPGRADE_MAX_STEPS];
 };
 
 /* Why the kernel last took the host off, written by its exit op. `kind` is enum scx_exit_kind, 0 while it runs. */
-struct scx_exit_record {
+struct scxu_exit_record {
 	u64	kind;
 	s64	code;
 	char	reason[SCX_UPGRADE_EXIT_REASON];
@@ -124,24 +135,24 @@ struct scx_exit_record {
 };
 
 /*
- * A family of DSQs: `base | 0` to `base | (members - 1)`. The upper half of an id is the family, never given twice
+ * A DSQ group: `base | 0` to `base | (members - 1)`. The upper half of an id is the group, never given twice
  * while the host lives; the lower half counts its members. Bits 63 and 62, which mean something to the kernel, stay 0.
  */
-struct scx_family {
+struct scxu_dsq_group {
 	u64	base;			/* 0 ends a list */
 	u32	members;
-	u32	per_cgroup;		/* then the number of members is scx_host.cgroup_members, which grows */
+	u32	per_cgroup;		/* then the number of members is scxu_host.cgroup_members, which grows */
 };
 
 /* A flag of struct sched_ext_ops that the host sets and a policy lacks, bit by slot. See host_enqueue(). */
 #define SCX_UPGRADE_LACKS_ENQ_EXITING			(1 << 0)
 #define SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED	(1 << 1)
 
-/* What is to be known of the roster, which has a row for each task: see roster.bpf.h. */
-struct scx_roster_state {
+/* What is to be known of the task table, which has a row for each task: see task_table.bpf.h. */
+struct scxu_task_table_state {
 	u64	sweep;			/* the sweep under way << 32 | the first row that nobody has taken in it */
 	u32	rows;			/* that have been given, of which some may be free again */
-	u32	strays;			/* tasks that have none, and that no op will give one */
+	u32	untracked;		/* tasks that have none, and that no op will give one */
 	u32	detached;		/* the kernel has taken the host off, and the rows with it; 0 from the next attach on */
 	u32	reserved[11];
 } __attribute__((aligned(64)));
@@ -150,29 +161,29 @@ struct scx_roster_state {
  * Everything that user space and BPF share about the host. The first cache line is what each op reads. `active`, `abi`
  * and `closed` keep their places in every version, so that each can tell which one runs, and what in it.
  */
-struct scx_host {
-	struct scx_active active;
+struct scxu_host {
+	struct scxu_active active;
 	u8	lacks[SCX_UPGRADE_NR_SLOTS];
 	u32	abi;
 	u32	prolog;			/* what entering an op adds to current->migration_disabled: 0 or 1 */
 	u32	nr_orphans;		/* see host_dispatch() */
 	u32	orphan_members;		/* of all of them together */
-	u32	zero;			/* always 0, which the verifier does not know: see scx_zero() */
-	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: handover.host.h */
+	u32	zero;			/* always 0, which the verifier does not know: see scxu_zero() */
+	u32	handover_to;		/* lower half of the control word that the hand-over is for, 0 for none: bpf/host/handover.bpf.h */
 	u32	closed;			/* the generation whose books are closed, see sdk/src/registry.rs */
 	u32	restore_vtime;		/* set around a reattach, see host_enable() */
-	u32	run_base;		/* another one for each attach: see policy_run_id() */
+	u32	run_base;		/* another one for each attach: see scxu_run_id() */
 	u32	reserved[4];
-	struct scx_family orphans[SCX_UPGRADE_MAX_ORPHANS];
-	struct scx_family boot_queues[SCX_UPGRADE_MAX_QUEUES];
-	struct scx_family queues[SCX_UPGRADE_MAX_ORPHANS];	/* all that there are, or are about to be made */
-	/* The per-cgroup families that stand; 0 is a hole. Only who holds the lock changes these three. */
-	u64	cgroup_families[SCX_UPGRADE_MAX_ORPHANS];
+	struct scxu_dsq_group orphans[SCX_UPGRADE_MAX_ORPHANS];
+	struct scxu_dsq_group boot_queues[SCX_UPGRADE_MAX_QUEUES];
+	struct scxu_dsq_group queues[SCX_UPGRADE_MAX_ORPHANS];	/* all that there are, or are about to be made */
+	/* The per-cgroup DSQ groups that exist; 0 is a hole. Only who holds the lock changes these three. */
+	u64	cgroup_dsq_groups[SCX_UPGRADE_MAX_ORPHANS];
 	u32	cgroup_members;		/* each of them has; numbers of cgroups are below it */
 	u32	cgroup_lock;
 	u32	cgroup_numbers;		/* not free: cgroups have them, or they rest */
 	u32	orphans_served;		/* tasks that left orphans by the host; not beside what each op reads */
-	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see health.bpf.h */
+	u64	unhealthy;		/* what a policy says of itself: its generation << 32 | its reason, see lib/health.bpf.h */
 	/*
 	 * The machine, set before the host is attached: possible CPUs, and of each the LLC that it is at, counted from 0, the
 	 * first CPU of its core, and the next of the core's, of the last the first again.
@@ -189,40 +200,40 @@ struct scx_host {
 	u64	global_image[SCX_UPGRADE_GLOBAL_DATA / 8];
 	/* By slot: while it is active, plans that call conversions of the policy of this load number wait for it. */
 	u64	callers[SCX_UPGRADE_NR_SLOTS];
-	/* The roster, see roster.bpf.h. A cache line to itself, since those who sweep contend for the first. */
-	struct scx_roster_state roster;
+	/* The task table, see task_table.bpf.h. A cache line to itself, since those who sweep contend for the first. */
+	struct scxu_task_table_state task_table;
 	/* The plan of epoch e stands at e % NR_PLANS. */
-	struct scx_plan plans[SCX_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
-	struct scx_exit_record exit;
+	struct scxu_plan plans[SCXU_NR_SCOPES][SCX_UPGRADE_NR_PLANS];
+	struct scxu_exit_record exit;
 } __attribute__((aligned(64)));
 
 /* Arguments of the host's SYSCALL programs. */
-struct scx_sweep_args {
+struct scxu_sweep_args {
 	u64	visited;		/* out: tasks, cgroups or CPUs seen */
 	u64	applied;		/* out: records brought up to date */
 	u64	missing;		/* out: those for which no record could be made */
-	u64	left;			/* out: those that are left to another sweep */
+	u64	remaining;		/* out: those that are left to another sweep */
 	u32	sweep;			/* in: which sweep of tasks this is a part of */
-	u32	budget;			/* in: after so many tasks it is enough for once */
-	u32	more;			/* out: 0 if there is no more to do, 1 if it was enough for once */
-	u32	gives_way;		/* in: it is in a class above sched_ext, so others run in its pauses only */
+	u32	max_records;		/* in: after so many tasks it is enough for once */
+	u32	has_more;		/* out: 0 if there is no more to do, 1 if it was enough for once */
+	u32	yields;			/* in: it is in a class above sched_ext, so others run in its pauses only */
 };
 
-struct scx_queue_args {
+struct scxu_queue_args {
 	u64	base;
-	u32	members;		/* in; out: as many as the family has, if it is per cgroup */
+	u32	members;		/* in; out: as many as the group has, if it is per cgroup */
 	u32	per_cgroup;
-	u64	standing;		/* out: members that exist */
+	u64	existing;		/* out: members that exist */
 	u64	queued;			/* out: tasks on them when it ended */
 	u64	moved;			/* out: tasks handed over */
 };
 
 /* Set by the SDK before a policy is loaded. */
-struct scx_sdk {
+struct scxu_sdk {
 	u32	abi;
 	u32	reserved;
 	u64	load;			/* counts loads into one host, from 1 */
-	struct scx_family direct_queues[SCX_UPGRADE_MAX_QUEUES];	/* for init when attached without the host */
+	struct scxu_dsq_group direct_queues[SCX_UPGRADE_MAX_QUEUES];	/* for init when attached without the host */
 };
 
 #endif /* __SCX_UPGRADE_ABI_H */

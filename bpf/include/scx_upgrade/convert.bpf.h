@@ -10,7 +10,7 @@
  *		u64	avg_us __from(histogram) __convert(avg_from_hist) __inverse(hist_from_avg);
  *	} __policy_state;
  *
- *	CONVERSION(avg_from_hist, struct histogram, u64)
+ *	SCXU_CONVERSION(avg_from_hist, struct histogram, u64)
  *	{
  *		u64 sum = 0, count = 0;
  *		u32 i;
@@ -23,12 +23,12 @@
  *			*to = sum / count;
  *	}
  *
- *	CONVERSION(hist_from_avg, u64, struct histogram)
+ *	SCXU_CONVERSION(hist_from_avg, u64, struct histogram)
  *	{
  *		...
  *	}
  *
- *	POLICY_CONVERSIONS(avg_from_hist, hist_from_avg);
+ *	SCXU_CONVERSIONS(avg_from_hist, hist_from_avg);
  *
  * A conversion gets the old value, `from`, and makes the new one, `to`. On the way forward `to` holds the column's
  * default before, on the way back what the older policy left there: what is not written stays. It is pure computation
@@ -39,22 +39,24 @@
 #ifndef __SCX_UPGRADE_CONVERT_BPF_H
 #define __SCX_UPGRADE_CONVERT_BPF_H
 
+#ifndef SCX_UPGRADE_DECLARE
 #include <scx_upgrade/sweep.bpf.h>
+#endif
 
-/* The column is made of the predecessor's, of the same name or __from(), by CONVERSION(@name, ...). */
+/* The column is made of the predecessor's, of the same name or __from(), by SCXU_CONVERSION(@name, ...). */
 #define __convert(name)		__attribute__((btf_decl_tag("scx:convert=" #name)))
 
-/* CONVERSION(@name, ...) makes the predecessor's column of this one again, for a rollback. */
+/* SCXU_CONVERSION(@name, ...) makes the predecessor's column of this one again, for a rollback. */
 #define __inverse(name)		__attribute__((btf_decl_tag("scx:inverse=" #name)))
 
 /* Begins the definition of a conversion; its body follows. */
-#define CONVERSION(name, from_type, to_type)								\
-	struct scx_conversion_##name {									\
-		typeof(from_type)	from;								\
-		typeof(to_type)		to;								\
-	};												\
-	_Static_assert(sizeof(from_type) <= SCX_UPGRADE_MAX_ARG && sizeof(to_type) <= SCX_UPGRADE_MAX_ARG, \
-		       "a conversion takes and gives at most SCX_UPGRADE_MAX_ARG bytes");		\
+#define SCXU_CONVERSION(name, from_type, to_type)								\
+	struct scxu_conversion_##name {										\
+		typeof(from_type)	from;									\
+		typeof(to_type)		to;									\
+	};													\
+	_Static_assert(sizeof(from_type) <= SCX_UPGRADE_MAX_ARG && sizeof(to_type) <= SCX_UPGRADE_MAX_ARG,	\
+		       "a conversion takes and gives at most SCX_UPGRADE_MAX_ARG bytes");			\
 	static __always_inline void name(const typeof(from_type) *from, typeof(to_type) *to)
 
 /*
@@ -62,51 +64,51 @@
  * name, with its types; its place in it is its number. The sweep's programs are here again, since the host's do not
  * have these conversions.
  */
-#define POLICY_CONVERSIONS(...)										\
-	enum scx_conversion { SCX_EACH(SCX_CONVERSION_NUMBER, __VA_ARGS__) };				\
-	struct policy_conversions { SCX_EACH(SCX_CONVERSION_MEMBER, __VA_ARGS__) };			\
+#define SCXU_CONVERSIONS(...)										\
+	enum scxu_conversion { SCXU_EACH(SCXU_CONVERSION_NUMBER, __VA_ARGS__) };			\
+	struct policy_conversions { SCXU_EACH(SCXU_CONVERSION_MEMBER, __VA_ARGS__) };			\
 	/* So that the struct is in the BTF. */								\
 	const struct policy_conversions *const policy_conversions = NULL;				\
 	struct {											\
 		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);						\
 		__uint(max_entries, 1);									\
 		__type(key, u32);									\
-		__type(value, struct scx_conversion_args);						\
-	} scx_conversions SEC(".maps");									\
-	static __always_inline struct scx_conversion_args *scx_conversion_args_here(void)		\
+		__type(value, struct scxu_conversion_args);						\
+	} scxu_conversions SEC(".maps");								\
+	static __always_inline struct scxu_conversion_args *scxu_conversion_args_here(void)		\
 	{												\
 		u32 zero = 0;										\
 													\
-		return bpf_map_lookup_elem(&scx_conversions, &zero);					\
+		return bpf_map_lookup_elem(&scxu_conversions, &zero);					\
 	}												\
-	static __noinline void scx_run_conversion(u32 conversion, struct scx_conversion_args *args)	\
+	static __noinline void scxu_run_conversion(u32 conversion, struct scxu_conversion_args *args)	\
 	{												\
 		void *from = args, *to = (void *)args + SCX_UPGRADE_MAX_ARG;				\
 													\
 		switch (conversion) {									\
-		SCX_EACH(SCX_CONVERSION_CASE, __VA_ARGS__)						\
+		SCXU_EACH(SCXU_CONVERSION_CASE, __VA_ARGS__)						\
 		}											\
 	}												\
-	SCX_SWEEP_PROGRAMS										\
-	static const struct scx_converter scx_converter = {						\
-		.load	= &scx_sdk.load,								\
-		.args	= scx_conversion_args_here,							\
-		.run	= scx_run_conversion,								\
+	SCXU_SWEEP_PROGRAMS										\
+	static const struct scxu_converter scxu_converter = {						\
+		.load	= &scxu_sdk.load,								\
+		.args	= scxu_conversion_args_here,							\
+		.run	= scxu_run_conversion,								\
 	}
 
-#define SCX_CONVERSION_NUMBER(name)	SCX_CONVERSION_##name,
-#define SCX_CONVERSION_MEMBER(name)	struct scx_conversion_##name name;
-#define SCX_CONVERSION_CASE(name)	case SCX_CONVERSION_##name: name(from, to); break;
+#define SCXU_CONVERSION_NUMBER(name)	SCXU_CONVERSION_##name,
+#define SCXU_CONVERSION_MEMBER(name)	struct scxu_conversion_##name name;
+#define SCXU_CONVERSION_CASE(name)	case SCXU_CONVERSION_##name: name(from, to); break;
 
 /* macro(a) macro(b) ... for up to 81 arguments. */
-#define SCX_EACH(macro, ...)		__VA_OPT__(SCX_RESCAN(SCX_EACH_NEXT(macro, __VA_ARGS__)))
-#define SCX_EACH_NEXT(macro, a, ...)	macro(a) __VA_OPT__(SCX_EACH_AGAIN SCX_NO_ARGS (macro, __VA_ARGS__))
-#define SCX_EACH_AGAIN()		SCX_EACH_NEXT
-#define SCX_NO_ARGS			()
-#define SCX_RESCAN(...)			SCX_RESCAN_27(SCX_RESCAN_27(SCX_RESCAN_27(__VA_ARGS__)))
-#define SCX_RESCAN_27(...)		SCX_RESCAN_9(SCX_RESCAN_9(SCX_RESCAN_9(__VA_ARGS__)))
-#define SCX_RESCAN_9(...)		SCX_RESCAN_3(SCX_RESCAN_3(SCX_RESCAN_3(__VA_ARGS__)))
-#define SCX_RESCAN_3(...)		SCX_RESCAN_1(SCX_RESCAN_1(SCX_RESCAN_1(__VA_ARGS__)))
-#define SCX_RESCAN_1(...)		__VA_ARGS__
+#define SCXU_EACH(macro, ...)		__VA_OPT__(SCXU_RESCAN(SCXU_EACH_NEXT(macro, __VA_ARGS__)))
+#define SCXU_EACH_NEXT(macro, a, ...)	macro(a) __VA_OPT__(SCXU_EACH_AGAIN SCXU_NO_ARGS (macro, __VA_ARGS__))
+#define SCXU_EACH_AGAIN()		SCXU_EACH_NEXT
+#define SCXU_NO_ARGS			()
+#define SCXU_RESCAN(...)			SCXU_RESCAN_27(SCXU_RESCAN_27(SCXU_RESCAN_27(__VA_ARGS__)))
+#define SCXU_RESCAN_27(...)		SCXU_RESCAN_9(SCXU_RESCAN_9(SCXU_RESCAN_9(__VA_ARGS__)))
+#define SCXU_RESCAN_9(...)		SCXU_RESCAN_3(SCXU_RESCAN_3(SCXU_RESCAN_3(__VA_ARGS__)))
+#define SCXU_RESCAN_3(...)		SCXU_RESCAN_1(SCXU_RESCAN_1(SCXU_RESCAN_1(__VA_ARGS__)))
+#define SCXU_RESCAN_1(...)		__VA_ARGS__
 
 #endif /* __SCX_UPGRADE_CONVERT_BPF_H */

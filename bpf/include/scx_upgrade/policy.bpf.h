@@ -7,11 +7,11 @@
  *		u32	burst __default(20);
  *	} __policy_state;
  *
- *	POLICY_QUEUE_VTIME(shared);
+ *	SCXU_QUEUE_VTIME(shared);
  *
  *	void BPF_STRUCT_OPS(my_enqueue, struct task_struct *p, u64 enq_flags) { ... }
  *
- *	POLICY_DEFINE("my_policy", .enqueue = (void *)my_enqueue, ...);
+ *	SCXU_POLICY_DEFINE("my_policy", .enqueue = (void *)my_enqueue, ...);
  *
  * The fields are columns: what the next version names with the same name and type it finds with the value that this
  * version left. Ops are never sleepable. init_task and enable run for tasks that are born under the policy, not for
@@ -22,11 +22,13 @@
 #ifndef __SCX_UPGRADE_POLICY_BPF_H
 #define __SCX_UPGRADE_POLICY_BPF_H
 
-#include <scx_upgrade/columns.bpf.h>
+#include <scx_upgrade/lib/columns.bpf.h>
 #include <scx_upgrade/convert.bpf.h>
 #include <scx_upgrade/queues.bpf.h>
 
+#ifndef SCX_UPGRADE_DECLARE
 char _license[] SEC("license") = "GPL";
+#endif
 
 /* Marks a state struct. Its fields are found by name when the policy is loaded, not by offset. */
 #define __policy_state		__attribute__((preserve_access_index))
@@ -66,79 +68,83 @@ char _license[] SEC("license") = "GPL";
  * An order is for ever: the kernel ejects a scheduler that mixes both on one queue. Of a single queue @name is the id;
  * the members of the others are had by:
  *
- *	POLICY_QUEUE_FIFO(name)			name
- *	POLICY_QUEUE_FIFO_PER_CPU(name)		queue_of_cpu(name, cpu)
- *	POLICY_QUEUE_FIFO_PER_LLC(name)		queue_of_llc(name, llc)
- *	POLICY_QUEUE_FIFO_PER_CGROUP(name)	queue_of_cgroup(name, cgrp)
+ *	SCXU_QUEUE_FIFO(name)			name
+ *	SCXU_QUEUE_FIFO_PER_CPU(name)		scxu_queue_of_cpu(name, cpu)
+ *	SCXU_QUEUE_FIFO_PER_LLC(name)		scxu_queue_of_llc(name, llc)
+ *	SCXU_QUEUE_FIFO_PER_CGROUP(name)	scxu_queue_of_cgroup(name, cgrp)
  *
  * and the same with VTIME. Each span has a type of its own, so that another's accessor does not compile.
  */
-#define POLICY_QUEUE(type, name, kind)									\
-	const volatile type name __attribute__((btf_decl_tag("scx:queue=" kind))) SEC(".rodata.scx_q")
+#define SCXU_QUEUE(type, name, kind)	\
+	SCXU_GLOBAL const volatile type name __attribute__((btf_decl_tag("scx:queue=" kind))) SEC(".rodata.scxu_q")
 
-#define POLICY_QUEUE_FIFO(name)			POLICY_QUEUE(u64, name, "fifo")
-#define POLICY_QUEUE_VTIME(name)		POLICY_QUEUE(u64, name, "vtime")
-#define POLICY_QUEUE_FIFO_PER_CPU(name)		POLICY_QUEUE(struct scx_per_cpu, name, "fifo,per-cpu")
-#define POLICY_QUEUE_VTIME_PER_CPU(name)	POLICY_QUEUE(struct scx_per_cpu, name, "vtime,per-cpu")
-#define POLICY_QUEUE_FIFO_PER_LLC(name)		POLICY_QUEUE(struct scx_per_llc, name, "fifo,per-llc")
-#define POLICY_QUEUE_VTIME_PER_LLC(name)	POLICY_QUEUE(struct scx_per_llc, name, "vtime,per-llc")
-#define POLICY_QUEUE_FIFO_PER_CGROUP(name)	POLICY_QUEUE(struct scx_per_cgroup, name, "fifo,per-cgroup")
-#define POLICY_QUEUE_VTIME_PER_CGROUP(name)	POLICY_QUEUE(struct scx_per_cgroup, name, "vtime,per-cgroup")
+#define SCXU_QUEUE_FIFO(name)			SCXU_QUEUE(u64, name, "fifo")
+#define SCXU_QUEUE_VTIME(name)		SCXU_QUEUE(u64, name, "vtime")
+#define SCXU_QUEUE_FIFO_PER_CPU(name)		SCXU_QUEUE(struct scxu_per_cpu, name, "fifo,per-cpu")
+#define SCXU_QUEUE_VTIME_PER_CPU(name)	SCXU_QUEUE(struct scxu_per_cpu, name, "vtime,per-cpu")
+#define SCXU_QUEUE_FIFO_PER_LLC(name)		SCXU_QUEUE(struct scxu_per_llc, name, "fifo,per-llc")
+#define SCXU_QUEUE_VTIME_PER_LLC(name)	SCXU_QUEUE(struct scxu_per_llc, name, "vtime,per-llc")
+#define SCXU_QUEUE_FIFO_PER_CGROUP(name)	SCXU_QUEUE(struct scxu_per_cgroup, name, "fifo,per-cgroup")
+#define SCXU_QUEUE_VTIME_PER_CGROUP(name)	SCXU_QUEUE(struct scxu_per_cgroup, name, "vtime,per-cgroup")
 
-struct scx_per_cpu	{ u64 cpu_base; };
-struct scx_per_llc	{ u64 llc_base; };
-struct scx_per_cgroup	{ u64 cgroup_base; };
+struct scxu_per_cpu	{ u64 cpu_base; };
+struct scxu_per_llc	{ u64 llc_base; };
+struct scxu_per_cgroup	{ u64 cgroup_base; };
 
 /* The queue of a CPU. There is one for each that the machine can have: below scx_bpf_nr_cpu_ids(). */
-#define queue_of_cpu(name, cpu)		((name).cpu_base | (u32)(cpu))
+#define scxu_queue_of_cpu(name, cpu)		((name).cpu_base | (u32)(cpu))
 
-/* The queue of an LLC, 0 to nr_llcs() - 1. There is no other: a larger number is an error that the kernel ejects for. */
-#define queue_of_llc(name, llc)		((name).llc_base | (u32)(llc))
+/* The queue of an LLC, 0 to scxu_nr_llcs() - 1. There is no other: a larger number is an error that the kernel ejects for. */
+#define scxu_queue_of_llc(name, llc)		((name).llc_base | (u32)(llc))
 
 /*
  * The queue of a cgroup. One that is just being made, or that is gone while its last tasks end, may share its nearest
  * ancestor's; the same op may so get another queue for a task later than it did before.
  */
-#define queue_of_cgroup(name, cgrp)	((name).cgroup_base | scx_cgroup_index(cgrp))
+#define scxu_queue_of_cgroup(name, cgrp)	((name).cgroup_base | scxu_cgroup_index(cgrp))
 
-/* The queue with a number below nr_cgroup_queues(), whether a cgroup has it at present or not: to walk over them all. */
-#define cgroup_queue(name, number)	((name).cgroup_base | (u32)(number))
+/* The queue with a number below scxu_nr_cgroup_queues(), whether a cgroup has it at present or not: to walk over them all. */
+#define scxu_cgroup_queue(name, number)	((name).cgroup_base | (u32)(number))
 
-/* The LLC that a CPU is at: 0 to nr_llcs() - 1, the same in every policy while the host lives. */
-static __always_inline u32 llc_of_cpu(s32 cpu)
+/* The LLC that a CPU is at: 0 to scxu_nr_llcs() - 1, the same in every policy while the host lives. */
+static __always_inline u32 scxu_llc_of_cpu(s32 cpu)
 {
-	return scx_host.llc_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+	return scxu_host.llc_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
-static __always_inline u32 nr_llcs(void)
+static __always_inline u32 scxu_nr_llcs(void)
 {
-	return scx_host.nr_llcs;
+	return scxu_host.nr_llcs;
 }
 
 /* The core of a CPU: the number of its first CPU, so that this one's record can stand for the core. */
-static __always_inline s32 core_of_cpu(s32 cpu)
+static __always_inline s32 scxu_core_of_cpu(s32 cpu)
 {
-	return scx_host.core_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+	return scxu_host.core_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
 /* The CPU of the same core that follows, round in a ring; @cpu itself if its core has no other. */
-static __always_inline s32 next_sibling(s32 cpu)
+static __always_inline s32 scxu_next_sibling(s32 cpu)
 {
-	return scx_host.next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
+	return scxu_host.next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
-/* How many queues each per-cgroup family has now. It only grows. */
-static __always_inline u32 nr_cgroup_queues(void)
+/* How many queues each per-cgroup DSQ group has now. It only grows. */
+static __always_inline u32 scxu_nr_cgroup_queues(void)
 {
-	return scx_host.cgroup_members;
+	return scxu_host.cgroup_members;
 }
 
-const volatile struct scx_sdk scx_sdk SEC(".rodata.scx_sdk") = { .abi = SCX_UPGRADE_ABI };
+#ifdef SCX_UPGRADE_DECLARE
+extern const volatile struct scxu_sdk scxu_sdk SEC(".rodata.scxu_sdk");
+#else
+const volatile struct scxu_sdk scxu_sdk SEC(".rodata.scxu_sdk") = { .abi = SCX_UPGRADE_ABI };
+#endif
 
 /* Is this the policy that runs? An op in flight may belong to one that has just been replaced. */
-static __always_inline bool policy_is_active(void)
+static __always_inline bool scxu_is_active(void)
 {
-	return scx_host.callers[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)] == scx_sdk.load;
+	return scxu_host.callers[scxu_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)] == scxu_sdk.load;
 }
 
 /*
@@ -146,9 +152,9 @@ static __always_inline bool policy_is_active(void)
  * true only while the policy runs, such as how many tasks wait; what has another number is void. The generation alone does
  * not do: it is the same again where a reattach is undone, and starts from 1 again after a stop.
  */
-static __always_inline u32 policy_run_id(void)
+static __always_inline u32 scxu_run_id(void)
 {
-	return (scx_host.run_base + scx_host.active.generation) | 1U << 31;
+	return (scxu_host.run_base + scxu_host.active.generation) | 1U << 31;
 }
 
 struct policy_task;
@@ -156,84 +162,88 @@ struct policy_cgroup;
 struct policy_cpu;
 struct policy_global;
 
+#ifndef SCX_UPGRADE_DECLARE
 /*
  * So that a struct of state is in the BTF even where no op reads a field of it: else a version that does not would seem to
  * have dropped the whole scope.
  */
-const struct policy_task *const scx_task_columns = NULL;
-const struct policy_cgroup *const scx_cgroup_columns = NULL;
-const struct policy_cpu *const scx_cpu_columns = NULL;
-const struct policy_global *const scx_global_columns = NULL;
+const struct policy_task *const scxu_task_columns = NULL;
+const struct policy_cgroup *const scxu_cgroup_columns = NULL;
+const struct policy_cpu *const scxu_cpu_columns = NULL;
+const struct policy_global *const scxu_global_columns = NULL;
+#endif
 
 /* State of @p, or NULL when there is no memory for it. */
-static __always_inline struct policy_task *task_state(struct task_struct *p)
+static __always_inline struct policy_task *scxu_task_state(struct task_struct *p)
 {
-	return (struct policy_task *)scx_task_record(p);
+	return (struct policy_task *)scxu_task_record(p);
 }
 
 /* State of @cgrp, or NULL when there is no memory for it. */
-static __always_inline struct policy_cgroup *cgroup_state(struct cgroup *cgrp)
+static __always_inline struct policy_cgroup *scxu_cgroup_state(struct cgroup *cgrp)
 {
-	return (struct policy_cgroup *)scx_cgroup_record(cgrp);
+	return (struct policy_cgroup *)scxu_cgroup_record(cgrp);
 }
 
 /*
  * The same, if it is there and up to date: NULL where the next to call one of the above would make it so. For loops: the
  * verifier follows what makes a record or brings it up to date each time round, and gives up.
  */
-static __always_inline struct policy_task *task_peek(struct task_struct *p)
+static __always_inline struct policy_task *scxu_task_peek(struct task_struct *p)
 {
-	struct scx_task_record *rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+	struct scxu_task_record *rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 
-	return rec && !scx_is_stale(rec) ? (struct policy_task *)rec : NULL;
+	return rec && !scxu_is_stale(rec) ? (struct policy_task *)rec : NULL;
 }
 
-static __always_inline struct policy_cgroup *cgroup_peek(struct cgroup *cgrp)
+static __always_inline struct policy_cgroup *scxu_cgroup_peek(struct cgroup *cgrp)
 {
-	struct scx_cgroup_record *rec = bpf_cgrp_storage_get(&scx_cgroup_records, cgrp, 0, 0);
+	struct scxu_cgroup_record *rec = bpf_cgrp_storage_get(&scxu_cgroup_records, cgrp, 0, 0);
 
-	return rec && !scx_is_stale(rec) ? (struct policy_cgroup *)rec : NULL;
+	return rec && !scxu_is_stale(rec) ? (struct policy_cgroup *)rec : NULL;
 }
 
-static __always_inline struct policy_cpu *cpu_peek(u32 cpu)
+static __always_inline struct policy_cpu *scxu_cpu_peek(u32 cpu)
 {
-	struct scx_cpu_record *rec = bpf_map_lookup_elem(&scx_cpu_records, &cpu);
+	struct scxu_cpu_record *rec = bpf_map_lookup_elem(&scxu_cpu_records, &cpu);
 
-	return rec && !scx_is_stale(rec) ? (struct policy_cpu *)rec : NULL;
+	return rec && !scxu_is_stale(rec) ? (struct policy_cpu *)rec : NULL;
 }
 
 /* State of @cpu, which need not be this one, or NULL if there is no such CPU. */
-static __always_inline struct policy_cpu *cpu_state(u32 cpu)
+static __always_inline struct policy_cpu *scxu_cpu_state(u32 cpu)
 {
-	return (struct policy_cpu *)scx_cpu_record(cpu);
+	return (struct policy_cpu *)scxu_cpu_record(cpu);
 }
 
 /* The policy's one global record. */
-static __always_inline struct policy_global *global_state(void)
+static __always_inline struct policy_global *scxu_global_state(void)
 {
-	return (struct policy_global *)scx_the_global_record();
+	return (struct policy_global *)scxu_the_global_record();
 }
 
+#ifndef SCX_UPGRADE_DECLARE
 /*
  * init and exit of a policy that is attached directly, without the host. The host has its own and never calls these,
  * so they alone may be sleepable.
  */
 s32 BPF_STRUCT_OPS_SLEEPABLE(policy_direct_init)
 {
-	scx_renew_run_base();
-	return scx_create_direct_queues(scx_sdk.direct_queues);
+	scxu_renew_run_base();
+	return scxu_create_direct_queues(scxu_sdk.direct_queues);
 }
 
 void BPF_STRUCT_OPS(policy_direct_exit, struct scx_exit_info *ei)
 {
-	scx_record_exit(ei);
+	scxu_record_exit(ei);
 }
 
-#define POLICY_DEFINE(policy_name, ...)									\
-	SCX_OPS_DEFINE(policy_ops,									\
-		       .init = (void *)policy_direct_init,						\
-		       .exit = (void *)policy_direct_exit,						\
-		       .name = policy_name,								\
+#define SCXU_POLICY_DEFINE(policy_name, ...)			\
+	SCX_OPS_DEFINE(policy_ops,				\
+		       .init = (void *)policy_direct_init,	\
+		       .exit = (void *)policy_direct_exit,	\
+		       .name = policy_name,			\
 		       __VA_ARGS__)
+#endif /* SCX_UPGRADE_DECLARE */
 
 #endif /* __SCX_UPGRADE_POLICY_BPF_H */

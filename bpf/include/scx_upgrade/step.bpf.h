@@ -15,7 +15,7 @@
  * A load takes the whole word and what it wants of it: without a branch there is one way through for the verifier to
  * follow and not five.
  */
-static __always_inline u64 scx_load(u8 *data, const u32 bytes, u32 offset, u32 size)
+static __always_inline u64 scxu_load(u8 *data, const u32 bytes, u32 offset, u32 size)
 {
 	u64 word = *(volatile u64 *)(data + (offset & (bytes - 8)));
 	u32 at = offset & 7;
@@ -30,7 +30,7 @@ static __always_inline u64 scx_load(u8 *data, const u32 bytes, u32 offset, u32 s
  * its own: what the verifier knows about @size in each of the cases it forgets when this one returns, and goes on with
  * one case. Linux 6.16 would not, and follow every combination in each round of a loop.
  */
-static __noinline int scx_store(u8 *data, u32 offset, u32 size, u64 value)
+static __noinline int scxu_store(u8 *data, u32 offset, u32 size, u64 value)
 {
 	switch (size) {
 	case 1:
@@ -56,19 +56,19 @@ static __noinline int scx_store(u8 *data, u32 offset, u32 size, u64 value)
  * verifier follows both sides, and then all that comes behind them, so that a dozen in a row cost it thousands of
  * instructions in each program that touches a record.
  */
-struct scx_value {
+struct scxu_value {
 	u64	magnitude;
 	u64	negative;		/* 0 or 1 */
 };
 
 /* @value where @bit is 1, 0 where it is 0. */
-#define scx_if(bit, value)	((value) & -(bit))
+#define scxu_if(bit, value)	((value) & -(bit))
 
 /* Negated where @bit is 1. */
-#define scx_negate_if(bit, value)	(((value) ^ -(bit)) + (bit))
+#define scxu_negate_if(bit, value)	(((value) ^ -(bit)) + (bit))
 
 /* 1 if @a is not 0. Clang knows this trick, and would make a branch of it. */
-static __always_inline u64 scx_is_set(u64 a)
+static __always_inline u64 scxu_is_set(u64 a)
 {
 	u64 any = a | -a;
 
@@ -77,84 +77,84 @@ static __always_inline u64 scx_is_set(u64 a)
 }
 
 /* The 65th bit of a + b = @sum. */
-static __always_inline u64 scx_carry(u64 a, u64 b, u64 sum)
+static __always_inline u64 scxu_carry(u64 a, u64 b, u64 sum)
 {
 	return ((a & b) | ((a | b) & ~sum)) >> 63;
 }
 
-static __always_inline u64 scx_add_saturated(u64 a, u64 b)
+static __always_inline u64 scxu_add_saturated(u64 a, u64 b)
 {
-	return (a + b) | -scx_carry(a, b, a + b);
+	return (a + b) | -scxu_carry(a, b, a + b);
 }
 
-static __always_inline u64 scx_min(u64 a, u64 b)
+static __always_inline u64 scxu_min(u64 a, u64 b)
 {
 	/* Of a - b = a + ~b + 1: no carry is a borrow. */
 	u64 a_is_less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
 
-	return b ^ scx_if(a_is_less, a ^ b);
+	return b ^ scxu_if(a_is_less, a ^ b);
 }
 
 /* @b is at most 2^31. In halves: clang turns a check by division into a 128-bit multiplication, which BPF lacks. */
-static __always_inline u64 scx_mul_saturated(u64 a, u64 b)
+static __always_inline u64 scxu_mul_saturated(u64 a, u64 b)
 {
 	u64 high = (a >> 32) * b, low = (a & 0xffffffff) * b;
 
-	return scx_add_saturated(high << 32, low) | -scx_is_set(high >> 32);
+	return scxu_add_saturated(high << 32, low) | -scxu_is_set(high >> 32);
 }
 
-static __always_inline void scx_value_load(struct scx_value *v, u64 raw, u32 size, u64 is_signed)
+static __always_inline void scxu_value_load(struct scxu_value *v, u64 raw, u32 size, u64 is_signed)
 {
 	u32 shift = (64 - size * 8) & 63;
 	u64 extended = (s64)(raw << shift) >> shift;
-	u64 value = raw ^ scx_if(is_signed, raw ^ extended);
+	u64 value = raw ^ scxu_if(is_signed, raw ^ extended);
 
 	v->negative = value >> 63 & is_signed;
-	v->magnitude = scx_negate_if(v->negative, value);
+	v->magnitude = scxu_negate_if(v->negative, value);
 }
 
 /* In 128 bits, two's complement, of which 66 are needed. */
-static __always_inline void scx_value_add(struct scx_value *v, s64 add)
+static __always_inline void scxu_value_add(struct scxu_value *v, s64 add)
 {
-	u64 low = scx_negate_if(v->negative, v->magnitude), sum = low + add;
-	u64 high = (add >> 63) - v->negative + scx_carry(low, add, sum);
+	u64 low = scxu_negate_if(v->negative, v->magnitude), sum = low + add;
+	u64 high = (add >> 63) - v->negative + scxu_carry(low, add, sum);
 
 	v->negative = high >> 63;
 	/* The magnitude's upper half is 0, or 1 where it is too large. */
-	high = (high ^ -v->negative) + (v->negative & ~scx_is_set(sum));
-	v->magnitude = scx_negate_if(v->negative, sum) | -high;
+	high = (high ^ -v->negative) + (v->negative & ~scxu_is_set(sum));
+	v->magnitude = scxu_negate_if(v->negative, sum) | -high;
 }
 
-static __always_inline void scx_value_scale(struct scx_value *v, s64 factor, s64 divisor, u64 away)
+static __always_inline void scxu_value_scale(struct scxu_value *v, s64 factor, s64 divisor, u64 away)
 {
-	u64 is_negative = (u64)factor >> 63, mul = scx_negate_if(is_negative, (u64)factor), div = divisor;
+	u64 is_negative = (u64)factor >> 63, mul = scxu_negate_if(is_negative, (u64)factor), div = divisor;
 
 	/* A division takes longer than all the rest, and most rules have none. */
 	if (divisor <= 1) {
-		v->magnitude = scx_mul_saturated(v->magnitude, mul);
+		v->magnitude = scxu_mul_saturated(v->magnitude, mul);
 	} else {
 		u64 whole = v->magnitude / div;
-		u64 rest = scx_mul_saturated(v->magnitude - whole * div, mul);
+		u64 rest = scxu_mul_saturated(v->magnitude - whole * div, mul);
 		u64 part = rest / div;
-		u64 up = away & scx_is_set(part * div ^ rest);
+		u64 up = away & scxu_is_set(part * div ^ rest);
 
-		v->magnitude = scx_add_saturated(scx_mul_saturated(whole, mul), part + up);
+		v->magnitude = scxu_add_saturated(scxu_mul_saturated(whole, mul), part + up);
 	}
-	v->negative = scx_is_set(v->magnitude) & (v->negative ^ is_negative);
+	v->negative = scxu_is_set(v->magnitude) & (v->negative ^ is_negative);
 }
 
-static __always_inline u64 scx_value_bits(const struct scx_value *v, u32 size, u64 is_signed, u64 is_bool)
+static __always_inline u64 scxu_value_bits(const struct scxu_value *v, u32 size, u64 is_signed, u64 is_bool)
 {
 	u64 max = ~0ULL >> ((64 - size * 8 + is_signed) & 63), limit;
 
-	max ^= scx_if(is_bool, max ^ 1);
+	max ^= scxu_if(is_bool, max ^ 1);
 	/* As far below zero as above and one further, where it can be below at all. */
-	limit = scx_if(is_signed | (v->negative ^ 1), max + v->negative);
-	return scx_negate_if(v->negative, scx_min(v->magnitude, limit));
+	limit = scxu_if(is_signed | (v->negative ^ 1), max + v->negative);
+	return scxu_negate_if(v->negative, scxu_min(v->magnitude, limit));
 }
 
 /* A flag of a step, 0 or 1. */
-static __always_inline u64 scx_flag(u64 flags, u64 flag)
+static __always_inline u64 scxu_flag(u64 flags, u64 flag)
 {
 	u64 bit = flags / flag & 1;
 
@@ -162,18 +162,18 @@ static __always_inline u64 scx_flag(u64 flags, u64 flag)
 	return bit;
 }
 
-static __noinline u64 scx_convert(u64 raw, volatile struct scx_step *s)
+static __noinline u64 scxu_convert(u64 raw, volatile struct scxu_step *s)
 {
-	struct scx_value v;
+	struct scxu_value v;
 	u64 flags = s->flags;
 
-	scx_value_load(&v, raw, s->from_size, scx_flag(flags, SCX_STEP_FROM_SIGNED));
-	if (flags & SCX_STEP_RESCALE) {
-		scx_value_add(&v, s->pre);
-		scx_value_scale(&v, s->mul, s->div, scx_flag(flags, SCX_STEP_AWAY));
-		scx_value_add(&v, s->add);
+	scxu_value_load(&v, raw, s->from_size, scxu_flag(flags, SCXU_STEP_FROM_SIGNED));
+	if (flags & SCXU_STEP_RESCALE) {
+		scxu_value_add(&v, s->pre);
+		scxu_value_scale(&v, s->mul, s->div, scxu_flag(flags, SCXU_STEP_AWAY));
+		scxu_value_add(&v, s->add);
 	}
-	return scx_value_bits(&v, s->to_size, scx_flag(flags, SCX_STEP_TO_SIGNED), scx_flag(flags, SCX_STEP_TO_BOOL));
+	return scxu_value_bits(&v, s->to_size, scxu_flag(flags, SCXU_STEP_TO_SIGNED), scxu_flag(flags, SCXU_STEP_TO_BOOL));
 }
 
 /*
@@ -184,20 +184,20 @@ static __noinline u64 scx_convert(u64 raw, volatile struct scx_step *s)
  * masked: it would follow the sum of a number and a constant from round to round. And @zero is read anew for each: of two
  * copies of one number the verifier remembers that they are the same, and goes once more round where they are not.
  */
-static __always_inline void scx_apply_plan(u8 *data, const u32 bytes, volatile struct scx_plan *plan,
+static __always_inline void scxu_apply_plan(u8 *data, const u32 bytes, volatile struct scxu_plan *plan,
 					   const volatile u32 *zero)
 {
 	u32 i = *zero & (2 * SCX_UPGRADE_MAX_STEPS - 1), n = *zero & 0xffff;
 
 	while (i < plan->nr_steps && can_loop) {
-		volatile struct scx_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
+		volatile struct scxu_step *s = &plan->steps[i & (SCX_UPGRADE_MAX_STEPS - 1)];
 		u64 value = s->value;
 
-		if (s->kind != SCX_STEP_STORE)
-			value = scx_load(data, bytes, s->from + n * s->from_stride, s->from_size);
-		if (s->kind == SCX_STEP_CONVERT)
-			value = scx_convert(value, s);
-		scx_store(data, (s->to + n * s->to_stride) & (bytes - 1), s->to_size, value);
+		if (s->kind != SCXU_STEP_STORE)
+			value = scxu_load(data, bytes, s->from + n * s->from_stride, s->from_size);
+		if (s->kind == SCXU_STEP_CONVERT)
+			value = scxu_convert(value, s);
+		scxu_store(data, (s->to + n * s->to_stride) & (bytes - 1), s->to_size, value);
 		n = (n + 1) & 0xffff;
 		if (n >= s->count) {
 			n = *zero & 0xffff;

@@ -14,14 +14,14 @@ extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback)(void *map, int
 			       unsigned int flags) __ksym __weak;
 
 /* Start @wq, a member of a value of @map, to run @callback. The second time the kernel says that it is initialised. */
-#define scx_start_work(wq, map, callback)						\
-do {											\
-	bpf_wq_init(wq, map, 0);							\
-	if (bpf_ksym_exists(bpf_wq_set_callback))					\
-		bpf_wq_set_callback(wq, callback, 0);					\
-	else										\
-		bpf_wq_set_callback_impl(wq, callback, 0, NULL);			\
-	bpf_wq_start(wq, 0);								\
+#define scxu_start_work(wq, map, callback)				\
+do {									\
+	bpf_wq_init(wq, map, 0);					\
+	if (bpf_ksym_exists(bpf_wq_set_callback))			\
+		bpf_wq_set_callback(wq, callback, 0);			\
+	else								\
+		bpf_wq_set_callback_impl(wq, callback, 0, NULL);	\
+	bpf_wq_start(wq, 0);						\
 } while (0)
 
 #endif /* __SCX_UPGRADE_WORK_BPF_H */

@@ -110,7 +110,8 @@ fn globals<'a>(elf: &'a [u8], btf: &Btf<'a>) -> Result<Vec<Global<'a>>> {
             ".bss" | ".data" => false,
             _ => continue,
         };
-        if symbol.is_weak() || name.starts_with("scx_") || name.starts_with('_') {
+        if symbol.is_weak() || name.starts_with("scx_") || name.starts_with("scxu_") || name.starts_with('_')
+        {
             continue;
         }
         let variable = btf.ids(Kind::Var).find(|id| btf.name(*id) == name);

@@ -1,4 +1,4 @@
-//! The BPF programs that count, `bpf/guard.bpf.c`, attached for as long as this lives.
+//! The BPF programs that count, `bpf/tools/guard.bpf.c`, attached for as long as this lives.
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use super::Registry;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Where in a DSQ's id its family stands; below it, the member. See `struct scx_family`.
+/// Where in a DSQ's id its family stands; below it, the member. See `struct scxu_dsq_group`.
 const FAMILY_SHIFT: u32 = 32;
 /// Families that there are ids for: bits 62 and 63 of an id are the kernel's (SCX_DSQ_FLAG_LOCAL_ON, _BUILTIN).
 const MAX_FAMILIES: u64 = (1 << 30) - 1;

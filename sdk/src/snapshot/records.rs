@@ -1,4 +1,4 @@
-//! The records of a host, read and written one by one by BPF programs of its own: `bpf/snapshot.bpf.c`.
+//! The records of a host, read and written one by one by BPF programs of its own: `bpf/tools/snapshot.bpf.c`.
 
 use std::fs::File;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! The author's own conversions that an object has: `POLICY_CONVERSIONS()` in BPF leaves a struct in the BTF, with a
+//! The author's own conversions that an object has: `SCXU_CONVERSIONS()` in BPF leaves a struct in the BTF, with a
 //! field for each. The field's name is that of the conversion, its place is its number, and its type is a struct of the
 //! types that the conversion takes (`from`) and gives (`to`).
 

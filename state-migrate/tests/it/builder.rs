@@ -174,7 +174,7 @@ impl Builder {
         }
     }
 
-    /// What `POLICY_CONVERSIONS()` leaves: name, and the types that it takes and gives.
+    /// What `SCXU_CONVERSIONS()` leaves: name, and the types that it takes and gives.
     pub fn conversions<'t>(&mut self, list: impl Iterator<Item = (&'t str, &'t Type, &'t Type)>) {
         let (mut members, mut end) = (Vec::new(), 0u32);
         for (name, from, to) in list {

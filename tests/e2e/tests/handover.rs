@@ -1,4 +1,4 @@
-//! What a commit leaves to do for the tasks that the earlier policy placed: see `bpf/handover.host.h`.
+//! What a commit leaves to do for the tasks that the earlier policy placed: see `bpf/host/handover.bpf.h`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;

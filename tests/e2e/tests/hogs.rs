@@ -16,7 +16,7 @@ use e2e::fresh;
 use e2e::report;
 use e2e::status;
 
-/// The host's watchdog, `timeout_ms` in bpf/host.bpf.c.
+/// The host's watchdog, `timeout_ms` in bpf/host/main.bpf.c.
 const WATCHDOG: Duration = Duration::from_secs(30);
 
 /// How long each load runs. Longer than the bound that is asserted, so that a thread that is not served shows.

@@ -24,7 +24,7 @@ use e2e::status;
 use e2e::wait_until;
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use scx_upgrade_sdk::abi::Family;
+use scx_upgrade_sdk::abi::DsqGroup;
 use scx_upgrade_sdk::abi::HostData;
 use scx_upgrade_sdk::host::Host;
 use scx_upgrade_sdk::pins::Pins;
@@ -109,8 +109,8 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
     report(&["run", V1]);
     report(&["swap", PLAIN]);
     let pins = Pins::open().unwrap();
-    let books = pins.map("scx_registry").unwrap();
-    let shared = pins.map(".data.scx_host").unwrap();
+    let books = pins.map("scxu_registry").unwrap();
+    let shared = pins.map(".data.scxu_host").unwrap();
     let watch = EnabledWatch::start();
     for next in [["swap", "/bin/bad_verify"].as_slice(), &["swap", V2], &["rollback"]] {
         let host = Host::running(&pins).unwrap();
@@ -122,7 +122,7 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
         assert!(!orphans.is_empty(), "the two name different queues");
         assert!(orphans.iter().all(|q| q.span == QueueSpan::One), "each has one member");
         let generation = Generation { number: active.generation + 1, kind: Kind::Rollback, ..target };
-        let families = orphans.iter().map(|q| Family { base: q.id, members: 1, per_cgroup: 0 });
+        let families = orphans.iter().map(|q| DsqGroup { base: q.id, members: 1, per_cgroup: 0 });
         let families: Vec<_> = families.collect();
         registry.pending =
             Some(Pending { generation, epoch: active.epoch, sweeper: None, hold: None, reattach: None });
@@ -130,9 +130,9 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
         let key = 0u32.to_ne_bytes();
         let mut bytes = shared.lookup(&key, MapFlags::ANY).unwrap().unwrap();
         for (i, family) in families.iter().enumerate() {
-            let at = offset_of!(HostData, orphans) + i * size_of::<Family>();
+            let at = offset_of!(HostData, orphans) + i * size_of::<DsqGroup>();
             bytes[at..at + 8].copy_from_slice(&family.base.to_ne_bytes());
-            let at = at + offset_of!(Family, members);
+            let at = at + offset_of!(DsqGroup, members);
             bytes[at..at + 4].copy_from_slice(&family.members.to_ne_bytes());
             let at = at + 4;
             bytes[at..at + 4].copy_from_slice(&family.per_cgroup.to_ne_bytes());

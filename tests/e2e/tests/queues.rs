@@ -67,10 +67,10 @@ fn nothing_leaks(host: &Host) {
             QueueSpan::Llc => data.nr_llcs().into(),
             QueueSpan::Cgroup => data.cgroup_members().into(),
         };
-        let standing = host.count_queue(queue).unwrap().standing;
+        let existing = host.count_queue(queue).unwrap().existing;
         // More may just have been made for cgroups to come.
-        let grown = queue.span == QueueSpan::Cgroup && standing > members;
-        assert!(standing == members || grown, "{}: {standing} of {members} members stand", queue.name);
+        let grown = queue.span == QueueSpan::Cgroup && existing > members;
+        assert!(existing == members || grown, "{}: {existing} of {members} members exist", queue.name);
     }
     for family in (1..=host.registry.queue_ids).filter(|f| !families.contains(f)) {
         // The span with the most members.
@@ -82,7 +82,7 @@ fn nothing_leaks(host: &Host) {
             slots: BTreeSet::new(),
         };
         assert!(data.cgroup_members() >= data.nr_cpus());
-        assert_eq!(host.count_queue(&gone).unwrap(), Count { standing: 0, queued: 0 }, "family {family}");
+        assert_eq!(host.count_queue(&gone).unwrap(), Count { existing: 0, queued: 0 }, "family {family}");
     }
 }
 
@@ -148,7 +148,7 @@ fn queues_swap_round_through_every_span() {
 
 /// What the scheduler knows of a cgroup: its number plus one, 0 for none.
 fn number(group: &Cgroup) -> u32 {
-    let map = Pins::open().unwrap().map("scx_cgroup_numbers").unwrap();
+    let map = Pins::open().unwrap().map("scxu_cgroup_numbers").unwrap();
     let value = map.lookup(&group.key().to_ne_bytes(), MapFlags::ANY).unwrap();
     value.map_or(0, |bytes| u32::from_ne_bytes(bytes[..4].try_into().unwrap()))
 }

@@ -30,7 +30,7 @@ impl Programs {
             program.set_autoload(false);
         }
         let records = host.records(Scope::Task).context("the host has no task records")?;
-        let shared = [("scx_task_records", records), (".data.scx_host", host.memory())];
+        let shared = [("scxu_task_records", records), (".data.scxu_host", host.memory())];
         for mut map in open.maps_mut() {
             if let Some((_, theirs)) = shared.iter().find(|(name, _)| map.name() == *name) {
                 map.reuse_fd(theirs.as_fd()).context("sharing the host's maps")?;

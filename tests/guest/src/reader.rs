@@ -23,7 +23,7 @@ pub use fair_watch::{FairWatch, Seen};
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reader.bpf.o"));
 
 /// The host's map of task records.
-const RECORDS: &str = "scx_task_records";
+const RECORDS: &str = "scxu_task_records";
 /// The scx headers put this program into every object; it wants to be attached, and nothing here needs it.
 const SCX_PROBE: &str = "scx_lib_init_probe";
 

@@ -14,4 +14,4 @@ struct policy_task {
 
 #include "book_ops.bpf.h"
 
-POLICY_DEFINE("book_own", BOOK_OPS);
+SCXU_POLICY_DEFINE("book_own", BOOK_OPS);

@@ -9,7 +9,7 @@ struct policy_task {
 	u64	avg_us __from(histogram) __convert(avg_from_hist) __inverse(hist_from_avg);
 } __policy_state;
 
-CONVERSION(avg_from_hist, struct histogram, u64)
+SCXU_CONVERSION(avg_from_hist, struct histogram, u64)
 {
 	u64 sum = 0, count = 0;
 	u32 i;
@@ -22,7 +22,7 @@ CONVERSION(avg_from_hist, struct histogram, u64)
 		*to = sum / count;
 }
 
-CONVERSION(hist_from_avg, u64, struct histogram)
+SCXU_CONVERSION(hist_from_avg, u64, struct histogram)
 {
 	u32 i, at = 0;
 
@@ -34,9 +34,9 @@ CONVERSION(hist_from_avg, u64, struct histogram)
 	to->bucket[at & 7] = 1;
 }
 
-POLICY_CONVERSIONS(avg_from_hist, hist_from_avg);
+SCXU_CONVERSIONS(avg_from_hist, hist_from_avg);
 /* ANCHOR_END: all */
 
 #include "book_ops.bpf.h"
 
-POLICY_DEFINE("book_own", BOOK_OPS);
+SCXU_POLICY_DEFINE("book_own", BOOK_OPS);

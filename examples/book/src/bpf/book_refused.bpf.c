@@ -12,4 +12,4 @@ struct policy_task {
 
 #include "book_ops.bpf.h"
 
-POLICY_DEFINE("book_refused", BOOK_OPS);
+SCXU_POLICY_DEFINE("book_refused", BOOK_OPS);

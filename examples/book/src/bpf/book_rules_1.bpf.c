@@ -35,4 +35,4 @@ struct policy_task {
 
 #include "book_ops.bpf.h"
 
-POLICY_DEFINE("book_rules", BOOK_OPS);
+SCXU_POLICY_DEFINE("book_rules", BOOK_OPS);

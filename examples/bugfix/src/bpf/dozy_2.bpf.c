@@ -5,6 +5,6 @@
 /* ANCHOR: place */
 static __always_inline u64 dozy_place(struct policy_task *t, u64 now, u64 enq_flags)
 {
-	return vtime_place(t, &now, vtime_credit(enq_flags, slice_ns));
+	return scxu_vtime_place(t, &now, scxu_vtime_credit(enq_flags, slice_ns));
 }
 /* ANCHOR_END: place */

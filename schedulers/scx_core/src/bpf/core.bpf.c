@@ -17,15 +17,15 @@
  * groups wait on the same queues by virtual time. Where someone of another group has waited for longer than drain_ns, the
  * CPUs of a core leave off one after the other: the last has a free choice.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/rest.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/force_idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
+	SCXU_RUN_TASK_COLUMNS;
 	u64	core_waits_since_ns __momentary __timestamp;
 } __policy_state;
 
@@ -38,16 +38,16 @@ struct policy_cpu {
 } __policy_state;
 
 struct policy_global {
-	VTIME_CLOCK_COLUMNS;
+	SCXU_VTIME_CLOCK_COLUMNS;
 } __policy_state;
 
-POLICY_QUEUE_VTIME_PER_LLC(waiting);
+SCXU_QUEUE_VTIME_PER_LLC(waiting);
 
 /* Longest time on the CPU before the next task has its turn, ns. */
-const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+const volatile u64 slice_ns = 5 * SCXU_NSEC_PER_MSEC;
 
 /* How long a task may wait before another group's on the same core get no more turns, ns. */
-const volatile u64 drain_ns = 10 * NSEC_PER_MSEC_ULL;
+const volatile u64 drain_ns = 10 * SCXU_NSEC_PER_MSEC;
 
 /* The depth of the cgroups that are trust groups, below the root. */
 const volatile u32 depth = 1;
@@ -89,7 +89,7 @@ static __noinline u32 group_of(struct task_struct *p)
 
 static __always_inline u32 claim_run(void)
 {
-	return policy_run_id() & 0xffffff;
+	return scxu_run_id() & 0xffffff;
 }
 
 /* Who holds a claim. One of an earlier run is void. */
@@ -121,12 +121,12 @@ static __always_inline u64 claim_read(struct policy_cpu *core)
 /* The bit of @cpu among its siblings. */
 __noinline u32 holder_bit(s32 cpu)
 {
-	s32 at = core_of_cpu(cpu), i;
+	s32 at = scxu_core_of_cpu(cpu), i;
 
 	bpf_for(i, 0, SIBLINGS) {
 		if (at == cpu)
 			return 1U << i;
-		at = next_sibling(at);
+		at = scxu_next_sibling(at);
 	}
 	return 1U << (SIBLINGS - 1);
 }
@@ -134,18 +134,18 @@ __noinline u32 holder_bit(s32 cpu)
 /* Bring the record of @cpu up to date. */
 __noinline int open_cpu(s32 cpu)
 {
-	return !!cpu_state(cpu);
+	return !!scxu_cpu_state(cpu);
 }
 
 static __always_inline struct policy_cpu *opened_cpu(s32 cpu)
 {
-	return cpu_peek(cpu) ?: (open_cpu(cpu), cpu_peek(cpu));
+	return scxu_cpu_peek(cpu) ?: (open_cpu(cpu), scxu_cpu_peek(cpu));
 }
 
 /* The record that stands for the core of @cpu. */
 static __always_inline struct policy_cpu *core_state(s32 cpu)
 {
-	return opened_cpu(core_of_cpu(cpu));
+	return opened_cpu(scxu_core_of_cpu(cpu));
 }
 
 /* Claim the core of @cpu for @group, whatever @cpu held before. */
@@ -192,14 +192,14 @@ __noinline int unclaim(s32 cpu)
 /* The group that the siblings of @cpu are running: NO_GROUP, one, or CONFLICT, which a swap may leave behind. */
 __noinline u32 group_beside(s32 cpu)
 {
-	u32 beside = scx_zero();
+	u32 beside = scxu_zero();
 	s32 at = cpu, i;
 
 	bpf_for(i, 0, SIBLINGS) {
 		struct task_struct *curr;
 		u32 group;
 
-		at = next_sibling(at);
+		at = scxu_next_sibling(at);
 		if (at == cpu)
 			break;
 		curr = __COMPAT_scx_bpf_cpu_curr(at);
@@ -227,16 +227,16 @@ static __always_inline bool may_be_beside(u32 group, s32 cpu)
  */
 __noinline int kick_siblings(s32 cpu)
 {
-	bool anyone = scx_bpf_dsq_nr_queued(queue_of_llc(waiting, llc_of_cpu(cpu))) > 0;
+	bool anyone = scx_bpf_dsq_nr_queued(scxu_queue_of_llc(waiting, scxu_llc_of_cpu(cpu))) > 0;
 	s32 at = cpu, i;
 
 	bpf_for(i, 0, SIBLINGS) {
 		struct policy_cpu *c;
 
-		at = next_sibling(at);
+		at = scxu_next_sibling(at);
 		if (at == cpu)
 			break;
-		c = cpu_peek(at);
+		c = scxu_cpu_peek(at);
 		if (!anyone && !(c && c->core_forced_since_ns))
 			continue;
 		if (scx_bpf_test_and_clear_cpu_idle(at))
@@ -260,7 +260,7 @@ __noinline int note_forced(s32 cpu, bool forced, u64 now)
 		__sync_fetch_and_add(&nr_forced_idle, 1);
 		return 0;
 	}
-	idle = ns_since(c->core_forced_since_ns, now);
+	idle = scxu_ns_since(c->core_forced_since_ns, now);
 	c->core_forced_since_ns = 0;
 	c->core_forced_ns += idle;
 	__sync_fetch_and_add(&forced_idle_ns, idle);
@@ -289,7 +289,7 @@ static __noinline int wake_for(struct task_struct *p)
 
 		if (!bpf_cpumask_test_cpu(i, p->cpus_ptr))
 			continue;
-		core = cpu_peek(core_of_cpu(i));
+		core = scxu_cpu_peek(scxu_core_of_cpu(i));
 		if (!core)
 			continue;
 		held = claim_read(core);
@@ -317,16 +317,16 @@ void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
 	struct policy_task *t;
 	u64 clock;
 
-	if (is_cpu_thread(p)) {
-		enqueue_cpu_thread(p, slice_ns, enq_flags);
+	if (scxu_is_per_cpu_kthread(p)) {
+		scxu_enqueue_per_cpu_kthread(p, slice_ns, enq_flags);
 		return;
 	}
-	t = task_state(p);
-	clock = global_state()->vtime_now;
+	t = scxu_task_state(p);
+	clock = scxu_global_state()->vtime_now;
 	if (t)
 		t->core_waits_since_ns = scx_bpf_now();
-	scx_bpf_dsq_insert_vtime(p, queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
-				 t ? vtime_place(t, &clock, vtime_credit(enq_flags, slice_ns)) : clock, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, scxu_queue_of_llc(waiting, scxu_llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
+				 t ? scxu_vtime_place(t, &clock, scxu_vtime_credit(enq_flags, slice_ns)) : clock, enq_flags);
 	wake_for(p);
 }
 
@@ -338,8 +338,8 @@ void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
 /* Take from the queue of @llc the first that may run on @cpu. */
 __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 {
-	u64 queue = queue_of_llc(waiting, llc);
-	u32 looked = scx_zero(), found = scx_zero();
+	u64 queue = scxu_queue_of_llc(waiting, llc);
+	u32 looked = scxu_zero(), found = scxu_zero();
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
@@ -348,7 +348,7 @@ __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 
 		if (++looked > LOOK)
 			break;
-		if (!may_take(p, cpu))
+		if (!scxu_may_take(p, cpu))
 			continue;
 		group = group_of(p);
 		if (group != NO_GROUP) {
@@ -356,8 +356,8 @@ __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 			if ((found & DRAINS) || (beside && beside != group) || !claim(cpu, group) ||
 			    !may_be_beside(group, cpu)) {
 				found |= REFUSED;
-				t = task_peek(p);
-				if (t && ns_since(t->core_waits_since_ns, now) > drain_ns)
+				t = scxu_task_peek(p);
+				if (t && scxu_ns_since(t->core_waits_since_ns, now) > drain_ns)
 					found |= DRAINS;
 				continue;
 			}
@@ -372,17 +372,17 @@ __noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
 
 static __noinline int core_age(void)
 {
-	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
+	scxu_vtime_age_llcs(waiting, waiting, scxu_global_state()->vtime_now, vtime);
 	return 0;
 }
 
 void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 {
-	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), beside = group_beside(cpu), found = scx_zero(), i;
+	u32 llcs = scxu_nr_llcs(), own = scxu_llc_of_cpu(cpu), beside = group_beside(cpu), found = scxu_zero(), i;
 	u64 now = scx_bpf_now();
 	u32 group;
 
-	if (aging_due())
+	if (scxu_aging_due())
 		core_age();
 	bpf_for(i, 0, llcs) {
 		u32 llc = own + i;
@@ -408,7 +408,7 @@ void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 		}
 		if (found & DRAINS)
 			__sync_fetch_and_add(&nr_drains, 1);
-		rest_cpu(cpu);
+		scxu_force_idle_cpu(cpu);
 		return;
 	}
 	note_forced(cpu, !!(found & REFUSED), now);
@@ -419,7 +419,7 @@ void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 
 void BPF_STRUCT_OPS(core_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 	u32 group = group_of(p);
 	u64 now = scx_bpf_now();
@@ -438,14 +438,14 @@ void BPF_STRUCT_OPS(core_running, struct task_struct *p)
 	kick_siblings(cpu);
 	if (!t)
 		return;
-	run_begin(t);
-	vtime_begin(t, &global_state()->vtime_now);
+	scxu_run_begin(t);
+	scxu_vtime_begin(t, &scxu_global_state()->vtime_now);
 }
 
 /* A task that has gone to another cgroup while it ran, without the scheduler being told. */
 void BPF_STRUCT_OPS(core_tick, struct task_struct *p)
 {
-	struct policy_cpu *core = cpu_peek(core_of_cpu(scx_bpf_task_cpu(p)));
+	struct policy_cpu *core = scxu_cpu_peek(scxu_core_of_cpu(scx_bpf_task_cpu(p)));
 	u32 group = group_of(p);
 
 	if (core && group != NO_GROUP && claim_holders(claim_read(core)) && claim_group(claim_read(core)) != group)
@@ -454,7 +454,7 @@ void BPF_STRUCT_OPS(core_tick, struct task_struct *p)
 
 void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	s32 cpu = scx_bpf_task_cpu(p);
 
 	/*
@@ -466,8 +466,8 @@ void BPF_STRUCT_OPS(core_stopping, struct task_struct *p, bool runnable)
 		unclaim(cpu);
 	}
 	if (t)
-		vtime_end(t, &global_state()->vtime_now,
-			  vtime_of(run_ns(t, slice_ns), p->scx.weight));
+		scxu_vtime_end(t, &scxu_global_state()->vtime_now,
+			  scxu_vtime_of(scxu_run_ns(t, slice_ns), p->scx.weight));
 }
 
 /* However it came to idle: without dispatch being asked, too. */
@@ -477,7 +477,7 @@ void BPF_STRUCT_OPS(core_update_idle, s32 cpu, bool idle)
 		kick_siblings(cpu);
 }
 
-POLICY_DEFINE("scx_core",
+SCXU_POLICY_DEFINE("scx_core",
 	      .select_cpu	= (void *)core_select_cpu,
 	      .enqueue		= (void *)core_enqueue,
 	      .dispatch		= (void *)core_dispatch,

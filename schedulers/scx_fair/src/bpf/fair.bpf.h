@@ -13,7 +13,7 @@
 #ifndef __FAIR_BPF_H
 #define __FAIR_BPF_H
 
-#include <scx_upgrade/aging.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
 
 #define FAIR_WEIGHT	100ULL		/* of a task of nice 0 */
 #define FAIR_MS		1000000ULL
@@ -24,7 +24,7 @@ struct policy_global {
 } __policy_state;
 
 /* Waiting tasks of all CPUs, by virtual time. */
-POLICY_QUEUE_VTIME(fair_queue);
+SCXU_QUEUE_VTIME(fair_queue);
 
 /* Longest time on the CPU before the next task has its turn, ns. */
 const volatile u64 slice_ns = 5 * FAIR_MS;
@@ -73,7 +73,7 @@ s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &is_idle);
 
 	if (is_idle) {
-		t = task_state(p);
+		t = scxu_task_state(p);
 		if (t)
 			fair_woke(t);
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, fair_slice(p), 0);
@@ -84,7 +84,7 @@ s32 BPF_STRUCT_OPS(fair_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wak
 
 void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	u64 floor;
 
 	if (!t) {
@@ -93,7 +93,7 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	if (enq_flags & SCX_ENQ_WAKEUP)
 		fair_woke(t);
-	floor = global_state()->vtime_now - fair_credit(t);
+	floor = scxu_global_state()->vtime_now - fair_credit(t);
 	if (time_before(t->vtime, floor))
 		t->vtime = floor;
 	scx_bpf_dsq_insert_vtime(p, fair_queue, fair_slice(p), t->vtime, enq_flags);
@@ -102,22 +102,22 @@ void BPF_STRUCT_OPS(fair_enqueue, struct task_struct *p, u64 enq_flags)
 
 static __noinline int fair_age(void)
 {
-	vtime_age(fair_queue, fair_queue, global_state()->vtime_now, vtime);
+	scxu_vtime_age(fair_queue, fair_queue, scxu_global_state()->vtime_now, vtime);
 	return 0;
 }
 
 void BPF_STRUCT_OPS(fair_dispatch, s32 cpu, struct task_struct *prev)
 {
-	if (aging_due())
+	if (scxu_aging_due())
 		fair_age();
 	if (!scx_bpf_dsq_move_to_local(fair_queue, 0))
-		go_on(prev, slice_ns);
+		scxu_extend_prev_slice(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
-	struct policy_global *g = global_state();
+	struct policy_task *t = scxu_task_state(p);
+	struct policy_global *g = scxu_global_state();
 
 	if (!t)
 		return;
@@ -128,7 +128,7 @@ void BPF_STRUCT_OPS(fair_running, struct task_struct *p)
 
 void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	s64 used;
 
 	/* A task that is taken over while it runs has not been seen to begin: nothing to charge yet. */
@@ -148,18 +148,18 @@ void BPF_STRUCT_OPS(fair_stopping, struct task_struct *p, bool runnable)
 /* A task that is born under this policy starts at the clock. */
 void BPF_STRUCT_OPS(fair_enable, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
-		t->vtime = global_state()->vtime_now;
+		t->vtime = scxu_global_state()->vtime_now;
 }
 
-#define FAIR_OPS							\
-	.select_cpu	= (void *)fair_select_cpu,			\
-	.enqueue	= (void *)fair_enqueue,				\
-	.dispatch	= (void *)fair_dispatch,			\
-	.running	= (void *)fair_running,				\
-	.stopping	= (void *)fair_stopping,			\
+#define FAIR_OPS					\
+	.select_cpu	= (void *)fair_select_cpu,	\
+	.enqueue	= (void *)fair_enqueue,		\
+	.dispatch	= (void *)fair_dispatch,	\
+	.running	= (void *)fair_running,		\
+	.stopping	= (void *)fair_stopping,	\
 	.enable		= (void *)fair_enable
 
 #endif /* __FAIR_BPF_H */

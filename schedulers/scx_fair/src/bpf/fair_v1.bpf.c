@@ -23,4 +23,4 @@ static void fair_ran(struct policy_task *t, u64 used)
 	t->nr_runs++;
 }
 
-POLICY_DEFINE("scx_fair", FAIR_OPS);
+SCXU_POLICY_DEFINE("scx_fair", FAIR_OPS);

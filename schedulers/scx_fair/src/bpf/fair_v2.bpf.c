@@ -49,4 +49,4 @@ static void fair_ran(struct policy_task *t, u64 used)
 		t->credit_pct = credit - 1;
 }
 
-POLICY_DEFINE("scx_fair", FAIR_OPS);
+SCXU_POLICY_DEFINE("scx_fair", FAIR_OPS);

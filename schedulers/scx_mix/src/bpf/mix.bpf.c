@@ -7,46 +7,46 @@
  *
  * Kernel threads of one CPU count as critical: the machine waits for them.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/cgroup.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/kthread.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/cgroup.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/kthread.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 /* A task's virtual time among the critical. */
 struct mix_critical {
-	VTIME_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
 };
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;		/* among the best-effort */
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;		/* among the best-effort */
+	SCXU_RUN_TASK_COLUMNS;
 	struct mix_critical	critical;
 } __policy_state;
 
 struct policy_cpu {
-	PREEMPT_CPU_COLUMNS;
+	SCXU_PREEMPT_CPU_COLUMNS;
 	u64	floor_debt_ns;		/* what best-effort tasks are owed here */
 } __policy_state;
 
 struct policy_global {
-	VTIME_CLOCK_COLUMNS;		/* of the best-effort */
+	SCXU_VTIME_CLOCK_COLUMNS;		/* of the best-effort */
 	u64	critical_now __default(1099511627776);
 } __policy_state;
 
-#include <scx_upgrade/preempt.bpf.h>
+#include <scx_upgrade/lib/preempt.bpf.h>
 
 #define MIX_GROUPS	16
 
 /* By virtual time, each class by a clock of its own: what the one used is not held against the other. */
-POLICY_QUEUE_VTIME_PER_LLC(critical);
-POLICY_QUEUE_VTIME_PER_LLC(best_effort);
+SCXU_QUEUE_VTIME_PER_LLC(critical);
+SCXU_QUEUE_VTIME_PER_LLC(best_effort);
 
 /* The cgroups whose tasks are critical, by id; 0 ends the list. */
 const volatile u64 critical_ids[MIX_GROUPS];
 /* Longest time on the CPU before the next task has its turn, ns. */
-const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+const volatile u64 slice_ns = 5 * SCXU_NSEC_PER_MSEC;
 /* What best-effort tasks get of each CPU at least while they want it, per cent. */
 const volatile u64 floor_pct = 5;
 
@@ -82,13 +82,13 @@ static __noinline int mix_class(struct task_struct *p)
 
 	if (!p)
 		return class;
-	if (is_cpu_thread(p))
+	if (scxu_is_per_cpu_kthread(p))
 		return MIX_CRITICAL;
 	if (!critical_ids[0])
 		return class;
 	cgrp = scx_bpf_task_cgroup(p);
 	level = cgrp->level;
-	bpf_for(i, 0, CGROUP_LEVELS) {
+	bpf_for(i, 0, SCXU_CGROUP_LEVELS) {
 		if (level < 1)
 			break;
 		at = bpf_cgroup_ancestor(cgrp, level);
@@ -108,7 +108,7 @@ static __noinline int mix_class(struct task_struct *p)
 s32 BPF_STRUCT_OPS(mix_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	bool idle = false;
-	s32 cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+	s32 cpu = scxu_idle_cpu(p, prev_cpu, wake_flags, &idle);
 
 	if (idle)
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
@@ -117,23 +117,23 @@ s32 BPF_STRUCT_OPS(mix_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake
 
 void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	u32 llc = llc_of_cpu(scx_bpf_task_cpu(p));
-	struct policy_task *t = task_state(p);
-	u64 credit = vtime_credit(enq_flags, slice_ns), now, vtime;
+	u32 llc = scxu_llc_of_cpu(scx_bpf_task_cpu(p));
+	struct policy_task *t = scxu_task_state(p);
+	u64 credit = scxu_vtime_credit(enq_flags, slice_ns), now, vtime;
 	int class = mix_class(p);
 
 	if (class == MIX_CRITICAL) {
 		__sync_fetch_and_add(&nr_critical, 1);
-		now = global_state()->critical_now;
-		vtime = t ? vtime_place(&t->critical, &now, credit) : now;
-		scx_bpf_dsq_insert_vtime(p, queue_of_llc(critical, llc), slice_ns, vtime, enq_flags);
+		now = scxu_global_state()->critical_now;
+		vtime = t ? scxu_vtime_place(&t->critical, &now, credit) : now;
+		scx_bpf_dsq_insert_vtime(p, scxu_queue_of_llc(critical, llc), slice_ns, vtime, enq_flags);
 	} else {
 		__sync_fetch_and_add(&nr_best_effort, 1);
-		now = global_state()->vtime_now;
-		vtime = t ? vtime_place(t, &now, credit) : now;
-		scx_bpf_dsq_insert_vtime(p, queue_of_llc(best_effort, llc), slice_ns, vtime, enq_flags);
+		now = scxu_global_state()->vtime_now;
+		vtime = t ? scxu_vtime_place(t, &now, credit) : now;
+		scx_bpf_dsq_insert_vtime(p, scxu_queue_of_llc(best_effort, llc), slice_ns, vtime, enq_flags);
 	}
-	if (!wake_idle_cpu(p) && class == MIX_CRITICAL && preempt_for(p, class))
+	if (!scxu_wake_idle_cpu(p) && class == MIX_CRITICAL && scxu_preempt_for(p, class))
 		__sync_fetch_and_add(&nr_preempted, 1);
 }
 
@@ -143,60 +143,60 @@ void BPF_STRUCT_OPS(mix_enqueue, struct task_struct *p, u64 enq_flags)
  */
 static __noinline int mix_age(void)
 {
-	u64 clock = global_state()->critical_now;
+	u64 clock = scxu_global_state()->critical_now;
 
-	vtime_age_llcs(critical, critical, clock, critical.vtime);
-	vtime_age_llcs(best_effort, critical, clock, critical.vtime);
+	scxu_vtime_age_llcs(critical, critical, clock, critical.vtime);
+	scxu_vtime_age_llcs(best_effort, critical, clock, critical.vtime);
 	return 0;
 }
 
 void BPF_STRUCT_OPS(mix_dispatch, s32 cpu, struct task_struct *prev)
 {
-	struct policy_cpu *c = cpu_state(cpu);
+	struct policy_cpu *c = scxu_cpu_state(cpu);
 
-	if (aging_due())
+	if (scxu_aging_due())
 		mix_age();
 	/* A turn of theirs is owed once it is worth one. */
-	if (c && c->floor_debt_ns >= slice_ns && move_from_llcs(best_effort, cpu)) {
+	if (c && c->floor_debt_ns >= slice_ns && scxu_move_to_local_from_llcs(best_effort, cpu)) {
 		__sync_fetch_and_add(&nr_floor, 1);
 		return;
 	}
-	if (!move_from_llcs(critical, cpu) && !move_from_llcs(best_effort, cpu))
-		go_on(prev, slice_ns);
+	if (!scxu_move_to_local_from_llcs(critical, cpu) && !scxu_move_to_local_from_llcs(best_effort, cpu))
+		scxu_extend_prev_slice(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(mix_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
-	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
+	struct policy_task *t = scxu_task_state(p);
+	struct policy_cpu *c = scxu_cpu_state(scx_bpf_task_cpu(p));
 	int class = mix_class(p);
 
 	if (!t)
 		return;
-	run_begin(t);
+	scxu_run_begin(t);
 	if (class == MIX_CRITICAL)
-		vtime_begin(&t->critical, &global_state()->critical_now);
+		scxu_vtime_begin(&t->critical, &scxu_global_state()->critical_now);
 	else
-		vtime_begin(t, &global_state()->vtime_now);
+		scxu_vtime_begin(t, &scxu_global_state()->vtime_now);
 	/* A turn that is owed is not taken away again. */
-	preempt_running(p, c && c->floor_debt_ns >= slice_ns ? MIX_CRITICAL : class);
+	scxu_preempt_running(p, c && c->floor_debt_ns >= slice_ns ? MIX_CRITICAL : class);
 }
 
 void BPF_STRUCT_OPS(mix_stopping, struct task_struct *p, bool runnable)
 {
-	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
-	struct policy_task *t = task_state(p);
+	struct policy_cpu *c = scxu_cpu_state(scx_bpf_task_cpu(p));
+	struct policy_task *t = scxu_task_state(p);
 	int class = mix_class(p);
 	u64 used, owed;
 
-	preempt_stopping(p);
+	scxu_preempt_stopping(p);
 	if (!t)
 		return;
-	used = run_ns(t, slice_ns);
+	used = scxu_run_ns(t, slice_ns);
 	if (class == MIX_CRITICAL)
-		vtime_end(&t->critical, &global_state()->critical_now, vtime_of(used, p->scx.weight));
+		scxu_vtime_end(&t->critical, &scxu_global_state()->critical_now, scxu_vtime_of(used, p->scx.weight));
 	else
-		vtime_end(t, &global_state()->vtime_now, vtime_of(used, p->scx.weight));
+		scxu_vtime_end(t, &scxu_global_state()->vtime_now, scxu_vtime_of(used, p->scx.weight));
 	if (!c)
 		return;
 	if (class == MIX_CRITICAL) {
@@ -208,7 +208,7 @@ void BPF_STRUCT_OPS(mix_stopping, struct task_struct *p, bool runnable)
 	}
 }
 
-POLICY_DEFINE("scx_mix",
+SCXU_POLICY_DEFINE("scx_mix",
 	      .select_cpu	= (void *)mix_select_cpu,
 	      .enqueue		= (void *)mix_enqueue,
 	      .dispatch		= (void *)mix_dispatch,

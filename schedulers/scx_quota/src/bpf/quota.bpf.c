@@ -8,17 +8,17 @@
  * Limits are read where the kernel has them, each time. The accounts are columns: another scheduler leaves them alone, and
  * this one goes on with them.
  */
-#include <scx_upgrade/aging.bpf.h>
-#include <scx_upgrade/alarm.bpf.h>
-#include <scx_upgrade/cgroup.bpf.h>
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/rest.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/aging.bpf.h>
+#include <scx_upgrade/lib/timer.bpf.h>
+#include <scx_upgrade/lib/cgroup.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/force_idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
+	SCXU_RUN_TASK_COLUMNS;
 	/* Up to when its cgroups have been charged, in the run of the policy that quota_gen names. */
 	u64	quota_charged_at_ns __momentary __timestamp;
 	u64	quota_parked_at_ns __momentary __timestamp;	/* since when it waits for a quota */
@@ -35,20 +35,20 @@ struct policy_cgroup {
 } __policy_state;
 
 struct policy_global {
-	VTIME_CLOCK_COLUMNS;
+	SCXU_VTIME_CLOCK_COLUMNS;
 } __policy_state;
 
-POLICY_QUEUE_VTIME_PER_LLC(waiting);
-POLICY_QUEUE_FIFO_PER_CGROUP(parked);
+SCXU_QUEUE_VTIME_PER_LLC(waiting);
+SCXU_QUEUE_FIFO_PER_CGROUP(parked);
 
 /* Longest time on the CPU before the next task has its turn, ns. */
-const volatile u64 slice_ns = 5 * NSEC_PER_MSEC_ULL;
+const volatile u64 slice_ns = 5 * SCXU_NSEC_PER_MSEC;
 
 /*
  * A task that has waited for a quota for so long has one turn all the same, which is charged, ns. It may hold a lock that
  * others wait for; and the kernel ejects a scheduler under which a task waits for 30 s.
  */
-const volatile u64 patience_ns = 5 * NSEC_PER_SEC_ULL;
+const volatile u64 patience_ns = 5 * SCXU_NSEC_PER_SEC;
 
 /*
  * Statistics: put on an idle CPU at once, or queued; parked because of a quota, and of these let through by patience;
@@ -60,7 +60,7 @@ u64 nr_direct, nr_queued, nr_parked, nr_let_through, nr_throttlings;
 #define LOOK		32	/* tasks that one dispatch looks at */
 #define AT_A_TIME	8	/* tasks that one dispatch brings back from one cgroup */
 /* A queue counts as parked for so long after the last task was sent there, which may still be on its way. */
-#define LINGER_NS	NSEC_PER_SEC_ULL
+#define LINGER_NS	SCXU_NSEC_PER_SEC
 
 /* By number of a per-cgroup queue: when to look at it, and when a task was last sent there. */
 struct parking {
@@ -92,7 +92,7 @@ static __noinline u64 quota_settle(struct policy_cgroup *cg, u64 quota, u64 peri
 		__sync_val_compare_and_swap(&cg->quota_began_ns, 0, now);
 		began = *(volatile u64 *)&cg->quota_began_ns;
 	}
-	passed = ns_since(began, now);
+	passed = scxu_ns_since(began, now);
 	if (passed >= period) {
 		u64 periods = passed / period;
 
@@ -108,7 +108,7 @@ static __noinline u64 quota_settle(struct policy_cgroup *cg, u64 quota, u64 peri
 	since = *(volatile u64 *)&cg->quota_since_ns;
 	if (used < quota) {
 		if (since && __sync_val_compare_and_swap(&cg->quota_since_ns, since, 0) == since)
-			__sync_fetch_and_add(&cg->quota_throttled_ns, ns_since(since, now));
+			__sync_fetch_and_add(&cg->quota_throttled_ns, scxu_ns_since(since, now));
 		return 0;
 	}
 	if (!since && !__sync_val_compare_and_swap(&cg->quota_since_ns, 0, now)) {
@@ -124,7 +124,7 @@ static __noinline u64 quota_settle(struct policy_cgroup *cg, u64 quota, u64 peri
 static __noinline u64 quota_walk(struct task_struct *p, u64 ran, u64 now)
 {
 	struct cgroup *cgrp, *at;
-	u64 until = scx_zero();
+	u64 until = scxu_zero();
 	s32 level, i;
 
 	if (!p)
@@ -143,8 +143,8 @@ static __noinline u64 quota_walk(struct task_struct *p, u64 ran, u64 now)
 		if (!at)
 			break;
 		level--;
-		quota = cgroup_quota(at, &period);
-		cg = quota == CGROUP_NO_QUOTA ? NULL : cgroup_peek(at);
+		quota = scxu_cgroup_quota(at, &period);
+		cg = quota == SCXU_CGROUP_NO_QUOTA ? NULL : scxu_cgroup_peek(at);
 		bpf_cgroup_release(at);
 		if (!cg)
 			continue;
@@ -176,7 +176,7 @@ static __noinline int quota_open(struct task_struct *p)
 		if (!at)
 			break;
 		level--;
-		cgroup_state(at);
+		scxu_cgroup_state(at);
 		bpf_cgroup_release(at);
 	}
 	return 0;
@@ -202,9 +202,9 @@ static __noinline u64 quota_charge(struct task_struct *p, struct policy_task *t,
 	if (!p || !t)
 		return 0;
 	/* What it did under another scheduler is not charged. */
-	if (t->quota_gen == policy_run_id())
-		ran = ns_since(t->quota_charged_at_ns, now);
-	t->quota_gen = policy_run_id();
+	if (t->quota_gen == scxu_run_id())
+		ran = scxu_ns_since(t->quota_charged_at_ns, now);
+	t->quota_gen = scxu_run_id();
 	t->quota_charged_at_ns = now;
 	return is_exempt(p) ? 0 : quota_walk(p, ran, now);
 }
@@ -235,10 +235,10 @@ __noinline int note_parked(u32 number, u64 until, u64 now)
 		return 0;
 	parking->sent_at_ns = now;
 	/* Sooner, if it is long: patience, or the limit, may end before. */
-	look_at(number, until > now + 10 * ALARM_LATEST_NS ? now + 10 * ALARM_LATEST_NS : until);
+	look_at(number, until > now + 10 * SCXU_TIMER_MAX_NS ? now + 10 * SCXU_TIMER_MAX_NS : until);
 	__sync_fetch_and_or(&parked_bits[number / 64 & (SCX_UPGRADE_MAX_CGROUPS / 64 - 1)], 1ULL << (number & 63));
 	__sync_fetch_and_add(&nr_parked, 1);
-	alarm_start(until - now);
+	scxu_timer_start(until - now);
 	return 0;
 }
 
@@ -250,7 +250,7 @@ static __noinline u32 parked_number(struct task_struct *p)
 	if (!p)
 		return 0;
 	cgrp = p->cgroups->dfl_cgrp;
-	return cgrp ? scx_cgroup_index(cgrp) & (SCX_UPGRADE_MAX_CGROUPS - 1) : 0;
+	return cgrp ? scxu_cgroup_index(cgrp) & (SCX_UPGRADE_MAX_CGROUPS - 1) : 0;
 }
 
 /*
@@ -259,16 +259,16 @@ static __noinline u32 parked_number(struct task_struct *p)
  */
 __noinline int unpark(u32 number, u64 now)
 {
-	u64 queue = cgroup_queue(parked, number), next = scx_zero(), clock = global_state()->vtime_now;
-	u32 moved = scx_zero();
+	u64 queue = scxu_cgroup_queue(parked, number), next = scxu_zero(), clock = scxu_global_state()->vtime_now;
+	u32 moved = scxu_zero();
 	struct parking *parking;
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
-		struct policy_task *t = task_peek(p);
+		struct policy_task *t = scxu_task_peek(p);
 		u64 until = quota_until(p, now);
 
-		if (until && t && ns_since(t->quota_parked_at_ns, now) > patience_ns) {
+		if (until && t && scxu_ns_since(t->quota_parked_at_ns, now) > patience_ns) {
 			t->quota_pass = 1;
 			until = 0;
 			__sync_fetch_and_add(&nr_let_through, 1);
@@ -277,8 +277,8 @@ __noinline int unpark(u32 number, u64 now)
 			next = until;
 			break;
 		}
-		scx_bpf_dsq_move_set_vtime(BPF_FOR_EACH_ITER, t ? vtime_place(t, &clock, slice_ns) : clock);
-		scx_bpf_dsq_move_vtime(BPF_FOR_EACH_ITER, p, queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p))), 0);
+		scx_bpf_dsq_move_set_vtime(BPF_FOR_EACH_ITER, t ? scxu_vtime_place(t, &clock, slice_ns) : clock);
+		scx_bpf_dsq_move_vtime(BPF_FOR_EACH_ITER, p, scxu_queue_of_llc(waiting, scxu_llc_of_cpu(scx_bpf_task_cpu(p))), 0);
 		if (++moved >= AT_A_TIME)
 			break;
 	}
@@ -289,10 +289,10 @@ __noinline int unpark(u32 number, u64 now)
 		if ((s64)(now - parking->sent_at_ns) > (s64)LINGER_NS)
 			__sync_fetch_and_and(&parked_bits[number / 64 & (SCX_UPGRADE_MAX_CGROUPS / 64 - 1)],
 					     ~(1ULL << (number & 63)));
-		next = now + ALARM_LATEST_NS;
+		next = now + SCXU_TIMER_MAX_NS;
 	}
-	if (next > now + 10 * ALARM_LATEST_NS)
-		next = now + 10 * ALARM_LATEST_NS;
+	if (next > now + 10 * SCXU_TIMER_MAX_NS)
+		next = now + 10 * SCXU_TIMER_MAX_NS;
 	look_at(number, next ?: now);
 	return moved;
 }
@@ -302,7 +302,7 @@ __noinline int unpark(u32 number, u64 now)
  */
 __noinline int know_parked(void)
 {
-	u32 run = policy_run_id(), known = known_in, i, queues = nr_cgroup_queues();
+	u32 run = scxu_run_id(), known = known_in, i, queues = scxu_nr_cgroup_queues();
 
 	if (known == run || __sync_val_compare_and_swap(&known_in, known, run) != known)
 		return 0;
@@ -310,14 +310,14 @@ __noinline int know_parked(void)
 		look_at(i, 0);
 		__sync_fetch_and_or(&parked_bits[i / 64 & (SCX_UPGRADE_MAX_CGROUPS / 64 - 1)], 1ULL << (i & 63));
 	}
-	alarm_start(0);
+	scxu_timer_start(0);
 	return 0;
 }
 
 /* Bring back all who may run. */
 __noinline int unpark_all(u64 now)
 {
-	u32 words = nr_cgroup_queues() / 64 + 1, w, b;
+	u32 words = scxu_nr_cgroup_queues() / 64 + 1, w, b;
 
 	if (now < look_at_ns)
 		return 0;
@@ -346,9 +346,9 @@ __noinline int unpark_all(u64 now)
 }
 
 /* Where every CPU is idle no one dispatches, so wake those. A CPU that is not does it by itself. */
-static u64 policy_alarm(u64 now)
+static u64 policy_timer(u64 now)
 {
-	u32 words = nr_cgroup_queues() / 64 + 1, cpus = scx_bpf_nr_cpu_ids(), i, any = scx_zero();
+	u32 words = scxu_nr_cgroup_queues() / 64 + 1, cpus = scx_bpf_nr_cpu_ids(), i, any = scxu_zero();
 	u64 at = look_at_ns;
 
 	bpf_for(i, 0, words) {
@@ -363,7 +363,7 @@ static u64 policy_alarm(u64 now)
 		if (scx_bpf_test_and_clear_cpu_idle(i))
 			scx_bpf_kick_cpu(i, SCX_KICK_IDLE);
 	}
-	return NSEC_PER_MSEC_ULL;
+	return SCXU_NSEC_PER_MSEC;
 }
 
 s32 BPF_STRUCT_OPS(quota_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
@@ -373,7 +373,7 @@ s32 BPF_STRUCT_OPS(quota_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 
 	if (quota_until(p, scx_bpf_now()))
 		return prev_cpu;
-	cpu = idle_cpu(p, prev_cpu, wake_flags, &idle);
+	cpu = scxu_idle_cpu(p, prev_cpu, wake_flags, &idle);
 	if (idle) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		__sync_fetch_and_add(&nr_direct, 1);
@@ -383,11 +383,11 @@ s32 BPF_STRUCT_OPS(quota_select_cpu, struct task_struct *p, s32 prev_cpu, u64 wa
 
 void BPF_STRUCT_OPS(quota_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	struct policy_task *t = task_state(p);
-	u64 now = scx_bpf_now(), clock = global_state()->vtime_now, until;
+	struct policy_task *t = scxu_task_state(p);
+	u64 now = scx_bpf_now(), clock = scxu_global_state()->vtime_now, until;
 
-	if (is_cpu_thread(p)) {
-		enqueue_cpu_thread(p, slice_ns, enq_flags);
+	if (scxu_is_per_cpu_kthread(p)) {
+		scxu_enqueue_per_cpu_kthread(p, slice_ns, enq_flags);
 		return;
 	}
 	until = quota_until(p, now);
@@ -397,20 +397,20 @@ void BPF_STRUCT_OPS(quota_enqueue, struct task_struct *p, u64 enq_flags)
 		if (t)
 			t->quota_parked_at_ns = now;
 		note_parked(number, until, now);
-		scx_bpf_dsq_insert(p, cgroup_queue(parked, number), slice_ns, enq_flags);
+		scx_bpf_dsq_insert(p, scxu_cgroup_queue(parked, number), slice_ns, enq_flags);
 		return;
 	}
-	scx_bpf_dsq_insert_vtime(p, queue_of_llc(waiting, llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
-				 t ? vtime_place(t, &clock, vtime_credit(enq_flags, slice_ns)) : clock, enq_flags);
+	scx_bpf_dsq_insert_vtime(p, scxu_queue_of_llc(waiting, scxu_llc_of_cpu(scx_bpf_task_cpu(p))), slice_ns,
+				 t ? scxu_vtime_place(t, &clock, scxu_vtime_credit(enq_flags, slice_ns)) : clock, enq_flags);
 	__sync_fetch_and_add(&nr_queued, 1);
-	wake_idle_cpu(p);
+	scxu_wake_idle_cpu(p);
 }
 
 /* Take one from the queue of @llc for @cpu. Those whose cgroup was throttled while they waited are parked. */
 __noinline int take(u32 llc, s32 cpu, u64 now)
 {
-	u64 queue = queue_of_llc(waiting, llc);
-	u32 looked = scx_zero(), taken = scx_zero();
+	u64 queue = scxu_queue_of_llc(waiting, llc);
+	u32 looked = scxu_zero(), taken = scxu_zero();
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
@@ -419,9 +419,9 @@ __noinline int take(u32 llc, s32 cpu, u64 now)
 
 		if (++looked > LOOK)
 			break;
-		if (!may_take(p, cpu))
+		if (!scxu_may_take(p, cpu))
 			continue;
-		t = task_peek(p);
+		t = scxu_task_peek(p);
 		until = quota_until(p, now);
 		if (until && !(t && t->quota_pass)) {
 			u32 number = parked_number(p);
@@ -429,7 +429,7 @@ __noinline int take(u32 llc, s32 cpu, u64 now)
 			if (t)
 				t->quota_parked_at_ns = now;
 			note_parked(number, until, now);
-			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, cgroup_queue(parked, number), 0);
+			scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, scxu_cgroup_queue(parked, number), 0);
 			continue;
 		}
 		if (scx_bpf_dsq_move(BPF_FOR_EACH_ITER, p, SCX_DSQ_LOCAL, 0)) {
@@ -445,16 +445,16 @@ __noinline int take(u32 llc, s32 cpu, u64 now)
 
 static __noinline int quota_age(void)
 {
-	vtime_age_llcs(waiting, waiting, global_state()->vtime_now, vtime);
+	scxu_vtime_age_llcs(waiting, waiting, scxu_global_state()->vtime_now, vtime);
 	return 0;
 }
 
 void BPF_STRUCT_OPS(quota_dispatch, s32 cpu, struct task_struct *prev)
 {
-	u32 llcs = nr_llcs(), own = llc_of_cpu(cpu), i;
+	u32 llcs = scxu_nr_llcs(), own = scxu_llc_of_cpu(cpu), i;
 	u64 now = scx_bpf_now();
 
-	if (aging_due())
+	if (scxu_aging_due())
 		quota_age();
 	know_parked();
 	unpark_all(now);
@@ -469,44 +469,44 @@ void BPF_STRUCT_OPS(quota_dispatch, s32 cpu, struct task_struct *prev)
 	if (!prev || !(prev->scx.flags & SCX_TASK_QUEUED))
 		return;
 	/* Left alone, the kernel goes on with it. */
-	if (quota_charge(prev, task_peek(prev), now))
-		rest_cpu(cpu);
+	if (quota_charge(prev, scxu_task_peek(prev), now))
+		scxu_force_idle_cpu(cpu);
 	else
 		scx_bpf_task_set_slice(prev, slice_ns);
 }
 
 void BPF_STRUCT_OPS(quota_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (!t)
 		return;
 	quota_open(p);
-	run_begin(t);
+	scxu_run_begin(t);
 	t->quota_charged_at_ns = t->last_run_at_ns;
-	t->quota_gen = policy_run_id();
+	t->quota_gen = scxu_run_id();
 	t->quota_pass = 0;
-	vtime_begin(t, &global_state()->vtime_now);
+	scxu_vtime_begin(t, &scxu_global_state()->vtime_now);
 }
 
 void BPF_STRUCT_OPS(quota_tick, struct task_struct *p)
 {
-	if (quota_charge(p, task_state(p), scx_bpf_now()))
+	if (quota_charge(p, scxu_task_state(p), scx_bpf_now()))
 		scx_bpf_task_set_slice(p, 0);
 }
 
 void BPF_STRUCT_OPS(quota_stopping, struct task_struct *p, bool runnable)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	u64 now = scx_bpf_now();
 
 	if (!t)
 		return;
 	quota_charge(p, t, now);
-	vtime_end(t, &global_state()->vtime_now, vtime_of(run_ns(t, slice_ns), p->scx.weight));
+	scxu_vtime_end(t, &scxu_global_state()->vtime_now, scxu_vtime_of(scxu_run_ns(t, slice_ns), p->scx.weight));
 }
 
-POLICY_DEFINE("scx_quota",
+SCXU_POLICY_DEFINE("scx_quota",
 	      .select_cpu	= (void *)quota_select_cpu,
 	      .enqueue		= (void *)quota_enqueue,
 	      .dispatch		= (void *)quota_dispatch,

@@ -18,9 +18,9 @@ int access_plain(struct access_args *args)
 	u32 i;
 
 	bpf_for(i, 0, args->times) {
-		struct scx_task_record *rec;
+		struct scxu_task_record *rec;
 
-		rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		rec = bpf_task_storage_get(&scxu_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		if (rec)
 			sum += *(volatile u64 *)&rec->data[0];
 	}
@@ -36,7 +36,7 @@ int access_state(struct access_args *args)
 	u32 i;
 
 	bpf_for(i, 0, args->times) {
-		struct scx_task_record *rec = scx_task_record(p);
+		struct scxu_task_record *rec = scxu_task_record(p);
 
 		if (rec)
 			sum += *(volatile u64 *)&rec->data[0];

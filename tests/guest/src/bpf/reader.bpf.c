@@ -33,7 +33,7 @@ struct reader_entry {
 	u32	tgid;
 	u32	flags;			/* READER_* */
 	u32	class;
-	u32	stamp;
+	u32	record_epoch;
 	u32	reserved;
 	char	comm[16];
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
@@ -41,7 +41,7 @@ struct reader_entry {
 
 struct reader_record {
 	struct bpf_spin_lock lock;
-	u32	stamp;
+	u32	record_epoch;
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
 };
 
@@ -50,7 +50,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct reader_record);
-} scx_task_records SEC(".maps");
+} scxu_task_records SEC(".maps");
 
 /* A field whose width differs between kernels: an int up to v6.18, a byte since. */
 #define read_small(p, field)							\
@@ -108,10 +108,10 @@ int reader_records(struct bpf_iter__task *ctx)
 	e.flags = activity(p);
 	barrier();
 
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+	rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 	if (rec) {
 		e.flags |= READER_RECORD;
-		e.stamp = *(volatile u32 *)&rec->stamp;
+		e.stamp = *(volatile u32 *)&rec->record_epoch;
 		_Pragma("unroll")
 		for (i = 0; i < SCX_UPGRADE_TASK_DATA / 8; i++)
 			e.data[i] = *(volatile u64 *)&rec->data[i];

@@ -14,7 +14,7 @@ extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
 struct walk_record {
 	struct bpf_spin_lock lock;
-	u32	stamp;
+	u32	record_epoch;
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
 };
 
@@ -23,7 +23,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct walk_record);
-} scx_task_records SEC(".maps");
+} scxu_task_records SEC(".maps");
 
 /* Mirrored by `sweep::walk::Args`. */
 struct walk_args {
@@ -60,8 +60,8 @@ int walk_records(struct walk_args *args)
 		if (p->flags & PF_IDLE)
 			continue;
 		tasks++;
-		rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
-		if (rec && *(volatile u32 *)&rec->stamp)
+		rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
+		if (rec && *(volatile u32 *)&rec->record_epoch)
 			records++;
 	}
 	bpf_rcu_read_unlock();

@@ -7,4 +7,4 @@
 #include <scx_upgrade/policy.bpf.h>
 #include "plain.bpf.h"
 
-POLICY_DEFINE("bad_abi", PLAIN_OPS);
+SCXU_POLICY_DEFINE("bad_abi", PLAIN_OPS);

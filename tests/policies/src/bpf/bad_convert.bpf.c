@@ -8,10 +8,10 @@ struct policy_task {
 
 void BPF_STRUCT_OPS(bad_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
 		t->level++;
 }
 
-POLICY_DEFINE("bad_convert", .running = (void *)bad_running);
+SCXU_POLICY_DEFINE("bad_convert", .running = (void *)bad_running);

@@ -8,4 +8,4 @@ s32 BPF_STRUCT_OPS(bad_init_task, struct task_struct *p, struct scx_init_task_ar
 	return -EPERM;
 }
 
-POLICY_DEFINE("bad_enable", PLAIN_OPS, .init_task = (void *)bad_init_task, .flags = SCX_OPS_ENQ_LAST);
+SCXU_POLICY_DEFINE("bad_enable", PLAIN_OPS, .init_task = (void *)bad_init_task, .flags = SCX_OPS_ENQ_LAST);

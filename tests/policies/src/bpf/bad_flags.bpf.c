@@ -3,4 +3,4 @@
 #include <scx_upgrade/policy.bpf.h>
 #include "plain.bpf.h"
 
-POLICY_DEFINE("bad_flags", PLAIN_OPS, .flags = SCX_OPS_SWITCH_PARTIAL);
+SCXU_POLICY_DEFINE("bad_flags", PLAIN_OPS, .flags = SCX_OPS_SWITCH_PARTIAL);

@@ -11,10 +11,10 @@ struct policy_task {
 
 void BPF_STRUCT_OPS(bad_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
 		t->too_many++;
 }
 
-POLICY_DEFINE("bad_full", PLAIN_OPS, .running = (void *)bad_running);
+SCXU_POLICY_DEFINE("bad_full", PLAIN_OPS, .running = (void *)bad_running);

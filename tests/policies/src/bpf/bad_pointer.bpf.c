@@ -10,10 +10,10 @@ struct policy_task {
 
 void BPF_STRUCT_OPS(bad_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
 		t->runs++;
 }
 
-POLICY_DEFINE("bad_pointer", PLAIN_OPS, .running = (void *)bad_running);
+SCXU_POLICY_DEFINE("bad_pointer", PLAIN_OPS, .running = (void *)bad_running);

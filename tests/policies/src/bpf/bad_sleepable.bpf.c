@@ -8,4 +8,4 @@ s32 BPF_STRUCT_OPS_SLEEPABLE(bad_init_task, struct task_struct *p, struct scx_in
 	return 0;
 }
 
-POLICY_DEFINE("bad_sleepable", PLAIN_OPS, .init_task = (void *)bad_init_task);
+SCXU_POLICY_DEFINE("bad_sleepable", PLAIN_OPS, .init_task = (void *)bad_init_task);

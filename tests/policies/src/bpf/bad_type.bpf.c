@@ -9,10 +9,10 @@ struct policy_task {
 
 void BPF_STRUCT_OPS(bad_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
 		t->vtime++;
 }
 
-POLICY_DEFINE("bad_type", PLAIN_OPS, .running = (void *)bad_running);
+SCXU_POLICY_DEFINE("bad_type", PLAIN_OPS, .running = (void *)bad_running);

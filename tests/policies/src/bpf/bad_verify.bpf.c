@@ -9,7 +9,7 @@ struct policy_task {
 
 void BPF_STRUCT_OPS(bad_running, struct task_struct *p)
 {
-	task_state(p)->runs++;
+	scxu_task_state(p)->runs++;
 }
 
-POLICY_DEFINE("bad_verify", PLAIN_OPS, .running = (void *)bad_running);
+SCXU_POLICY_DEFINE("bad_verify", PLAIN_OPS, .running = (void *)bad_running);

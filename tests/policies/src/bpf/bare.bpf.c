@@ -8,7 +8,7 @@ struct policy_global {
 
 void BPF_STRUCT_OPS(bare_running, struct task_struct *p)
 {
-	__sync_fetch_and_add(&global_state()->bare_turns, 1);
+	__sync_fetch_and_add(&scxu_global_state()->bare_turns, 1);
 }
 
-POLICY_DEFINE("bare", .running = (void *)bare_running);
+SCXU_POLICY_DEFINE("bare", .running = (void *)bare_running);

@@ -7,7 +7,7 @@
 #ifndef __CHAIN_BPF_H
 #define __CHAIN_BPF_H
 
-POLICY_QUEUE_FIFO(chain_queue);
+SCXU_QUEUE_FIFO(chain_queue);
 
 void BPF_STRUCT_OPS(chain_enqueue, struct task_struct *p, u64 enq_flags)
 {
@@ -21,14 +21,14 @@ void BPF_STRUCT_OPS(chain_dispatch, s32 cpu, struct task_struct *prev)
 
 void BPF_STRUCT_OPS(chain_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
-	struct policy_cpu *c = cpu_state(bpf_get_smp_processor_id());
+	struct policy_task *t = scxu_task_state(p);
+	struct policy_cpu *c = scxu_cpu_state(bpf_get_smp_processor_id());
 	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
 
 	if (t)
 		chain_turn(t, p->pid);
 	if (cgrp) {
-		struct policy_cgroup *group = cgroup_state(cgrp);
+		struct policy_cgroup *group = scxu_cgroup_state(cgrp);
 
 		if (group)
 			__sync_fetch_and_add(&group->touches, 1);
@@ -36,12 +36,12 @@ void BPF_STRUCT_OPS(chain_running, struct task_struct *p)
 	}
 	if (c)
 		c->turns++;
-	global_state()->turns++;
+	scxu_global_state()->turns++;
 }
 
-#define CHAIN_OPS							\
-	.enqueue	= (void *)chain_enqueue,			\
-	.dispatch	= (void *)chain_dispatch,			\
+#define CHAIN_OPS					\
+	.enqueue	= (void *)chain_enqueue,	\
+	.dispatch	= (void *)chain_dispatch,	\
 	.running	= (void *)chain_running
 
 #endif /* __CHAIN_BPF_H */

@@ -40,4 +40,4 @@ static void chain_turn(struct policy_task *t, u32 pid)
 
 #include "chain.bpf.h"
 
-POLICY_DEFINE("chain_2", CHAIN_OPS);
+SCXU_POLICY_DEFINE("chain_2", CHAIN_OPS);

@@ -41,4 +41,4 @@ static void chain_turn(struct policy_task *t, u32 pid)
 
 #include "chain.bpf.h"
 
-POLICY_DEFINE("chain_3", CHAIN_OPS);
+SCXU_POLICY_DEFINE("chain_3", CHAIN_OPS);

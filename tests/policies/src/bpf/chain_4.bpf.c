@@ -42,4 +42,4 @@ static void chain_turn(struct policy_task *t, u32 pid)
 
 #include "chain.bpf.h"
 
-POLICY_DEFINE("chain_4", CHAIN_OPS);
+SCXU_POLICY_DEFINE("chain_4", CHAIN_OPS);

@@ -37,4 +37,4 @@ static void chain_turn(struct policy_task *t, u32 pid)
 
 #include "chain.bpf.h"
 
-POLICY_DEFINE("chain_5", CHAIN_OPS);
+SCXU_POLICY_DEFINE("chain_5", CHAIN_OPS);

@@ -7,7 +7,7 @@
 #ifndef __CONVERT_BPF_H
 #define __CONVERT_BPF_H
 
-POLICY_QUEUE_FIFO(convert_queue);
+SCXU_QUEUE_FIFO(convert_queue);
 
 void BPF_STRUCT_OPS(convert_enqueue, struct task_struct *p, u64 enq_flags)
 {
@@ -21,9 +21,9 @@ void BPF_STRUCT_OPS(convert_dispatch, s32 cpu, struct task_struct *prev)
 
 void BPF_STRUCT_OPS(convert_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	u32 cpu = bpf_get_smp_processor_id();
-	struct policy_cpu *c = cpu_state(cpu);
+	struct policy_cpu *c = scxu_cpu_state(cpu);
 	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
 
 	if (t) {
@@ -34,18 +34,18 @@ void BPF_STRUCT_OPS(convert_running, struct task_struct *p)
 	if (c)
 		convert_cpu(c, cpu);
 	if (cgrp) {
-		struct policy_cgroup *g = cgroup_state(cgrp);
+		struct policy_cgroup *g = scxu_cgroup_state(cgrp);
 
 		if (g)
 			convert_cgroup(g, cgrp->kn->id);
 		bpf_cgroup_release(cgrp);
 	}
-	convert_global(global_state());
+	convert_global(scxu_global_state());
 }
 
-#define CONVERT_OPS							\
-	.enqueue	= (void *)convert_enqueue,			\
-	.dispatch	= (void *)convert_dispatch,			\
+#define CONVERT_OPS					\
+	.enqueue	= (void *)convert_enqueue,	\
+	.dispatch	= (void *)convert_dispatch,	\
 	.running	= (void *)convert_running
 
 #endif /* __CONVERT_BPF_H */

@@ -84,4 +84,4 @@ static void convert_global(struct policy_global *g)
 
 #include "convert.bpf.h"
 
-POLICY_DEFINE("convert_1", CONVERT_OPS);
+SCXU_POLICY_DEFINE("convert_1", CONVERT_OPS);

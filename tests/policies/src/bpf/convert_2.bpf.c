@@ -30,7 +30,7 @@ struct policy_global {
 	u32			turns;
 } __policy_state;
 
-CONVERSION(average_of, struct histogram, u64)
+SCXU_CONVERSION(average_of, struct histogram, u64)
 {
 	u64 sum = 0, count = 0;
 	u32 i;
@@ -43,7 +43,7 @@ CONVERSION(average_of, struct histogram, u64)
 }
 
 /* The first bucket stays as the older version left it. */
-CONVERSION(history_of, u64, struct histogram)
+SCXU_CONVERSION(history_of, u64, struct histogram)
 {
 	u32 i;
 
@@ -51,31 +51,31 @@ CONVERSION(history_of, u64, struct histogram)
 		to->bucket[i] = *from >> (i * 4);
 }
 
-CONVERSION(pack, struct pair, u64)
+SCXU_CONVERSION(pack, struct pair, u64)
 {
 	*to = (u64)(u32)from->low << 32 | (u32)from->high << 8 | from->tag;
 }
 
-CONVERSION(unpack, u64, struct pair)
+SCXU_CONVERSION(unpack, u64, struct pair)
 {
 	to->low = *from >> 32;
 	to->high = *from >> 8;
 	to->tag = *from;
 }
 
-CONVERSION(split, u32, struct split)
+SCXU_CONVERSION(split, u32, struct split)
 {
 	to->low = *from;
 	to->high = *from >> 16;
 }
 
-CONVERSION(join, struct split, u32)
+SCXU_CONVERSION(join, struct split, u32)
 {
 	*to = (u32)from->high << 16 | from->low;
 }
 
 /* The fourth element starts as the default and is not written. */
-CONVERSION(odd_forth, u8[3], u16[4])
+SCXU_CONVERSION(odd_forth, u8[3], u16[4])
 {
 	u32 i;
 
@@ -83,7 +83,7 @@ CONVERSION(odd_forth, u8[3], u16[4])
 		(*to)[i] = (*from)[i] * 257 + (*to)[3];
 }
 
-CONVERSION(odd_back, u16[4], u8[3])
+SCXU_CONVERSION(odd_back, u16[4], u8[3])
 {
 	u32 i;
 
@@ -91,7 +91,7 @@ CONVERSION(odd_back, u16[4], u8[3])
 		(*to)[i] = (*from)[i] ^ 0x55;
 }
 
-CONVERSION(turn, struct digest, struct digest)
+SCXU_CONVERSION(turn, struct digest, struct digest)
 {
 	u32 i;
 
@@ -99,7 +99,7 @@ CONVERSION(turn, struct digest, struct digest)
 		to->word[i] = ~from->word[(i + 1) & 7];
 }
 
-CONVERSION(turn_back, struct digest, struct digest)
+SCXU_CONVERSION(turn_back, struct digest, struct digest)
 {
 	u32 i;
 
@@ -107,7 +107,7 @@ CONVERSION(turn_back, struct digest, struct digest)
 		to->word[(i + 1) & 7] = ~from->word[i];
 }
 
-POLICY_CONVERSIONS(average_of, history_of, pack, unpack, split, join, odd_forth, odd_back, turn, turn_back);
+SCXU_CONVERSIONS(average_of, history_of, pack, unpack, split, join, odd_forth, odd_back, turn, turn_back);
 
 static void convert_task(struct policy_task *t, u32 pid)
 {
@@ -132,4 +132,4 @@ static void convert_global(struct policy_global *g)
 
 #include "convert.bpf.h"
 
-POLICY_DEFINE("convert_2", CONVERT_OPS);
+SCXU_POLICY_DEFINE("convert_2", CONVERT_OPS);

@@ -28,7 +28,7 @@ struct policy_global {
 	u32			turns;
 } __policy_state;
 
-CONVERSION(level_of, u64, u8)
+SCXU_CONVERSION(level_of, u64, u8)
 {
 	u64 rest = *from;
 
@@ -39,7 +39,7 @@ CONVERSION(level_of, u64, u8)
 	}
 }
 
-POLICY_CONVERSIONS(level_of);
+SCXU_CONVERSIONS(level_of);
 
 static void convert_task(struct policy_task *t, u32 pid)
 {
@@ -64,4 +64,4 @@ static void convert_global(struct policy_global *g)
 
 #include "convert.bpf.h"
 
-POLICY_DEFINE("convert_3", CONVERT_OPS);
+SCXU_POLICY_DEFINE("convert_3", CONVERT_OPS);

@@ -13,7 +13,7 @@
 void BPF_STRUCT_OPS(last_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	if (enq_flags & SCX_ENQ_LAST) {
-		__sync_fetch_and_add(&global_state()->lasts, 1);
+		__sync_fetch_and_add(&scxu_global_state()->lasts, 1);
 		scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, enq_flags);
 		return;
 	}
@@ -22,16 +22,16 @@ void BPF_STRUCT_OPS(last_enqueue, struct task_struct *p, u64 enq_flags)
 
 void BPF_STRUCT_OPS(last_stopping, struct task_struct *p, bool runnable)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
 		p->scx.dsq_vtime = t->turns * 1000 + 7;
 }
 
-#define LAST_OPS							\
-	.enqueue	= (void *)last_enqueue,				\
-	.dispatch	= (void *)ledger_dispatch,			\
-	.running	= (void *)ledger_running,			\
+#define LAST_OPS					\
+	.enqueue	= (void *)last_enqueue,		\
+	.dispatch	= (void *)ledger_dispatch,	\
+	.running	= (void *)ledger_running,	\
 	.stopping	= (void *)last_stopping
 
 #endif /* __LAST_BPF_H */

@@ -28,4 +28,4 @@ static void ledger_turn(struct policy_task *t)
 
 #include "last.bpf.h"
 
-POLICY_DEFINE("last_off", LAST_OPS);
+SCXU_POLICY_DEFINE("last_off", LAST_OPS);

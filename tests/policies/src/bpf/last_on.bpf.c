@@ -29,4 +29,4 @@ static void ledger_turn(struct policy_task *t)
 
 #include "last.bpf.h"
 
-POLICY_DEFINE("last_on", LAST_OPS, .flags = SCX_OPS_ENQ_LAST);
+SCXU_POLICY_DEFINE("last_on", LAST_OPS, .flags = SCX_OPS_ENQ_LAST);

@@ -11,7 +11,7 @@
 
 #define LEDGER_SEAL(pid, turns)	(((u64)(pid) << 40 | (turns)) * 0x9e3779b97f4a7c15ULL)
 
-POLICY_QUEUE_FIFO(ledger_queue);
+SCXU_QUEUE_FIFO(ledger_queue);
 
 #ifndef LEDGER_OWN_ENQUEUE
 void BPF_STRUCT_OPS(ledger_enqueue, struct task_struct *p, u64 enq_flags)
@@ -30,24 +30,24 @@ void BPF_STRUCT_OPS(ledger_dispatch, s32 cpu, struct task_struct *prev)
 /* In this order, so that whoever reads the sum of the parts after the whole never finds less. */
 static void ledger_count(struct task_struct *p)
 {
-	struct policy_cpu *cpu = cpu_state(bpf_get_smp_processor_id());
+	struct policy_cpu *cpu = scxu_cpu_state(bpf_get_smp_processor_id());
 	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
 
 	if (cpu)
 		cpu->cpu_turns++;
 	if (cgrp) {
-		struct policy_cgroup *group = cgroup_state(cgrp);
+		struct policy_cgroup *group = scxu_cgroup_state(cgrp);
 
 		if (group)
 			__sync_fetch_and_add(&group->cgroup_turns, 1);
 		bpf_cgroup_release(cgrp);
 	}
-	__sync_fetch_and_add(&global_state()->all_turns, 1);
+	__sync_fetch_and_add(&scxu_global_state()->all_turns, 1);
 }
 
 void BPF_STRUCT_OPS(ledger_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	ledger_count(p);
 	if (!t)
@@ -58,9 +58,9 @@ void BPF_STRUCT_OPS(ledger_running, struct task_struct *p)
 	ledger_turn(t);
 }
 
-#define LEDGER_OPS							\
-	.enqueue	= (void *)ledger_enqueue,			\
-	.dispatch	= (void *)ledger_dispatch,			\
+#define LEDGER_OPS					\
+	.enqueue	= (void *)ledger_enqueue,	\
+	.dispatch	= (void *)ledger_dispatch,	\
 	.running	= (void *)ledger_running
 
 #endif /* __LEDGER_BPF_H */

@@ -39,4 +39,4 @@ static void ledger_turn(struct policy_task *t)
 
 #include "ledger.bpf.h"
 
-POLICY_DEFINE("ledger_b", LEDGER_OPS);
+SCXU_POLICY_DEFINE("ledger_b", LEDGER_OPS);

@@ -33,7 +33,7 @@ static void ledger_turn(struct policy_task *t)
 #define LEDGER_OWN_DISPATCH
 #include "ledger.bpf.h"
 
-POLICY_QUEUE_FIFO(never_served);
+SCXU_QUEUE_FIFO(never_served);
 
 enum how {
 	HOW_WELL,
@@ -121,4 +121,4 @@ s32 BPF_STRUCT_OPS(refuse_init_task, struct task_struct *p, struct scx_init_task
 	return 0;
 }
 
-POLICY_DEFINE("misbehave", LEDGER_OPS, .init_task = (void *)refuse_init_task);
+SCXU_POLICY_DEFINE("misbehave", LEDGER_OPS, .init_task = (void *)refuse_init_task);

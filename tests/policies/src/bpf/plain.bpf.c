@@ -3,4 +3,4 @@
 #include <scx_upgrade/policy.bpf.h>
 #include "plain.bpf.h"
 
-POLICY_DEFINE("plain", PLAIN_OPS);
+SCXU_POLICY_DEFINE("plain", PLAIN_OPS);

@@ -3,7 +3,7 @@
 #ifndef __PLAIN_BPF_H
 #define __PLAIN_BPF_H
 
-POLICY_QUEUE_FIFO(plain_queue);
+SCXU_QUEUE_FIFO(plain_queue);
 
 void BPF_STRUCT_OPS(plain_enqueue, struct task_struct *p, u64 enq_flags)
 {

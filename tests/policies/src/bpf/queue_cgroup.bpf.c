@@ -9,7 +9,7 @@ struct policy_cgroup {
 	u64	queue;
 } __policy_state;
 
-POLICY_QUEUE_FIFO_PER_CGROUP(work);
+SCXU_QUEUE_FIFO_PER_CGROUP(work);
 
 /* Whose turn it is, and how many of its tasks are still to have theirs. CPUs race for it, which does no harm. */
 u32 turn;
@@ -18,8 +18,8 @@ s32 left;
 void BPF_STRUCT_OPS(cgroup_enqueue, struct task_struct *p, u64 enq_flags)
 {
 	struct cgroup *cgrp = scx_bpf_task_cgroup(p);
-	struct policy_cgroup *state = cgroup_state(cgrp);
-	u64 queue = queue_of_cgroup(work, cgrp);
+	struct policy_cgroup *state = scxu_cgroup_state(cgrp);
+	u64 queue = scxu_queue_of_cgroup(work, cgrp);
 
 	if (state)
 		state->queue = queue;
@@ -30,7 +30,7 @@ void BPF_STRUCT_OPS(cgroup_enqueue, struct task_struct *p, u64 enq_flags)
 
 void BPF_STRUCT_OPS(cgroup_dispatch, s32 cpu, struct task_struct *prev)
 {
-	u32 queues = nr_cgroup_queues(), from = turn, i;
+	u32 queues = scxu_nr_cgroup_queues(), from = turn, i;
 
 	bpf_for(i, 0, queues) {
 		u32 number = from + i;
@@ -38,7 +38,7 @@ void BPF_STRUCT_OPS(cgroup_dispatch, s32 cpu, struct task_struct *prev)
 
 		if (number >= queues)
 			number -= queues;
-		queue = cgroup_queue(work, number);
+		queue = scxu_cgroup_queue(work, number);
 		if (!scx_bpf_dsq_move_to_local(queue, 0))
 			continue;
 		left = i ? scx_bpf_dsq_nr_queued(queue) : left - 1;
@@ -47,4 +47,4 @@ void BPF_STRUCT_OPS(cgroup_dispatch, s32 cpu, struct task_struct *prev)
 	}
 }
 
-POLICY_DEFINE("queue_cgroup", .enqueue = (void *)cgroup_enqueue, .dispatch = (void *)cgroup_dispatch);
+SCXU_POLICY_DEFINE("queue_cgroup", .enqueue = (void *)cgroup_enqueue, .dispatch = (void *)cgroup_dispatch);

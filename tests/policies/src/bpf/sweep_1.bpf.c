@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
+	SCXU_RUN_TASK_COLUMNS;
 	u64	turns;
 	u32	total_us __unit(us) __default(21);
 	u32	wide __default(22);
@@ -21,4 +21,4 @@ struct policy_cgroup {
 
 #include "sweep.bpf.h"
 
-POLICY_DEFINE("sweep_1", SWEEP_OPS);
+SCXU_POLICY_DEFINE("sweep_1", SWEEP_OPS);

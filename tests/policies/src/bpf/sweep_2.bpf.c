@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Rescales, widens, narrows, renames and adds a column. */
-#include <scx_upgrade/idle.bpf.h>
-#include <scx_upgrade/slice.bpf.h>
-#include <scx_upgrade/vtime.bpf.h>
+#include <scx_upgrade/lib/idle.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
+#include <scx_upgrade/lib/vtime.bpf.h>
 
 struct policy_task {
-	VTIME_TASK_COLUMNS;
-	RUN_TASK_COLUMNS;
+	SCXU_VTIME_TASK_COLUMNS;
+	SCXU_RUN_TASK_COLUMNS;
 	u64	turns;
 	u64	total_ns __from(total_us) __scale(1000) __unit(ns);
 	u64	wide;
@@ -23,4 +23,4 @@ struct policy_cgroup {
 
 #include "sweep.bpf.h"
 
-POLICY_DEFINE("sweep_2", SWEEP_OPS);
+SCXU_POLICY_DEFINE("sweep_2", SWEEP_OPS);

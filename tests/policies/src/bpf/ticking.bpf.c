@@ -43,4 +43,4 @@ void BPF_STRUCT_OPS(ticking_running, struct task_struct *p)
 	bpf_timer_start(&clock->hands[0].timer, PERIOD_NS, 0);
 }
 
-POLICY_DEFINE("ticking", .running = (void *)ticking_running);
+SCXU_POLICY_DEFINE("ticking", .running = (void *)ticking_running);

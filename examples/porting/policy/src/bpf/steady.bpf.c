@@ -19,7 +19,7 @@ struct policy_global {
 /* ANCHOR_END: clock */
 
 /* ANCHOR: queue */
-POLICY_QUEUE_VTIME(steady_queue);
+SCXU_QUEUE_VTIME(steady_queue);
 /* ANCHOR_END: queue */
 
 /* ANCHOR: task */
@@ -39,7 +39,7 @@ struct policy_cpu {
 
 static struct policy_cpu *this_cpu_stats(void)
 {
-	return cpu_state(bpf_get_smp_processor_id());
+	return scxu_cpu_state(bpf_get_smp_processor_id());
 }
 /* ANCHOR_END: stats */
 
@@ -60,9 +60,9 @@ s32 BPF_STRUCT_OPS(steady_select_cpu, struct task_struct *p, s32 prev_cpu, u64 w
 /* ANCHOR: enqueue */
 void BPF_STRUCT_OPS(steady_enqueue, struct task_struct *p, u64 enq_flags)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	struct policy_cpu *s = this_cpu_stats();
-	u64 floor = global_state()->vtime_now - slice_ns;
+	u64 floor = scxu_global_state()->vtime_now - slice_ns;
 
 	if (!t) {
 		scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, slice_ns, enq_flags);
@@ -87,8 +87,8 @@ void BPF_STRUCT_OPS(steady_dispatch, s32 cpu, struct task_struct *prev)
 /* ANCHOR: running */
 void BPF_STRUCT_OPS(steady_running, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
-	struct policy_global *g = global_state();
+	struct policy_task *t = scxu_task_state(p);
+	struct policy_global *g = scxu_global_state();
 
 	if (!t)
 		return;
@@ -99,7 +99,7 @@ void BPF_STRUCT_OPS(steady_running, struct task_struct *p)
 
 void BPF_STRUCT_OPS(steady_stopping, struct task_struct *p, bool runnable)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 	s64 used;
 
 	/* A task that is taken over while it runs was not seen to begin. */
@@ -121,15 +121,15 @@ void BPF_STRUCT_OPS(steady_stopping, struct task_struct *p, bool runnable)
 /* A task that is born under this policy starts at the clock. */
 void BPF_STRUCT_OPS(steady_enable, struct task_struct *p)
 {
-	struct policy_task *t = task_state(p);
+	struct policy_task *t = scxu_task_state(p);
 
 	if (t)
-		t->vtime = global_state()->vtime_now;
+		t->vtime = scxu_global_state()->vtime_now;
 }
 /* ANCHOR_END: enable */
 
 /* ANCHOR: ops */
-POLICY_DEFINE("steady",
+SCXU_POLICY_DEFINE("steady",
 	      .select_cpu	= (void *)steady_select_cpu,
 	      .enqueue		= (void *)steady_enqueue,
 	      .dispatch		= (void *)steady_dispatch,

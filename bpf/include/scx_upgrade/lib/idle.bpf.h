@@ -12,7 +12,7 @@
  * For select_cpu: an idle CPU for @p, the previous one if it may stay, else a whole idle core near it, else any idle CPU
  * near it, else any. @idle says whether one was found; it is reserved for @p then, so put @p on its local DSQ.
  */
-static __always_inline s32 idle_cpu(struct task_struct *p, s32 prev_cpu, u64 wake_flags, bool *idle)
+static __always_inline s32 scxu_idle_cpu(struct task_struct *p, s32 prev_cpu, u64 wake_flags, bool *idle)
 {
 	return scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, idle);
 }
@@ -22,7 +22,7 @@ static __always_inline s32 idle_cpu(struct task_struct *p, s32 prev_cpu, u64 wak
  * called for a task that is queued again as its slice ends, or that can run on one CPU only, and a CPU that went idle
  * between select_cpu and enqueue sleeps on: without this, work waits beside an idle CPU. True if there was one.
  */
-static __always_inline bool wake_idle_cpu(struct task_struct *p)
+static __always_inline bool scxu_wake_idle_cpu(struct task_struct *p)
 {
 	s32 cpu = scx_bpf_task_cpu(p);
 
@@ -36,11 +36,11 @@ static __always_inline bool wake_idle_cpu(struct task_struct *p)
 
 /*
  * For dispatch: the queue of this CPU's LLC first, then those of the others, so that no CPU idles while there is work.
- * @name is a per-LLC family. True if a task was moved.
+ * @name is a per-LLC DSQ group. True if a task was moved.
  */
-#define move_from_llcs(name, cpu)							\
+#define scxu_move_to_local_from_llcs(name, cpu)						\
 ({											\
-	u32 __llcs = nr_llcs(), __own = llc_of_cpu(cpu), __i;				\
+	u32 __llcs = scxu_nr_llcs(), __own = scxu_llc_of_cpu(cpu), __i;			\
 	bool __moved = false;								\
 											\
 	bpf_for(__i, 0, __llcs) {							\
@@ -48,7 +48,7 @@ static __always_inline bool wake_idle_cpu(struct task_struct *p)
 											\
 		if (__llc >= __llcs)							\
 			__llc -= __llcs;						\
-		if (scx_bpf_dsq_move_to_local(queue_of_llc(name, __llc), 0)) {		\
+		if (scx_bpf_dsq_move_to_local(scxu_queue_of_llc(name, __llc), 0)) {	\
 			__moved = true;							\
 			break;								\
 		}									\

@@ -5,16 +5,16 @@
  *
  * DSQs can be made only where a program may sleep, and a cgroup's first task may be enqueued the moment that
  * cgroup_init returns, which in a host that dispatches by tail calls does not sleep (Linux up to v6.19 refuses program
- * arrays in sleepable programs). So members are made ahead, and a cgroup is given a number for which they stand. A work
+ * arrays in sleepable programs). So members are made ahead, and a cgroup is given a number for which they exist. A work
  * item, which may sleep, makes more when few are left. A cgroup that found none left shares its nearest ancestor's
  * member until then.
  *
  * A number is used again when its cgroup is gone and its members have been empty for a while. Members are not
- * destroyed as cgroups go, only with their family: an op in flight may still insert into one, and the kernel ejects a
+ * destroyed as cgroups go, only with their group: an op in flight may still insert into one, and the kernel ejects a
  * scheduler that inserts into a queue which is gone. Who does so into one that was given up is handed over, as below.
  */
-#ifndef __SCX_UPGRADE_QUEUES_HOST_H
-#define __SCX_UPGRADE_QUEUES_HOST_H
+#ifndef __SCX_UPGRADE_HOST_QUEUES_BPF_H
+#define __SCX_UPGRADE_HOST_QUEUES_BPF_H
 
 #include <scx_upgrade/queues.bpf.h>
 #include <scx_upgrade/work.bpf.h>
@@ -23,8 +23,8 @@
  * How long the members of a number must have been empty before it is given to another cgroup, and how often that is
  * looked at. What may still insert is an op in flight, which runs with interrupts off: this is much longer.
  */
-#define NUMBER_QUIET_NS		(1000 * 1000 * 1000ULL)
-#define REAP_PERIOD_NS		(20 * 1000 * 1000ULL)
+#define INDEX_QUIET_NS		(1000 * 1000 * 1000ULL)
+#define FREE_PERIOD_NS		(20 * 1000 * 1000ULL)
 
 /*
  * The section is a map of its own, pinned: a host that is attached in this one's place goes on with it, and the timer
@@ -32,50 +32,50 @@
  */
 
 /* The state of each number: 0 is free, 1 taken, anything else is when the members of a retired one were last not empty. */
-#define NUMBER_FREE		0
-#define NUMBER_TAKEN		1
+#define INDEX_FREE		0
+#define INDEX_TAKEN		1
 
-u64 numbers[SCX_UPGRADE_MAX_CGROUPS] SEC(".data.scx_numbers");
+u64 index_states[SCX_UPGRADE_MAX_CGROUPS] SEC(".data.scxu_numbers");
 /* How many are retired; where to look for a free one; does any cgroup do without? */
-u32 nr_retired SEC(".data.scx_numbers"), next_number SEC(".data.scx_numbers"), someone_wants SEC(".data.scx_numbers");
+u32 nr_retired SEC(".data.scxu_numbers"), next_index SEC(".data.scxu_numbers"), has_demand SEC(".data.scxu_numbers");
 
 /* Pinned: the kernel cancels both when the last that user space holds of the map goes. */
-struct scx_cgroup_work {
+struct scxu_cgroup_work {
 	struct bpf_wq grow;
-	struct bpf_timer reap;
+	struct bpf_timer free_timer;
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct scx_cgroup_work);
-} scx_cgroup_work SEC(".maps");
+	__type(value, struct scxu_cgroup_work);
+} scxu_cgroup_work SEC(".maps");
 
-static __always_inline struct scx_cgroup_work *cgroup_work(void)
+static __always_inline struct scxu_cgroup_work *cgroup_work(void)
 {
 	u32 zero = 0;
 
-	return bpf_map_lookup_elem(&scx_cgroup_work, &zero);
+	return bpf_map_lookup_elem(&scxu_cgroup_work, &zero);
 }
 
 /*
- * The lock of what the families and the number of their members are. Its holders sleep, so no BPF lock will do; they
+ * The lock of what the groups and the number of their members are. Its holders sleep, so no BPF lock will do; they
  * are few, and who does not get it tries again later. A program runs to its end whoever is killed.
  */
-static __always_inline bool lock_families(void)
+static __always_inline bool lock_dsq_groups(void)
 {
-	return !__sync_val_compare_and_swap(&scx_host.cgroup_lock, 0, 1);
+	return !__sync_val_compare_and_swap(&scxu_host.cgroup_lock, 0, 1);
 }
 
-static __always_inline void unlock_families(void)
+static __always_inline void unlock_dsq_groups(void)
 {
-	__sync_lock_test_and_set(&scx_host.cgroup_lock, 0);
+	__sync_lock_test_and_set(&scxu_host.cgroup_lock, 0);
 }
 
 /* Take a free number, plus one; 0 if there is none. In turn, so that one given up rests for long. */
-static __noinline u32 take_number(void)
+static __noinline u32 take_index(void)
 {
-	u32 members = scx_host.cgroup_members, from = next_number, i;
+	u32 members = scxu_host.cgroup_members, from = next_index, i;
 
 	bpf_for(i, 0, members) {
 		u32 number = from + i;
@@ -83,11 +83,11 @@ static __noinline u32 take_number(void)
 		if (number >= members)
 			number -= members;
 		number &= SCX_UPGRADE_MAX_CGROUPS - 1;
-		if (numbers[number] != NUMBER_FREE ||
-		    __sync_val_compare_and_swap(&numbers[number], NUMBER_FREE, NUMBER_TAKEN) != NUMBER_FREE)
+		if (index_states[number] != INDEX_FREE ||
+		    __sync_val_compare_and_swap(&index_states[number], INDEX_FREE, INDEX_TAKEN) != INDEX_FREE)
 			continue;
-		__sync_fetch_and_add(&scx_host.cgroup_numbers, 1);
-		next_number = number + 1;
+		__sync_fetch_and_add(&scxu_host.cgroup_numbers, 1);
+		next_index = number + 1;
 		return number + 1;
 	}
 	return 0;
@@ -104,7 +104,7 @@ static __noinline u64 hand_over_queue(u64 id, u32 most)
 {
 	s32 queued = scx_bpf_dsq_nr_queued(id);
 	struct task_struct *p;
-	u32 moved = scx_zero();
+	u32 moved = scxu_zero();
 
 	if (queued <= 0)
 		return 0;
@@ -123,7 +123,7 @@ static __noinline u64 hand_over_queue(u64 id, u32 most)
 }
 
 /* Put the tasks of @cpu's run queue that wait on a DSQ on its local one. */
-static __noinline int give_back_queue(u64 id, s32 cpu)
+static __noinline int drain_offline_queue(u64 id, s32 cpu)
 {
 	struct task_struct *p;
 
@@ -144,30 +144,30 @@ static __noinline int give_back_queue(u64 id, s32 cpu)
  * run nowhere else, such as its own kernel threads, would wait for ever, and so would who takes the CPU away. What is enqueued
  * from now on goes to its local DSQ by itself. A scheduler without this op the kernel would take off instead.
  */
-static __noinline int give_back_queues(s32 cpu)
+static __noinline int drain_offline_cpu(s32 cpu)
 {
 	u32 i, k;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		volatile struct scx_family *family = &scx_host.queues[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
-		u32 members = family->per_cgroup ? scx_host.cgroup_members : family->members;
-		u64 base = family->base;
+		volatile struct scxu_dsq_group *group = &scxu_host.queues[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u32 members = group->per_cgroup ? scxu_host.cgroup_members : group->members;
+		u64 base = group->base;
 
 		if (!base)
 			continue;
 		bpf_for(k, 0, members)
-			give_back_queue(base | k, cpu);
+			drain_offline_queue(base | k, cpu);
 	}
 	return 0;
 }
 
-/* Hand over the tasks on a number's member of every family; were there any? */
-static __noinline bool hand_over_number(u32 number)
+/* Hand over the tasks on a number's member of every group; were there any? */
+static __noinline bool hand_over_index(u32 number)
 {
-	u32 any = scx_zero(), i;
+	u32 any = scxu_zero(), i;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u64 base = scxu_host.cgroup_dsq_groups[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
 		if (base && hand_over_queue(base | number, HAND_OVER_TASKS))
 			any = 1;
@@ -177,72 +177,72 @@ static __noinline bool hand_over_number(u32 number)
 
 static int grow_cgroup_queues(void *map, int *key, void *value);
 
-static __always_inline void start_growing(struct scx_cgroup_work *work)
+static __always_inline void start_growing(struct scxu_cgroup_work *work)
 {
-	scx_start_work(&work->grow, &scx_cgroup_work, grow_cgroup_queues);
+	scxu_start_work(&work->grow, &scxu_cgroup_work, grow_cgroup_queues);
 }
 
 /* Whoever comes second finds that it is free, or taken, already. */
-static __always_inline void free_number(u32 number, u64 since)
+static __always_inline void free_index(u32 number, u64 since)
 {
-	if (__sync_val_compare_and_swap(&numbers[number], since, NUMBER_FREE) != since)
+	if (__sync_val_compare_and_swap(&index_states[number], since, INDEX_FREE) != since)
 		return;
 	__sync_fetch_and_add(&nr_retired, -1);
-	__sync_fetch_and_add(&scx_host.cgroup_numbers, -1);
+	__sync_fetch_and_add(&scxu_host.cgroup_numbers, -1);
 }
 
 /*
  * Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. When none is left
  * one more round looks at the free ones too. No one inserts there: if ever someone does, it is not for ever.
  */
-static int reap_numbers(void *map, int *key, struct scx_cgroup_work *work)
+static int free_dead_indices(void *map, int *key, struct scxu_cgroup_work *work)
 {
-	u32 members = scx_host.cgroup_members, i;
+	u32 members = scxu_host.cgroup_members, i;
 	bool last = !nr_retired;
 	u64 now = bpf_ktime_get_ns();
 
 	bpf_for(i, 0, members) {
 		u32 number = i & (SCX_UPGRADE_MAX_CGROUPS - 1);
-		u64 since = numbers[number];
+		u64 since = index_states[number];
 
-		if (since == NUMBER_TAKEN || (since == NUMBER_FREE && !last))
+		if (since == INDEX_TAKEN || (since == INDEX_FREE && !last))
 			continue;
-		if (hand_over_number(number) && since != NUMBER_FREE) {
-			__sync_val_compare_and_swap(&numbers[number], since, now);
+		if (hand_over_index(number) && since != INDEX_FREE) {
+			__sync_val_compare_and_swap(&index_states[number], since, now);
 			continue;
 		}
 		/* Signed: it may have been retired since the clock was read. */
-		if (since != NUMBER_FREE && (s64)(now - since) > (s64)NUMBER_QUIET_NS)
-			free_number(number, since);
+		if (since != INDEX_FREE && (s64)(now - since) > (s64)INDEX_QUIET_NS)
+			free_index(number, since);
 	}
-	if (someone_wants)
+	if (has_demand)
 		bpf_wq_start(&work->grow, 0);
 	if (nr_retired || !last)
-		bpf_timer_start(&work->reap, REAP_PERIOD_NS, 0);
+		bpf_timer_start(&work->free_timer, FREE_PERIOD_NS, 0);
 	return 0;
 }
 
 /* @number's cgroup is gone. Tasks may still be on its members, and an op in flight may add some. */
-static __always_inline void retire_number(u32 number)
+static __always_inline void retire_index(u32 number)
 {
-	struct scx_cgroup_work *work = cgroup_work();
+	struct scxu_cgroup_work *work = cgroup_work();
 
 	__sync_fetch_and_add(&nr_retired, 1);
-	numbers[number & (SCX_UPGRADE_MAX_CGROUPS - 1)] = bpf_ktime_get_ns();
+	index_states[number & (SCX_UPGRADE_MAX_CGROUPS - 1)] = bpf_ktime_get_ns();
 	if (!work)
 		return;
-	bpf_timer_init(&work->reap, &scx_cgroup_work, CLOCK_MONOTONIC);
-	bpf_timer_set_callback(&work->reap, reap_numbers);
-	bpf_timer_start(&work->reap, REAP_PERIOD_NS, 0);
+	bpf_timer_init(&work->free_timer, &scxu_cgroup_work, CLOCK_MONOTONIC);
+	bpf_timer_set_callback(&work->free_timer, free_dead_indices);
+	bpf_timer_start(&work->free_timer, FREE_PERIOD_NS, 0);
 }
 
 /*
  * Give @own's cgroup a number, if one is free. Whoever then finds that the cgroup went meanwhile takes the number back:
  * the exchange sees to it that it is one only.
  */
-static __noinline int give_number(struct scx_cgroup_number *own)
+static __noinline int give_index(struct scxu_cgroup_number *own)
 {
-	u32 number = take_number();
+	u32 number = take_index();
 
 	if (!number)
 		return -ENOSPC;
@@ -250,33 +250,33 @@ static __noinline int give_number(struct scx_cgroup_number *own)
 	if (!*(volatile u32 *)&own->wants) {
 		number = __sync_lock_test_and_set(&own->number, 0);
 		if (number)
-			retire_number(number - 1);
+			retire_index(number - 1);
 	}
 	return 0;
 }
 
 /* The cgroups that found no number. */
-static __noinline int number_the_rest(void)
+static __noinline int alloc_waiting_indices(void)
 {
 	struct cgroup_subsys_state *pos;
 	struct cgroup *root;
 
-	if (!someone_wants)
+	if (!has_demand)
 		return 0;
 	root = bpf_cgroup_from_id(1);
 	if (!root)
 		return 0;
-	someone_wants = 0;
+	has_demand = 0;
 	bpf_rcu_read_lock();
 	bpf_for_each(css, pos, &root->self, BPF_CGROUP_ITER_DESCENDANTS_PRE) {
 		struct cgroup *cgrp = pos->cgroup;
-		struct scx_cgroup_number *own;
+		struct scxu_cgroup_number *own;
 
 		if (!cgrp)
 			continue;
-		own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, 0);
-		if (own && own->wants && !own->number && give_number(own))
-			someone_wants = 1;
+		own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, 0);
+		if (own && own->wants && !own->number && give_index(own))
+			has_demand = 1;
 	}
 	bpf_rcu_read_unlock();
 	bpf_cgroup_release(root);
@@ -284,25 +284,25 @@ static __noinline int number_the_rest(void)
 }
 
 /* Are fewer numbers left than are to be spare? */
-static __always_inline bool numbers_run_short(void)
+static __always_inline bool indices_run_short(void)
 {
-	u32 members = scx_host.cgroup_members;
+	u32 members = scxu_host.cgroup_members;
 
-	return members < SCX_UPGRADE_MAX_CGROUPS && scx_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
+	return members < SCX_UPGRADE_MAX_CGROUPS && scxu_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
 }
 
-/* Create the members from @first to @end of every per-cgroup family. */
-static __noinline int grow_families(u32 first, u32 end)
+/* Create the members from @first to @end of every per-cgroup DSQ group. */
+static __noinline int grow_dsq_groups(u32 first, u32 end)
 {
 	u32 i;
 	int ret;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		u64 base = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u64 base = scxu_host.cgroup_dsq_groups[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
 		if (!base)
 			continue;
-		ret = scx_create_members(base, first, end);
+		ret = scxu_create_members(base, first, end);
 		if (ret)
 			return ret;
 	}
@@ -315,39 +315,39 @@ static __noinline int grow_families(u32 first, u32 end)
  */
 static int grow_cgroup_queues(void *map, int *key, void *value)
 {
-	struct scx_cgroup_work *work = value;
+	struct scxu_cgroup_work *work = value;
 	u32 members, more;
 
-	if (!lock_families()) {
+	if (!lock_dsq_groups()) {
 		bpf_wq_start(&work->grow, 0);
 		return 0;
 	}
-	members = scx_host.cgroup_members;
-	if (numbers_run_short()) {
+	members = scxu_host.cgroup_members;
+	if (indices_run_short()) {
 		more = members + members / 2 + SCX_UPGRADE_SPARE_CGROUPS;
 		if (more > SCX_UPGRADE_MAX_CGROUPS)
 			more = SCX_UPGRADE_MAX_CGROUPS;
-		if (!grow_families(members, more))
-			scx_host.cgroup_members = more;
+		if (!grow_dsq_groups(members, more))
+			scxu_host.cgroup_members = more;
 	}
-	unlock_families();
-	number_the_rest();
+	unlock_dsq_groups();
+	alloc_waiting_indices();
 	return 0;
 }
 
 /* For cgroup_init. A cgroup without a number is none the worse but for sharing. */
-static __always_inline void number_cgroup(struct cgroup *cgrp)
+static __always_inline void cgroup_index_alloc(struct cgroup *cgrp)
 {
-	struct scx_cgroup_number *own;
-	struct scx_cgroup_work *work;
+	struct scxu_cgroup_number *own;
+	struct scxu_cgroup_work *work;
 
-	own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!own)
 		return;
 	own->wants = 1;
-	if (give_number(own))
-		someone_wants = 1;
-	if (someone_wants || numbers_run_short()) {
+	if (give_index(own))
+		has_demand = 1;
+	if (has_demand || indices_run_short()) {
 		work = cgroup_work();
 		if (work)
 			start_growing(work);
@@ -355,9 +355,9 @@ static __always_inline void number_cgroup(struct cgroup *cgrp)
 }
 
 /* For cgroup_exit. From here on the dying tasks that are still in @cgrp use its nearest ancestor's queues. */
-static __always_inline void unnumber_cgroup(struct cgroup *cgrp)
+static __always_inline void cgroup_index_free(struct cgroup *cgrp)
 {
-	struct scx_cgroup_number *own = bpf_cgrp_storage_get(&scx_cgroup_numbers, cgrp, 0, 0);
+	struct scxu_cgroup_number *own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, 0);
 	u32 number;
 
 	if (!own)
@@ -365,20 +365,20 @@ static __always_inline void unnumber_cgroup(struct cgroup *cgrp)
 	__sync_lock_test_and_set(&own->wants, 0);
 	number = __sync_lock_test_and_set(&own->number, 0);
 	if (number)
-		retire_number(number - 1);
+		retire_index(number - 1);
 }
 
-/* Create a per-cgroup family, and make it grow as cgroups come. With the lock held, or before the host is attached. */
-static __noinline int add_cgroup_family(u64 base)
+/* Create a per-cgroup DSQ group, and make it grow as cgroups come. With the lock held, or before the host is attached. */
+static __noinline int add_cgroup_dsq_group(u64 base)
 {
 	u32 i, free = SCX_UPGRADE_MAX_ORPHANS;
 	int ret;
 
-	ret = scx_create_members(base, 0, scx_host.cgroup_members);
+	ret = scxu_create_members(base, 0, scxu_host.cgroup_members);
 	if (ret)
 		return ret;
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-		u64 other = scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u64 other = scxu_host.cgroup_dsq_groups[i & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 
 		if (other == base)
 			return 0;
@@ -387,7 +387,7 @@ static __noinline int add_cgroup_family(u64 base)
 	}
 	if (free >= SCX_UPGRADE_MAX_ORPHANS)
 		return -ENOSPC;
-	scx_host.cgroup_families[free & (SCX_UPGRADE_MAX_ORPHANS - 1)] = base;
+	scxu_host.cgroup_dsq_groups[free & (SCX_UPGRADE_MAX_ORPHANS - 1)] = base;
 	return 0;
 }
 
@@ -397,17 +397,17 @@ static __noinline int add_cgroup_family(u64 base)
  */
 static __noinline int forget_queues(void)
 {
-	u32 members = scx_host.cgroup_members, i;
+	u32 members = scxu_host.cgroup_members, i;
 
 	bpf_for(i, 0, members) {
 		u32 number = i & (SCX_UPGRADE_MAX_CGROUPS - 1);
-		u64 since = numbers[number];
+		u64 since = index_states[number];
 
-		if (since != NUMBER_FREE && since != NUMBER_TAKEN)
-			free_number(number, since);
+		if (since != INDEX_FREE && since != INDEX_TAKEN)
+			free_index(number, since);
 	}
 	bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS)
-		scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
+		scxu_host.cgroup_dsq_groups[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
 	return 0;
 }
 
@@ -418,24 +418,24 @@ static __noinline int make_boot_queues(void)
 	int ret;
 
 	forget_queues();
-	ret = scx_count_cgroups(false);
+	ret = scxu_count_cgroups(false);
 	if (ret < 0)
 		return ret;
 	members = ret + 2 * SCX_UPGRADE_SPARE_CGROUPS;
 	/* Never fewer than before: a number that is not free must stay below it. */
-	if (members < scx_host.cgroup_members)
-		members = scx_host.cgroup_members;
-	scx_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
+	if (members < scxu_host.cgroup_members)
+		members = scxu_host.cgroup_members;
+	scxu_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
 
 	bpf_for(i, 0, SCX_UPGRADE_MAX_QUEUES) {
-		volatile struct scx_family *family = &scx_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
+		volatile struct scxu_dsq_group *group = &scxu_host.boot_queues[i & (SCX_UPGRADE_MAX_QUEUES - 1)];
 
-		if (!family->base)
+		if (!group->base)
 			break;
-		if (family->per_cgroup)
-			ret = add_cgroup_family(family->base);
+		if (group->per_cgroup)
+			ret = add_cgroup_dsq_group(group->base);
 		else
-			ret = scx_create_members(family->base, 0, family->members);
+			ret = scxu_create_members(group->base, 0, group->members);
 		if (ret)
 			return ret;
 	}
@@ -450,10 +450,10 @@ static __always_inline int create_boot_queues(void)
 {
 	int ret;
 
-	if (!lock_families())
+	if (!lock_dsq_groups())
 		return -EBUSY;
 	ret = make_boot_queues();
-	unlock_families();
+	unlock_dsq_groups();
 	return ret;
 }
 
@@ -463,35 +463,35 @@ static __always_inline int create_boot_queues(void)
  */
 static __noinline int serve_orphans(void)
 {
-	u32 nr = scx_host.nr_orphans, members = scx_host.orphan_members, i;
-	u32 at = scx_zero(), index = scx_zero();
+	u32 nr = scxu_host.nr_orphans, members = scxu_host.orphan_members, i;
+	u32 at = scxu_zero(), index = scxu_zero();
 
 	if (members > SCX_UPGRADE_ORPHANS_A_TIME) {
-		u32 all = scx_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
+		u32 all = scxu_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
 
-		/* Which of the members of all families that is. */
+		/* Which of the members of all groups that is. */
 		bpf_for(i, 1, nr) {
 			if (random < all)
 				break;
 			random -= all;
 			at = i;
-			all = scx_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)].members;
+			all = scxu_host.orphans[i & (SCX_UPGRADE_MAX_ORPHANS - 1)].members;
 		}
 		index = random;
 		members = SCX_UPGRADE_ORPHANS_A_TIME;
 	}
-	/* A step for each family on the way as well. */
+	/* A step for each group on the way as well. */
 	bpf_for(i, 0, members + nr) {
-		volatile struct scx_family *family = &scx_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
-		u32 end = family->per_cgroup ? scx_host.cgroup_members : family->members;
+		volatile struct scxu_dsq_group *group = &scxu_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		u32 end = group->per_cgroup ? scxu_host.cgroup_members : group->members;
 
 		if (index >= end) {
-			index = scx_zero();
-			at = at + 1 < nr ? at + 1 : scx_zero();
+			index = scxu_zero();
+			at = at + 1 < nr ? at + 1 : scxu_zero();
 			continue;
 		}
-		if (scx_bpf_dsq_move_to_local(family->base | index, 0)) {
-			__sync_fetch_and_add(&scx_host.orphans_served, 1);
+		if (scx_bpf_dsq_move_to_local(group->base | index, 0)) {
+			__sync_fetch_and_add(&scxu_host.orphans_served, 1);
 			return 1;
 		}
 		index++;
@@ -499,56 +499,56 @@ static __noinline int serve_orphans(void)
 	return 0;
 }
 
-/* What members a family has. */
-static __always_inline u32 members_of(struct scx_queue_args *args)
+/* What members a group has. */
+static __always_inline u32 group_members(struct scxu_queue_args *args)
 {
 	if (args->per_cgroup)
-		args->members = scx_host.cgroup_members;
+		args->members = scxu_host.cgroup_members;
 	return args->members;
 }
 
-/* Create a family. Returns the kernel's error, or -EBUSY when it is to be asked for again. */
+/* Create a group. Returns the kernel's error, or -EBUSY when it is to be asked for again. */
 SEC("syscall")
-int create_queues(struct scx_queue_args *args)
+int create_queues(struct scxu_queue_args *args)
 {
 	int ret;
 
 	if (!args->per_cgroup)
-		return scx_create_members(args->base, 0, args->members);
-	if (!lock_families())
+		return scxu_create_members(args->base, 0, args->members);
+	if (!lock_dsq_groups())
 		return -EBUSY;
-	ret = add_cgroup_family(args->base);
-	unlock_families();
+	ret = add_cgroup_dsq_group(args->base);
+	unlock_dsq_groups();
 	return ret;
 }
 
-/* Which members stand, and how many tasks are on them. */
+/* Which members exist, and how many tasks are on them. */
 SEC("syscall")
-int count_queues(struct scx_queue_args *args)
+int count_queues(struct scxu_queue_args *args)
 {
-	u32 members = members_of(args), i;
-	u64 standing = 0, queued = 0;
+	u32 members = group_members(args), i;
+	u64 existing = 0, queued = 0;
 
 	bpf_for(i, 0, members) {
 		s32 here = scx_bpf_dsq_nr_queued(args->base | i);
 
-		standing += here >= 0;
+		existing += here >= 0;
 		queued += here > 0 ? here : 0;
 	}
-	args->standing = standing;
+	args->existing = existing;
 	args->queued = queued;
 	return 0;
 }
 
 /*
- * Hand over the tasks on a family that the running policy does not name. Where the kernel can (v7.1), they pass through
+ * Hand over the tasks on a group that the running policy does not name. Where the kernel can (v7.1), they pass through
  * the running policy's enqueue again, asynchronously; else they go to the global DSQ, which the kernel itself serves
  * before it asks the policy.
  */
 SEC("syscall")
-int drain_queues(struct scx_queue_args *args)
+int drain_queues(struct scxu_queue_args *args)
 {
-	u32 members = members_of(args), i;
+	u32 members = group_members(args), i;
 	u64 moved = 0, queued = 0;
 
 	bpf_for(i, 0, members) {
@@ -564,25 +564,25 @@ int drain_queues(struct scx_queue_args *args)
 }
 
 /*
- * Destroy a family, after a grace period in which nobody asked for it. All of it must be empty: the kernel ejects the
+ * Destroy a group, after a grace period in which nobody asked for it. All of it must be empty: the kernel ejects the
  * scheduler otherwise. -EBUSY when it is to be asked for again.
  */
 SEC("syscall")
-int destroy_queues(struct scx_queue_args *args)
+int destroy_queues(struct scxu_queue_args *args)
 {
 	u32 members, i;
 	u64 queued = 0;
 
 	if (args->per_cgroup) {
-		if (!lock_families())
+		if (!lock_dsq_groups())
 			return -EBUSY;
 		bpf_for(i, 0, SCX_UPGRADE_MAX_ORPHANS) {
-			if (scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] == args->base)
-				scx_host.cgroup_families[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
+			if (scxu_host.cgroup_dsq_groups[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] == args->base)
+				scxu_host.cgroup_dsq_groups[i & (SCX_UPGRADE_MAX_ORPHANS - 1)] = 0;
 		}
-		unlock_families();
+		unlock_dsq_groups();
 	}
-	members = members_of(args);
+	members = group_members(args);
 	bpf_for(i, 0, members) {
 		s32 here = scx_bpf_dsq_nr_queued(args->base | i);
 
@@ -595,4 +595,4 @@ int destroy_queues(struct scx_queue_args *args)
 	return 0;
 }
 
-#endif /* __SCX_UPGRADE_QUEUES_HOST_H */
+#endif /* __SCX_UPGRADE_HOST_QUEUES_BPF_H */

@@ -3,25 +3,25 @@
 #ifndef __SCX_UPGRADE_AVERAGE_BPF_H
 #define __SCX_UPGRADE_AVERAGE_BPF_H
 
-#include <scx_upgrade/slice.bpf.h>
+#include <scx_upgrade/lib/slice.bpf.h>
 
 /* The newest counts a quarter. Without a shift that loses the low bits: an average of small numbers ends at them. */
-static __always_inline u64 average(u64 old, u64 new)
+static __always_inline u64 scxu_average(u64 old, u64 new)
 {
 	return new > old ? old + (new - old + 3) / 4 : old - (old - new + 3) / 4;
 }
 
 /* How often something happens that last did @passed ns ago, per second, as a moving average. */
-static __always_inline u64 average_freq(u64 old, u64 passed)
+static __always_inline u64 scxu_average_freq(u64 old, u64 passed)
 {
-	return average(old, NSEC_PER_SEC_ULL / (passed ?: 1));
+	return scxu_average(old, SCXU_NSEC_PER_SEC / (passed ?: 1));
 }
 
 /*
  * @value after @passed ns, where it falls to half in @half_life ns: halves for the whole half-lives, and a straight line
  * within one, which is at most 6 % above the curve.
  */
-static __always_inline u64 decay(u64 value, u64 passed, u64 half_life)
+static __always_inline u64 scxu_decay(u64 value, u64 passed, u64 half_life)
 {
 	u64 halves = passed / half_life;
 

@@ -1,56 +1,56 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Shares of nested cgroups. What a task may have is its own weight among those that want to run in its cgroup, times the
- * cgroup's weight among its siblings that have someone who wants to run, and so on up to the root. share_of() gives that
+ * cgroup's weight among its siblings that have someone who wants to run, and so on up to the root. scxu_share_of() gives that
  * as one weight, so one queue by virtual time keeps the shares of the whole hierarchy.
  *
  *	struct policy_task {
- *		SHARES_TASK_COLUMNS;
+ *		SCXU_SHARES_TASK_COLUMNS;
  *	} __policy_state;
  *
  *	struct policy_cgroup {
- *		SHARES_CGROUP_COLUMNS;
+ *		SCXU_SHARES_CGROUP_COLUMNS;
  *	} __policy_state;
  *
- *	#include <scx_upgrade/shares.bpf.h>		behind these structs
+ *	#include <scx_upgrade/lib/shares.bpf.h>		behind these structs
  *
- *	runnable, enqueue:	shares_join(p, t)
- *	quiescent:		shares_leave(p, t)
- *	stopping:		vtime_of(used * SHARES_ONE, share_of(p, t))
- *	cgroup_set_weight:	shares_set_weight(cgrp, weight)
+ *	runnable, enqueue:	scxu_shares_join(p, t)
+ *	quiescent:		scxu_shares_leave(p, t)
+ *	stopping:		scxu_vtime_of(used * SCXU_SHARES_ONE, scxu_share_of(p, t))
+ *	cgroup_set_weight:	scxu_shares_set_weight(cgrp, weight)
  *
  * Weights are the kernel's, read where they stand, since a policy that takes over is not told those that were set before.
  * Who wants to run is counted, and another policy does not count for us: what was counted in an earlier run is void,
- * and each task is counted when it first passes an op that calls shares_join().
+ * and each task is counted when it first passes an op that calls scxu_shares_join().
  */
 #ifndef __SCX_UPGRADE_SHARES_BPF_H
 #define __SCX_UPGRADE_SHARES_BPF_H
 
-#include <scx_upgrade/cgroup.bpf.h>
+#include <scx_upgrade/lib/cgroup.bpf.h>
 
-/* What share_of() calls a weight of 1. */
-#define SHARES_ONE	1024ULL
+/* What scxu_share_of() calls a weight of 1. */
+#define SCXU_SHARES_ONE	1024ULL
 /* How often an exchange is tried that others spoil. */
-#define SHARES_TRIES	64
+#define SCXU_SHARES_TRIES	64
 
 /* The weights of what wants to run in a cgroup. */
-static __always_inline u32 shares_busy(struct policy_cgroup *cg)
+static __always_inline u32 scxu_shares_busy(struct policy_cgroup *cg)
 {
 	u64 busy = *(volatile u64 *)&cg->share_busy;
 
-	return busy >> 32 == policy_run_id() ? (u32)busy : 0;
+	return busy >> 32 == scxu_run_id() ? (u32)busy : 0;
 }
 
 /* Add to it, or take away. 1 if the cgroup has just become busy, -1 if it is so no longer. */
-static __noinline int shares_add(struct policy_cgroup *cg, s32 weight)
+static __noinline int scxu_shares_add(struct policy_cgroup *cg, s32 weight)
 {
-	u64 old, new, run = policy_run_id();
+	u64 old, new, run = scxu_run_id();
 	u32 before, i;
 	s64 after;
 
 	if (!cg)
 		return 0;
-	bpf_for(i, 0, SHARES_TRIES) {
+	bpf_for(i, 0, SCXU_SHARES_TRIES) {
 		old = *(volatile u64 *)&cg->share_busy;
 		before = old >> 32 == run ? (u32)old : 0;
 		after = (s64)before + weight;
@@ -64,11 +64,11 @@ static __noinline int shares_add(struct policy_cgroup *cg, s32 weight)
 }
 
 /* @weight more, or less, wants to run in @cgrp: as far up as someone becomes busy by it, or idle. */
-static __noinline int shares_change(struct cgroup *cgrp, s32 weight)
+static __noinline int scxu_shares_change(struct cgroup *cgrp, s32 weight)
 {
 	s32 level = cgrp->level, i;
 
-	bpf_for(i, 0, CGROUP_LEVELS) {
+	bpf_for(i, 0, SCXU_CGROUP_LEVELS) {
 		struct policy_cgroup *cg;
 		struct cgroup *at;
 		int turned;
@@ -78,15 +78,15 @@ static __noinline int shares_change(struct cgroup *cgrp, s32 weight)
 		at = bpf_cgroup_ancestor(cgrp, level);
 		if (!at)
 			break;
-		cg = cgroup_state(at);
+		cg = scxu_cgroup_state(at);
 		if (!cg) {
 			bpf_cgroup_release(at);
 			break;
 		}
 		/* Before anyone can see that it is busy, and take it away again. */
-		if (!shares_busy(cg))
-			cg->share_weight = cgroup_weight(at);
-		turned = shares_add(cg, weight);
+		if (!scxu_shares_busy(cg))
+			cg->share_weight = scxu_cgroup_weight(at);
+		turned = scxu_shares_add(cg, weight);
 		weight = turned * (s32)cg->share_weight;
 		bpf_cgroup_release(at);
 		if (!turned)
@@ -97,57 +97,57 @@ static __noinline int shares_change(struct cgroup *cgrp, s32 weight)
 }
 
 /* @p wants to run. Once for each time; calling it again is cheap. */
-static __always_inline void shares_join(struct task_struct *p, struct policy_task *t)
+static __always_inline void scxu_shares_join(struct task_struct *p, struct policy_task *t)
 {
 	struct cgroup *cgrp;
 
-	if (t->share_gen == policy_run_id())
+	if (t->share_gen == scxu_run_id())
 		return;
-	t->share_gen = policy_run_id();
+	t->share_gen = scxu_run_id();
 	t->share_weight = p->scx.weight;
 	cgrp = scx_bpf_task_cgroup(p);
-	shares_change(cgrp, t->share_weight);
+	scxu_shares_change(cgrp, t->share_weight);
 	bpf_cgroup_release(cgrp);
 }
 
 /* @p no longer does, or goes to another cgroup. */
-static __always_inline void shares_leave(struct task_struct *p, struct policy_task *t)
+static __always_inline void scxu_shares_leave(struct task_struct *p, struct policy_task *t)
 {
 	struct cgroup *cgrp;
 
-	if (t->share_gen != policy_run_id())
+	if (t->share_gen != scxu_run_id())
 		return;
 	t->share_gen = 0;
 	cgrp = scx_bpf_task_cgroup(p);
-	shares_change(cgrp, -(s32)t->share_weight);
+	scxu_shares_change(cgrp, -(s32)t->share_weight);
 	bpf_cgroup_release(cgrp);
 }
 
 /* The kernel was told another weight for @cgrp. */
-static __always_inline void shares_set_weight(struct cgroup *cgrp, u32 weight)
+static __always_inline void scxu_shares_set_weight(struct cgroup *cgrp, u32 weight)
 {
-	struct policy_cgroup *cg = cgroup_state(cgrp), *up = NULL;
+	struct policy_cgroup *cg = scxu_cgroup_state(cgrp), *up = NULL;
 	struct cgroup *parent;
 	s32 more;
 
-	if (!cg || !shares_busy(cg) || cgrp->level < 1)
+	if (!cg || !scxu_shares_busy(cg) || cgrp->level < 1)
 		return;
 	more = weight - cg->share_weight;
 	cg->share_weight = weight;
 	parent = bpf_cgroup_ancestor(cgrp, cgrp->level - 1);
 	if (!parent)
 		return;
-	up = cgroup_state(parent);
+	up = scxu_cgroup_state(parent);
 	if (up)
-		shares_add(up, more);
+		scxu_shares_add(up, more);
 	bpf_cgroup_release(parent);
 }
 
 /*
- * The weight of @p in the whole, in SHARES_ONE: if there are no cgroups, its own. Cgroups that others join or leave at
+ * The weight of @p in the whole, in SCXU_SHARES_ONE: if there are no cgroups, its own. Cgroups that others join or leave at
  * the moment may count or not.
  */
-static __noinline u64 shares_walk(struct task_struct *p, u64 share)
+static __noinline u64 scxu_shares_walk(struct task_struct *p, u64 share)
 {
 	struct cgroup *cgrp, *at;
 	s32 level, i;
@@ -156,7 +156,7 @@ static __noinline u64 shares_walk(struct task_struct *p, u64 share)
 		return share;
 	cgrp = scx_bpf_task_cgroup(p);
 	level = cgrp->level;
-	bpf_for(i, 0, CGROUP_LEVELS) {
+	bpf_for(i, 0, SCXU_CGROUP_LEVELS) {
 		struct policy_cgroup *cg;
 		u32 busy;
 
@@ -165,8 +165,8 @@ static __noinline u64 shares_walk(struct task_struct *p, u64 share)
 		at = bpf_cgroup_ancestor(cgrp, level);
 		if (!at)
 			break;
-		cg = cgroup_state(at);
-		busy = cg ? shares_busy(cg) : 0;
+		cg = scxu_cgroup_state(at);
+		busy = cg ? scxu_shares_busy(cg) : 0;
 		if (busy)
 			share = share * cg->share_weight / busy;
 		bpf_cgroup_release(at);
@@ -177,9 +177,9 @@ static __noinline u64 shares_walk(struct task_struct *p, u64 share)
 }
 
 /* In an op of @p's own: the kernel says of no other task which cgroup it is in. Elsewhere t->share is the last answer. */
-static __always_inline u64 share_of(struct task_struct *p, struct policy_task *t)
+static __always_inline u64 scxu_share_of(struct task_struct *p, struct policy_task *t)
 {
-	t->share = shares_walk(p, (t->share_weight ?: p->scx.weight) * SHARES_ONE);
+	t->share = scxu_shares_walk(p, (t->share_weight ?: p->scx.weight) * SCXU_SHARES_ONE);
 	return t->share;
 }
 

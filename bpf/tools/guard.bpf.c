@@ -16,7 +16,7 @@ extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
 char _license[] SEC("license") = "GPL";
 
-volatile struct scx_host scx_host SEC(".data.scx_host");
+volatile struct scxu_host scxu_host SEC(".data.scxu_host");
 
 #define GUARD_CLASSES	256	/* 64 doublings of ns, each in four */
 
@@ -55,7 +55,7 @@ struct guard_longest {
 
 static __always_inline struct guard_counts *guard_counting(void)
 {
-	u32 generation = scx_host.active.generation, key = generation & 1;
+	u32 generation = scxu_host.active.generation, key = generation & 1;
 	struct guard_counts *c = bpf_map_lookup_elem(&guard_counts, &key);
 
 	/* What is left of the last but one. The map is this CPU's, so nobody else counts meanwhile. */

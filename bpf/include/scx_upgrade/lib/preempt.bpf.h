@@ -3,14 +3,14 @@
  * Preemption: which CPU runs what could best wait. Each CPU's record says how urgent what it runs is:
  *
  *	struct policy_cpu {
- *		PREEMPT_CPU_COLUMNS;
+ *		SCXU_PREEMPT_CPU_COLUMNS;
  *	} __policy_state;
  *
- *	#include <scx_upgrade/preempt.bpf.h>	behind this struct
+ *	#include <scx_upgrade/lib/preempt.bpf.h>	behind this struct
  *
- *	running:	preempt_running(p, rank)
- *	stopping:	preempt_stopping(p)
- *	enqueue:	preempt_for(p, rank)
+ *	running:	scxu_preempt_running(p, rank)
+ *	stopping:	scxu_preempt_stopping(p)
+ *	enqueue:	scxu_preempt_for(p, rank)
  *
  * A rank is any number by which the larger can better wait: a deadline, a class. What a policy before left in the records
  * says nothing of what runs now, so a rank counts only in the run of the policy that it was noted in.
@@ -21,32 +21,32 @@
 #include <scx_upgrade/policy.bpf.h>
 
 /* How many CPUs are looked at for one task: a look at each of hundreds, on each wake-up, costs more than it gains. */
-#define PREEMPT_CPUS	16
+#define SCXU_PREEMPT_CPUS	16
 
-static __always_inline void preempt_running(struct task_struct *p, u64 rank)
+static __always_inline void scxu_preempt_running(struct task_struct *p, u64 rank)
 {
-	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
+	struct policy_cpu *c = scxu_cpu_state(scx_bpf_task_cpu(p));
 
 	if (!c)
 		return;
 	c->running_rank = rank;
-	c->running_gen = policy_run_id();
+	c->running_gen = scxu_run_id();
 }
 
-static __always_inline void preempt_stopping(struct task_struct *p)
+static __always_inline void scxu_preempt_stopping(struct task_struct *p)
 {
-	struct policy_cpu *c = cpu_state(scx_bpf_task_cpu(p));
+	struct policy_cpu *c = scxu_cpu_state(scx_bpf_task_cpu(p));
 
 	if (c)
 		c->running_gen = 0;
 }
 
 /* The rank of what @cpu runs, if it is larger than @rank; else 0. */
-static __always_inline u64 preempt_rank(s32 cpu, u64 rank)
+static __always_inline u64 scxu_preempt_rank(s32 cpu, u64 rank)
 {
-	struct policy_cpu *c = cpu_state(cpu);
+	struct policy_cpu *c = scxu_cpu_state(cpu);
 
-	if (!c || c->running_gen != policy_run_id() || (s64)(c->running_rank - rank) <= 0)
+	if (!c || c->running_gen != scxu_run_id() || (s64)(c->running_rank - rank) <= 0)
 		return 0;
 	return c->running_rank;
 }
@@ -55,7 +55,7 @@ static __always_inline u64 preempt_rank(s32 cpu, u64 rank)
  * Preempt the CPU, of those that @p may run on and that are near the one it was on, that runs what could best wait, if @p
  * is more urgent. @p must be on a queue that this CPU serves first. True if there is one.
  */
-static __noinline int preempt_for(struct task_struct *p, u64 rank)
+static __noinline int scxu_preempt_for(struct task_struct *p, u64 rank)
 {
 	s32 nr = scx_bpf_nr_cpu_ids(), from, best = -1, i;
 	u64 most = rank;
@@ -63,7 +63,7 @@ static __noinline int preempt_for(struct task_struct *p, u64 rank)
 	if (!p)
 		return 0;
 	from = scx_bpf_task_cpu(p);
-	bpf_for(i, 0, PREEMPT_CPUS) {
+	bpf_for(i, 0, SCXU_PREEMPT_CPUS) {
 		s32 cpu = from + i;
 		u64 other;
 
@@ -73,7 +73,7 @@ static __noinline int preempt_for(struct task_struct *p, u64 rank)
 			cpu -= nr;
 		if (!bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
 			continue;
-		other = preempt_rank(cpu, most);
+		other = scxu_preempt_rank(cpu, most);
 		if (!other)
 			continue;
 		most = other;

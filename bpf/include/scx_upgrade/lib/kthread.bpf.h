@@ -8,15 +8,15 @@
 #include <scx_upgrade/policy.bpf.h>
 
 /* Set where the kernel binds a thread (kthread_bind(), kernel/kthread.c). In no BTF, since it is a macro. */
-#define SCX_PF_NO_SETAFFINITY	0x04000000
+#define SCXU_PF_NO_SETAFFINITY	0x04000000
 
 /*
  * A kernel thread of one CPU. Not one that merely may run on no other: on a machine with one CPU that is all of them, those
  * that are to run in idle time among them.
  */
-static __always_inline bool is_cpu_thread(struct task_struct *p)
+static __always_inline bool scxu_is_per_cpu_kthread(struct task_struct *p)
 {
-	return (p->flags & PF_KTHREAD) && (p->flags & SCX_PF_NO_SETAFFINITY) && p->nr_cpus_allowed == 1;
+	return (p->flags & PF_KTHREAD) && (p->flags & SCXU_PF_NO_SETAFFINITY) && p->nr_cpus_allowed == 1;
 }
 
 #endif /* __SCX_UPGRADE_KTHREAD_BPF_H */

@@ -13,7 +13,7 @@
  *   which nothing can iterate, and on queues that the running policy keeps. It costs nothing at a context switch, and a policy
  *   that counts its enqueues sees none that it did not cause.
  *
- * User space names the commit in scx_host.handover_to and starts the timer just before the commit. The timer waits until the
+ * User space names the commit in scxu_host.handover_to and starts the timer just before the commit. The timer waits until the
  * control word is that one. User space starts the timer again after the grace period: an op of the earlier policy in flight may
  * have given a slice, or inserted into an orphan, until then. If nobody does, the timer looks at the slices once more after
  * HANDOVER_GRACE_NS, and goes on to look at the orphans.
@@ -21,11 +21,11 @@
  * host_init() sets the timer's callback. So the callback is part of a struct_ops program, and may write p->scx.slice also on a
  * kernel that has no kfunc for it (up to v6.18).
  */
-#ifndef __SCX_UPGRADE_HANDOVER_HOST_H
-#define __SCX_UPGRADE_HANDOVER_HOST_H
+#ifndef __SCX_UPGRADE_HOST_HANDOVER_BPF_H
+#define __SCX_UPGRADE_HOST_HANDOVER_BPF_H
 
-#include <scx_upgrade/roster.bpf.h>
-#include "queues.host.h"
+#include <scx_upgrade/task_table.bpf.h>
+#include "queues.bpf.h"
 
 /* Between two ticks while there is something to do; while the commit is awaited; and while there is nothing to do. */
 #define HANDOVER_TICK_NS	(1000 * 1000ULL)
@@ -33,18 +33,18 @@
 #define HANDOVER_IDLE_NS	(64 * 1000 * 1000ULL)
 /* An op runs with interrupts off. None is in flight for so long. */
 #define HANDOVER_GRACE_NS	(1000 * 1000 * 1000ULL)
-/* The most that one tick looks at, of queues and of tasks. A per-cgroup family has up to SCX_UPGRADE_MAX_CGROUPS members. */
+/* The most that one tick looks at, of queues and of tasks. A per-cgroup DSQ group has up to SCX_UPGRADE_MAX_CGROUPS members. */
 #define HANDOVER_QUEUES		1024
 #define HANDOVER_ROWS		1024
 
 /* Only the timer's callback writes what stands below `started`. */
-struct scx_handover {
+struct scxu_handover {
 	struct bpf_timer tick;
 	u32	started;		/* counts up each time that user space starts the timer */
 	u32	settled;		/* a grace period is over since the commit */
 	u32	seen;			/* the value of `started` that the callback has seen */
-	u32	row;			/* the next row of the roster to look at */
-	u32	family, member;		/* the next orphan to look at */
+	u32	row;			/* the next row of the task table to look at */
+	u32	group, member;		/* the next orphan to look at */
 	u32	looked_again;		/* the look at the slices after HANDOVER_GRACE_NS has begun */
 	u64	since;			/* when the callback saw the commit */
 };
@@ -54,57 +54,57 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct scx_handover);
-} scx_handover SEC(".maps");
+	__type(value, struct scxu_handover);
+} scxu_handover SEC(".maps");
 
 /* Empty some of the orphans. Returns whether to go on soon. */
-static __noinline bool drain_orphans(struct scx_handover *work)
+static __noinline bool drain_orphans(struct scxu_handover *work)
 {
-	u32 nr = scx_host.nr_orphans, moved = scx_zero(), i;
-	u32 at = work->family, index = work->member;
+	u32 nr = scxu_host.nr_orphans, moved = scxu_zero(), i;
+	u32 at = work->group, index = work->member;
 
 	bpf_for(i, 0, HANDOVER_QUEUES) {
-		volatile struct scx_family *family = &scx_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
+		volatile struct scxu_dsq_group *group = &scxu_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 		u32 end;
 
 		if (at >= nr)
 			break;
-		end = family->per_cgroup ? scx_host.cgroup_members : family->members;
+		end = group->per_cgroup ? scxu_host.cgroup_members : group->members;
 		if (index >= end) {
-			index = scx_zero();
+			index = scxu_zero();
 			at++;
 			continue;
 		}
-		moved += hand_over_queue(family->base | index, HAND_OVER_TASKS);
+		moved += hand_over_queue(group->base | index, HAND_OVER_TASKS);
 		index++;
 	}
 	if (moved)
-		__sync_fetch_and_add(&scx_host.orphans_served, moved);
+		__sync_fetch_and_add(&scxu_host.orphans_served, moved);
 	if (at < nr) {
-		work->family = at;
+		work->group = at;
 		work->member = index;
 		return true;
 	}
-	work->family = 0;
+	work->group = 0;
 	work->member = 0;
 	return moved;
 }
 
 /* Shorten the slices of some of all tasks. Returns whether there are more. */
-static __noinline bool shorten_slices(struct scx_handover *work)
+static __noinline bool shorten_slices(struct scxu_handover *work)
 {
-	u32 rows = scx_host.roster.rows, row = work->row, i;
+	u32 rows = scxu_host.task_table.rows, row = work->row, i;
 
 	bpf_rcu_read_lock();
 	bpf_for(i, 0, HANDOVER_ROWS) {
-		struct scx_roster_row *own;
+		struct scxu_task_row *own;
 		struct task_struct *p;
 		u32 key = row;
 
 		if (row >= rows)
 			break;
 		row++;
-		own = bpf_map_lookup_elem(&scx_roster, &key);
+		own = bpf_map_lookup_elem(&scxu_task_table, &key);
 		if (!own)
 			continue;
 		p = own->task;
@@ -119,15 +119,15 @@ static __noinline bool shorten_slices(struct scx_handover *work)
 	return row < rows;
 }
 
-static int handover_tick(void *map, int *key, struct scx_handover *work)
+static int handover_tick(void *map, int *key, struct scxu_handover *work)
 {
-	u32 to = scx_host.handover_to, started = *(volatile u32 *)&work->started;
+	u32 to = scxu_host.handover_to, started = *(volatile u32 *)&work->started;
 	u64 now = bpf_ktime_get_ns();
 	bool busy;
 
 	if (!to)
 		return 0;
-	if (*(volatile u32 *)&scx_host.active != to) {
+	if (*(volatile u32 *)&scxu_host.active != to) {
 		bpf_timer_start(&work->tick, HANDOVER_WAIT_NS, 0);
 		return 0;
 	}
@@ -146,7 +146,7 @@ static int handover_tick(void *map, int *key, struct scx_handover *work)
 	}
 	if (busy)
 		bpf_timer_start(&work->tick, HANDOVER_TICK_NS, 0);
-	else if (scx_host.nr_orphans || !work->looked_again)
+	else if (scxu_host.nr_orphans || !work->looked_again)
 		bpf_timer_start(&work->tick, HANDOVER_IDLE_NS, 0);
 	return 0;
 }
@@ -155,11 +155,11 @@ static int handover_tick(void *map, int *key, struct scx_handover *work)
 static __always_inline void init_handover(void)
 {
 	u32 zero = 0;
-	struct scx_handover *work = bpf_map_lookup_elem(&scx_handover, &zero);
+	struct scxu_handover *work = bpf_map_lookup_elem(&scxu_handover, &zero);
 
 	if (!work)
 		return;
-	bpf_timer_init(&work->tick, &scx_handover, CLOCK_MONOTONIC);
+	bpf_timer_init(&work->tick, &scxu_handover, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&work->tick, handover_tick);
 }
 
@@ -168,7 +168,7 @@ SEC("syscall")
 int start_handover(u64 *settled)
 {
 	u32 zero = 0;
-	struct scx_handover *work = bpf_map_lookup_elem(&scx_handover, &zero);
+	struct scxu_handover *work = bpf_map_lookup_elem(&scxu_handover, &zero);
 
 	if (!work)
 		return -ENOENT;
@@ -177,4 +177,4 @@ int start_handover(u64 *settled)
 	return bpf_timer_start(&work->tick, *settled ? 0 : HANDOVER_TICK_NS, 0);
 }
 
-#endif /* __SCX_UPGRADE_HANDOVER_HOST_H */
+#endif /* __SCX_UPGRADE_HOST_HANDOVER_BPF_H */

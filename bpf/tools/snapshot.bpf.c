@@ -20,7 +20,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct scx_plan);
+	__type(value, struct scxu_plan);
 } snapshot_stores SEC(".maps");
 
 struct snapshot_args {
@@ -34,13 +34,13 @@ int snapshot_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *p = ctx->task;
 	struct snapshot_entry e = {};
-	struct scx_task_record *rec;
+	struct scxu_task_record *rec;
 	int i;
 
 	if (!p || p->flags & (PF_IDLE | PF_EXITING))
 		return 0;
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
-	if (!rec || scx_is_stale(rec))
+	rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
+	if (!rec || scxu_is_stale(rec))
 		return 0;
 	_Pragma("unroll")
 	for (i = 0; i < SCX_UPGRADE_TASK_DATA / 8; i++)
@@ -54,13 +54,13 @@ int snapshot_tasks(struct bpf_iter__task *ctx)
 /* Under the record's lock, so never in the middle of a plan; each value with one store. */
 #define STORE(rec, bytes)								\
 do {											\
-	struct scx_plan *stores;							\
+	struct scxu_plan *stores;							\
 	u32 zero = 0;									\
 											\
 	stores = bpf_map_lookup_elem(&snapshot_stores, &zero);				\
 	if (stores) {									\
 		bpf_spin_lock(&(rec)->lock);						\
-		scx_apply_plan((u8 *)(rec)->data, bytes, stores, &scx_host.zero);			\
+		scxu_apply_plan((u8 *)(rec)->data, bytes, stores, &scxu_host.zero);	\
 		bpf_spin_unlock(&(rec)->lock);						\
 	}										\
 } while (0)
@@ -69,12 +69,12 @@ SEC("syscall")
 int restore_task(struct snapshot_args *args)
 {
 	struct task_struct *p = bpf_task_from_pid(args->key);
-	struct scx_task_record *rec = NULL;
+	struct scxu_task_record *rec = NULL;
 
 	if (!p)
 		return -ESRCH;
 	if (p->start_boottime == args->start_time)
-		rec = scx_task_record(p);
+		rec = scxu_task_record(p);
 	if (rec)
 		STORE(rec, SCX_UPGRADE_TASK_DATA);
 	bpf_task_release(p);
@@ -85,11 +85,11 @@ SEC("syscall")
 int restore_cgroup(struct snapshot_args *args)
 {
 	struct cgroup *cgrp = bpf_cgroup_from_id(args->key);
-	struct scx_cgroup_record *rec;
+	struct scxu_cgroup_record *rec;
 
 	if (!cgrp)
 		return -ENOENT;
-	rec = scx_cgroup_record(cgrp);
+	rec = scxu_cgroup_record(cgrp);
 	if (rec)
 		STORE(rec, SCX_UPGRADE_CGROUP_DATA);
 	bpf_cgroup_release(cgrp);
@@ -99,7 +99,7 @@ int restore_cgroup(struct snapshot_args *args)
 SEC("syscall")
 int restore_cpu(struct snapshot_args *args)
 {
-	struct scx_cpu_record *rec = scx_cpu_record(args->key);
+	struct scxu_cpu_record *rec = scxu_cpu_record(args->key);
 
 	if (!rec)
 		return -ENOENT;
@@ -110,7 +110,7 @@ int restore_cpu(struct snapshot_args *args)
 SEC("syscall")
 int restore_global(struct snapshot_args *args)
 {
-	struct scx_global_record *rec = scx_the_global_record();
+	struct scxu_global_record *rec = scxu_the_global_record();
 
 	STORE(rec, SCX_UPGRADE_GLOBAL_DATA);
 	return 0;

@@ -13,12 +13,12 @@ struct task_group___weight {
 	u32 scx_weight;
 } __attribute__((preserve_access_index));
 
-#define CGROUP_DEFAULT_WEIGHT	100
+#define SCXU_CGROUP_DEFAULT_WEIGHT	100
 /* Deeper than this no helper looks. */
-#define CGROUP_LEVELS		32
+#define SCXU_CGROUP_LEVELS		32
 
 /* The scheduler's side of @cgrp; NULL if its cpu controller is not enabled. */
-static __always_inline struct task_group *cgroup_task_group(struct cgroup *cgrp)
+static __always_inline struct task_group *scxu_cgroup_task_group(struct cgroup *cgrp)
 {
 	u32 at = bpf_core_field_offset(struct cgroup, subsys) +
 		 bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id) * sizeof(void *);
@@ -29,37 +29,37 @@ static __always_inline struct task_group *cgroup_task_group(struct cgroup *cgrp)
 }
 
 /* cpu.weight of @cgrp: 1 to 10000. */
-static __always_inline u32 cgroup_weight(struct cgroup *cgrp)
+static __always_inline u32 scxu_cgroup_weight(struct cgroup *cgrp)
 {
-	struct task_group *tg = cgroup_task_group(cgrp);
+	struct task_group *tg = scxu_cgroup_task_group(cgrp);
 	u32 weight = 0;
 
 	if (!tg)
-		return CGROUP_DEFAULT_WEIGHT;
+		return SCXU_CGROUP_DEFAULT_WEIGHT;
 	if (bpf_core_field_exists(tg->scx))
 		weight = BPF_CORE_READ(tg, scx.weight);
 	else if (bpf_core_field_exists(((struct task_group___weight *)tg)->scx_weight))
 		weight = BPF_CORE_READ((struct task_group___weight *)tg, scx_weight);
-	return weight ?: CGROUP_DEFAULT_WEIGHT;
+	return weight ?: SCXU_CGROUP_DEFAULT_WEIGHT;
 }
 
-/* What cgroup_quota() says of a cgroup without a limit. */
-#define CGROUP_NO_QUOTA		(~0ULL)
+/* What scxu_cgroup_quota() says of a cgroup without a limit. */
+#define SCXU_CGROUP_NO_QUOTA		(~0ULL)
 
 /*
  * cpu.max of @cgrp: how many ns its tasks may run, all together, in each @period of ns. sched_ext keeps a copy since Linux
  * 6.17; before, there is the fair class's own. What the cgroups above it may is another matter.
  */
-static __always_inline u64 cgroup_quota(struct cgroup *cgrp, u64 *period)
+static __always_inline u64 scxu_cgroup_quota(struct cgroup *cgrp, u64 *period)
 {
-	struct task_group *tg = cgroup_task_group(cgrp);
+	struct task_group *tg = scxu_cgroup_task_group(cgrp);
 	u64 quota;
 
 	if (!tg)
-		return CGROUP_NO_QUOTA;
+		return SCXU_CGROUP_NO_QUOTA;
 	if (bpf_core_field_exists(tg->scx.bw_quota_us)) {
 		quota = BPF_CORE_READ(tg, scx.bw_quota_us);
-		if (quota == CGROUP_NO_QUOTA)
+		if (quota == SCXU_CGROUP_NO_QUOTA)
 			return quota;
 		quota *= 1000;
 		*period = BPF_CORE_READ(tg, scx.bw_period_us) * 1000;
@@ -67,9 +67,9 @@ static __always_inline u64 cgroup_quota(struct cgroup *cgrp, u64 *period)
 		quota = BPF_CORE_READ(tg, cfs_bandwidth.quota);
 		*period = BPF_CORE_READ(tg, cfs_bandwidth.period);
 	} else {
-		return CGROUP_NO_QUOTA;
+		return SCXU_CGROUP_NO_QUOTA;
 	}
-	return quota && *period ? quota : CGROUP_NO_QUOTA;
+	return quota && *period ? quota : SCXU_CGROUP_NO_QUOTA;
 }
 
 #endif /* __SCX_UPGRADE_CGROUP_BPF_H */

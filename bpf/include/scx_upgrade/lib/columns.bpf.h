@@ -10,24 +10,24 @@
  * vtime.bpf.h, for tasks. vtime: 0 is one that no policy with this clock has placed. vtime_lag_ns, which is well-known:
  * how far it was behind the clock when it last stopped.
  */
-#define VTIME_TASK_COLUMNS			\
-	u64	vtime;				\
+#define SCXU_VTIME_TASK_COLUMNS	\
+	u64	vtime;		\
 	s64	vtime_lag_ns
 
 /* vtime.bpf.h, for what has a clock: all (global), or each CPU. */
-#define VTIME_CLOCK_COLUMNS			\
+#define SCXU_VTIME_CLOCK_COLUMNS	\
 	u64	vtime_now __default(1099511627776)	/* 2^40 */
 
 /* slice.bpf.h, for tasks. last_run_at_ns, which is well-known: when it last began to run; in which run of the policy. */
-#define RUN_TASK_COLUMNS			\
+#define SCXU_RUN_TASK_COLUMNS			\
 	u64	last_run_at_ns __momentary;	\
 	u32	last_run_gen __momentary
 
 /*
  * shares.bpf.h, for tasks. share_gen: the run of the policy that it is counted in, if any; share_weight: as what; share: of the
- * whole, as of when share_of() was last asked.
+ * whole, as of when scxu_share_of() was last asked.
  */
-#define SHARES_TASK_COLUMNS			\
+#define SCXU_SHARES_TASK_COLUMNS		\
 	u32	share_gen __momentary;		\
 	u32	share_weight __momentary;	\
 	u64	share __momentary
@@ -36,12 +36,12 @@
  * shares.bpf.h, for cgroups. share_busy: a run of the policy, and the weights of what wants to run in it, in one word;
  * share_weight: as for tasks.
  */
-#define SHARES_CGROUP_COLUMNS			\
-	u64	share_busy __momentary;		\
+#define SCXU_SHARES_CGROUP_COLUMNS	\
+	u64	share_busy __momentary;	\
 	u32	share_weight __momentary
 
 /* preempt.bpf.h, for CPUs: how urgent what it runs is, as of which run of the policy. */
-#define PREEMPT_CPU_COLUMNS			\
+#define SCXU_PREEMPT_CPU_COLUMNS		\
 	u64	running_rank __momentary;	\
 	u32	running_gen __momentary
 

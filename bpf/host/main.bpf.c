@@ -11,9 +11,9 @@
  */
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>
-#include "queues.host.h"
-#include "roster.host.h"
-#include "handover.host.h"
+#include "queues.bpf.h"
+#include "task_table.bpf.h"
+#include "handover.bpf.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -24,7 +24,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct registry);
-} scx_registry SEC(".maps");
+} scxu_registry SEC(".maps");
 
 /*
  * An update of a map of maps from user space returns after an RCU grace period (kernel/bpf/syscall.c,
@@ -35,14 +35,14 @@ struct settle_inner {
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, u32);
-} scx_settle_inner SEC(".maps");
+} scxu_settle_inner SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__array(values, struct settle_inner);
-} scx_settle SEC(".maps") = { .values = { &scx_settle_inner } };
+} scxu_settle SEC(".maps") = { .values = { &scxu_settle_inner } };
 
 /*
  * What the kernel's debug dump said when it took the host off: as long as a dump is that nobody asked to be longer
@@ -54,15 +54,15 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct dump);
-} scx_dump SEC(".maps");
+} scxu_dump SEC(".maps");
 
 /* One array per op: the kernel wants equal prototypes in an array. `op_` is how user space finds them. */
-#define OP_ARRAY(op)								\
-	struct {								\
-		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);				\
-		__uint(max_entries, SCX_UPGRADE_NR_SLOTS);			\
-		__type(key, u32);						\
-		__type(value, u32);						\
+#define OP_ARRAY(op)						\
+	struct {						\
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);		\
+		__uint(max_entries, SCX_UPGRADE_NR_SLOTS);	\
+		__type(key, u32);				\
+		__type(value, u32);				\
 	} op_##op SEC(".maps")
 
 /*
@@ -71,32 +71,32 @@ struct {
  * op of each context switch: r1 holds the context all along, where the compiler would save it, and two registers more,
  * around each of four calls. Where a comparison has told the index, the verifier knows it too.
  */
-#define CALL_POLICY(op)	CALL_POLICY_OF(&scx_host, op)
+#define CALL_POLICY(op)	CALL_POLICY_OF(&scxu_host, op)
 
 /* For who has the host's address at hand. */
-#define CALL_POLICY_OF(host, op)						\
-do {										\
-	register void *r1 asm("r1") = ctx;					\
-	register volatile void *r3 asm("r3") = host;				\
-										\
-	asm volatile("r3 = *(u8 *)(r3 + 0);"					\
-		     "r2 = %[array] ll;"					\
-		     "if r3 != 0 goto 1f;"					\
-		     "call 12; goto 4f;"					\
-		     "1: if r3 != 1 goto 2f;"					\
-		     "call 12; goto 4f;"					\
-		     "2: if r3 != 2 goto 3f;"					\
-		     "call 12; goto 4f;"					\
-		     "3: r3 = 3; call 12;"					\
-		     "4:"							\
-		     : "+r"(r1), "+r"(r3)					\
-		     : [array] "i"(&op_##op)					\
-		     : "r0", "r2", "r4", "r5", "memory");			\
+#define CALL_POLICY_OF(host, op)				\
+do {								\
+	register void *r1 asm("r1") = ctx;			\
+	register volatile void *r3 asm("r3") = host;		\
+								\
+	asm volatile("r3 = *(u8 *)(r3 + 0);"			\
+		     "r2 = %[array] ll;"			\
+		     "if r3 != 0 goto 1f;"			\
+		     "call 12; goto 4f;"			\
+		     "1: if r3 != 1 goto 2f;"			\
+		     "call 12; goto 4f;"			\
+		     "2: if r3 != 2 goto 3f;"			\
+		     "call 12; goto 4f;"			\
+		     "3: r3 = 3; call 12;"			\
+		     "4:"					\
+		     : "+r"(r1), "+r"(r3)			\
+		     : [array] "i"(&op_##op)			\
+		     : "r0", "r2", "r4", "r5", "memory");	\
 } while (0)
 
-#define HOST_OP(ret, op)							\
-	OP_ARRAY(op);								\
-	SEC("struct_ops/host_" #op)						\
+#define HOST_OP(ret, op)		\
+	OP_ARRAY(op);			\
+	SEC("struct_ops/host_" #op)	\
 	ret host_##op(unsigned long long *ctx)
 
 /* An op without which the kernel does nothing. */
@@ -135,14 +135,14 @@ static __noinline bool goes_local(unsigned long long *ctx)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
 	u32 pinned = p->migration_disabled;
-	u8 lacks = scx_host.lacks[scx_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)];
+	u8 lacks = scxu_host.lacks[scxu_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)];
 
 	if ((p->flags & PF_EXITING) && (lacks & SCX_UPGRADE_LACKS_ENQ_EXITING))
 		goto local;
 	if (!(lacks & SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED))
 		return false;
 	/* A task that is enqueued as it leaves the CPU is current: leave out what running this program added. */
-	if (pinned <= (p == bpf_get_current_task_btf() ? scx_host.prolog : 0))
+	if (pinned <= (p == bpf_get_current_task_btf() ? scxu_host.prolog : 0))
 		return false;
 local:
 	scx_bpf_dsq_insert(p, SCX_DSQ_LOCAL, SCX_SLICE_DFL, ctx[1]);
@@ -158,7 +158,7 @@ SEC("struct_ops/host_enqueue_default")
 void BPF_PROG(host_enqueue_default, struct task_struct *p, u64 enq_flags)
 {
 	/* A task that the kernel re-enqueues now has waited on an orphan, longer than the tasks on this queue. */
-	if (scx_host.nr_orphans && (enq_flags & SCX_ENQ_REENQ))
+	if (scxu_host.nr_orphans && (enq_flags & SCX_ENQ_REENQ))
 		enq_flags |= SCX_ENQ_HEAD;
 	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);
 }
@@ -211,12 +211,12 @@ static __noinline int dispatch_among_orphans(unsigned long long *ctx);
 /*
  * Orphans are the queues that a commit took from under their tasks: the running policy does not name them. Those who
  * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
- * end the grace period may be among them, and it may be killed. The timer of handover.host.h empties them where no CPU
+ * end the grace period may be among them, and it may be killed. The timer of bpf/host/handover.bpf.h empties them where no CPU
  * comes here.
  */
 HOST_OP(void, dispatch)
 {
-	volatile struct scx_host *host = &scx_host;
+	volatile struct scxu_host *host = &scxu_host;
 
 	/* In a register: the compiler would load the address for each of the two. */
 	barrier_var(host);
@@ -259,7 +259,7 @@ HOST_OP_VOID(update_idle)
 HOST_OP_VOID(cpu_online)
 HOST_OP(void, cpu_offline)
 {
-	give_back_queues(ctx[0]);
+	drain_offline_cpu(ctx[0]);
 	CALL_POLICY(cpu_offline);
 }
 
@@ -275,13 +275,13 @@ HOST_OP(s32, init_task)
 	struct task_struct *p = (struct task_struct *)ctx[0];
 	s32 ret;
 
-	scx_host.prolog = bpf_get_current_task_btf()->migration_disabled;
-	if (!admit(p, (struct scx_init_task_args *)ctx[1]))
+	scxu_host.prolog = bpf_get_current_task_btf()->migration_disabled;
+	if (!init_task_record(p, (struct scx_init_task_args *)ctx[1]))
 		return -ENOMEM;
 	ret = init_task_of_policy(ctx);
 	/* The kernel calls no exit_task for it. */
 	if (ret)
-		strike(p, ROW_NONE);
+		untrack_task(p, ROW_NONE);
 	return ret;
 }
 
@@ -292,7 +292,7 @@ HOST_OP(s32, init_task)
 static __noinline s32 init_task_of_policy(unsigned long long *ctx)
 {
 	CALL_POLICY(init_task);
-	return scx_host.zero;
+	return scxu_host.zero;
 }
 
 /* A task that ends, or whose fork has failed, or the host is detached. */
@@ -300,27 +300,27 @@ HOST_OP(void, exit_task)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
 
-	strike(p, ROW_GONE);
+	untrack_task(p, ROW_REMOVED);
 	/* Neither one that ends nor one whose fork failed: all of them go. */
 	if (!(p->flags & PF_EXITING) && !((struct scx_exit_task_args *)ctx[1])->cancelled)
-		scx_host.roster.detached = 1;
+		scxu_host.task_table.detached = 1;
 	CALL_POLICY(exit_task);
 }
 
 /*
- * A task that was between init_task and enable when a plan was committed is not on the roster. It passes here before any other
+ * A task that was between init_task and enable when a plan was committed is not on the task table. It passes here before any other
  * op.
  */
 HOST_OP(void, enable)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
-	struct scx_task_record *rec;
+	struct scxu_task_record *rec;
 
-	rec = bpf_task_storage_get(&scx_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	rec = bpf_task_storage_get(&scxu_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (rec)
-		enlist(p, rec);
-	rec = scx_task_record(p);
-	if (scx_host.restore_vtime && rec && rec->dsq_vtime) {
+		track_task(p, rec);
+	rec = scxu_task_record(p);
+	if (scxu_host.restore_vtime && rec && rec->dsq_vtime) {
 		scx_bpf_task_set_dsq_vtime(p, rec->dsq_vtime);
 		rec->dsq_vtime = 0;
 	}
@@ -334,7 +334,7 @@ HOST_OP(void, enable)
 HOST_OP(void, disable)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
-	struct scx_task_record *rec = bpf_task_storage_get(&scx_task_records, p, 0, 0);
+	struct scxu_task_record *rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 
 	if (rec)
 		rec->dsq_vtime = p->scx.dsq_vtime;
@@ -354,9 +354,9 @@ HOST_OP(s32, cgroup_init)
 	struct cgroup *cgrp = (struct cgroup *)ctx[0];
 
 	if (cgrp->self.flags & CSS_ONLINE) {
-		if (!scx_cgroup_record(cgrp))
+		if (!scxu_cgroup_record(cgrp))
 			return -ENOMEM;
-		number_cgroup(cgrp);
+		cgroup_index_alloc(cgrp);
 	}
 	CALL_POLICY(cgroup_init);
 	return 0;
@@ -364,7 +364,7 @@ HOST_OP(s32, cgroup_init)
 
 HOST_OP(void, cgroup_exit)
 {
-	unnumber_cgroup((struct cgroup *)ctx[0]);
+	cgroup_index_free((struct cgroup *)ctx[0]);
 	CALL_POLICY(cgroup_exit);
 }
 
@@ -375,51 +375,51 @@ HOST_OP_VOID(cgroup_set_weight)
 HOST_OP_VOID(cgroup_set_bandwidth)
 HOST_OP_VOID(cgroup_set_idle)
 
-/* The DSQs of the policy that is active at attach must stand before the first task is enqueued. */
+/* The DSQs of the policy that is active at attach must exist before the first task is enqueued. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
 	init_handover();
-	scx_renew_run_base();
+	scxu_renew_run_base();
 	return create_boot_queues();
 }
 
 void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
 {
 	u32 key = 0;
-	struct dump *dump = bpf_map_lookup_elem(&scx_dump, &key);
+	struct dump *dump = bpf_map_lookup_elem(&scxu_dump, &key);
 
 	if (dump)
 		bpf_probe_read_kernel_str(dump->text, sizeof(dump->text), ei->dump);
-	scx_record_exit(ei);
+	scxu_record_exit(ei);
 }
 
-SCX_SWEEP_PROGRAMS
+SCXU_SWEEP_PROGRAMS
 
 /*
- * Tasks that are runnable and on no queue: the kernel has given them to a policy, which keeps them itself or has forgotten
+ * Tasks that are runnable and on no queue: the kernel has given them to a policy, which keeps them itself or has lost
  * them (SCX_OPSS_QUEUED, kernel/sched/ext/internal.h). Returns how many there are; the ids of the last are in the map.
  */
 #define OPSS_MASK	3
 #define OPSS_QUEUED	2
-#define MAX_FORGOTTEN	4096
+#define MAX_LOST_TASKS	4096
 
 /* The count is in the map, and not in a register: the verifier would follow each of its values. */
-struct forgotten {
+struct lost_tasks {
 	u32 found;
-	u32 pids[MAX_FORGOTTEN];
+	u32 pids[MAX_LOST_TASKS];
 };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct forgotten);
-} scx_forgotten SEC(".maps");
+	__type(value, struct lost_tasks);
+} scxu_lost_tasks SEC(".maps");
 
 SEC("syscall")
-int find_forgotten(void *unused)
+int find_lost_tasks(void *unused)
 {
 	u32 key = 0;
-	struct forgotten *list = bpf_map_lookup_elem(&scx_forgotten, &key);
+	struct lost_tasks *list = bpf_map_lookup_elem(&scxu_lost_tasks, &key);
 	struct task_struct *p;
 
 	if (!list)
@@ -429,7 +429,7 @@ int find_forgotten(void *unused)
 	bpf_for_each(task, p, NULL, BPF_TASK_ITER_ALL_THREADS) {
 		if ((p->scx.ops_state.counter & OPSS_MASK) != OPSS_QUEUED)
 			continue;
-		list->pids[list->found & (MAX_FORGOTTEN - 1)] = p->pid;
+		list->pids[list->found & (MAX_LOST_TASKS - 1)] = p->pid;
 		list->found++;
 	}
 	bpf_rcu_read_unlock();
