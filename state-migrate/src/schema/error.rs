@@ -111,8 +111,8 @@ pub enum SchemaError {
     )]
     InverseAlone { scope: Scope, field: String },
     #[error(
-        "{scope}.{field}: `scx:{tag}={program}` names no conversion of this policy; define CONVERSION({program}, ...) and \
-         list it in POLICY_CONVERSIONS()"
+        "{scope}.{field}: `scx:{tag}={program}` names no conversion of this policy; define SCXU_CONVERSION({program}, ...) and \
+         list it in SCXU_CONVERSIONS()"
     )]
     NoConversion { scope: Scope, field: String, tag: &'static str, program: String },
     #[error(

@@ -62,7 +62,7 @@ fn figures_are_those_of_the_files_that_have_them() {
         let [what, figures, from] = row[..] else { panic!("{row:?} has not three cells") };
         let file = match from.split(';').next() {
             Some("docs/cost.md") => "docs/cost.md",
-            Some("the README" | "the README's table") => "README.md",
+            Some("docs/benchmarks.md") => "docs/benchmarks.md",
             _ => continue,
         };
         let text = read(file);

@@ -72,7 +72,7 @@ fn bad_policies_are_refused_and_the_old_one_runs_on() {
     );
     refused("/bin/bad_type", 4, &["vtime", "u64", "u32"]);
     refused("/bin/bad_pointer", 4, &["friend", "pointer"]);
-    refused("/bin/bad_convert", 4, &["task.level", "`scx:convert=nowhere`", "POLICY_CONVERSIONS"]);
+    refused("/bin/bad_convert", 4, &["task.level", "`scx:convert=nowhere`", "SCXU_CONVERSIONS"]);
     refused("/bin/bad_full", 4, &["task", "bytes"]);
     refused("/bin/scx-upgrade", 1, &["not a policy", "/bin/scx-upgrade"]);
     refused("/no/such/file", 1, &["/no/such/file"]);

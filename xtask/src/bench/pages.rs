@@ -10,7 +10,7 @@ use super::{RESULT, plot, result, result::Bench, table};
 type Shown = fn(&Bench) -> String;
 /// The pages that show figures, from the workspace's folder.
 const PAGES: [(&str, Shown); 3] = [
-    ("README.md", table::render),
+    ("README.md", table::summary),
     ("docs/benchmarks.md", table::render),
     ("SPECIFICATION.md", table::specification),
 ];

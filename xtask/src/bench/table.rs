@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
-use super::result::{Bench, ByThreads, Instructions, Published, Spread, Watch, Way, Window};
+use super::result::{
+    Bench, ByThreads, Instructions, PolicyInstructions, Published, Spread, Watch, Way, Window,
+};
 
 /// The whole text. A part that was not measured is left out.
 pub fn render(bench: &Bench) -> String {
@@ -13,13 +15,7 @@ pub fn render(bench: &Bench) -> String {
 }
 
 fn write(bench: &Bench, out: &mut String) -> fmt::Result {
-    let machine = &bench.machine;
-    let emulated = if machine.emulated {
-        ", **emulated** (QEMU without KVM: 10 to 30 times slower than hardware)"
-    } else {
-        ""
-    };
-    writeln!(out, "`{}` on Linux {}, {} CPUs{emulated}.", bench.command, machine.kernel, machine.cpus)?;
+    measured_on(bench, out)?;
     if !bench.by_threads.is_empty() {
         times(&bench.by_threads, out)?;
         delays(bench, out)?;
@@ -36,9 +32,116 @@ fn write(bench: &Bench, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// Names the command, the kernel and the machine of the figures.
+fn measured_on(bench: &Bench, out: &mut String) -> fmt::Result {
+    let machine = &bench.machine;
+    let emulated = if machine.emulated {
+        ", **emulated** (QEMU without KVM: 10 to 30 times slower than hardware)"
+    } else {
+        ""
+    };
+    writeln!(out, "`{}` on Linux {}, {} CPUs{emulated}.", bench.command, machine.kernel, machine.cpus)
+}
+
+/// One table for readers who do not know the project yet: the run with the most threads, and two sentences on the other parts.
+pub fn summary(bench: &Bench) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = measured_on(bench, &mut out);
+    if let Some(run) = bench.by_threads.iter().max_by_key(|run| run.threads) {
+        let _ = compared(run, &mut out);
+    }
+    if let Some(run) = bench.published.iter().max_by_key(|run| run.threads) {
+        let _ = without_scheduler(run, &mut out);
+    }
+    if let Some(policy) = bench.instructions.iter().flat_map(|counted| &counted.policies).next() {
+        let _ = added_by_the_host(policy, &mut out);
+    }
+    out
+}
+
+/// The three ways to change the policy, side by side.
+fn compared(run: &ByThreads, out: &mut String) -> fmt::Result {
+    let threads = format!("beside {} threads", count(u64::from(run.threads)));
+    head(&threads, ["swap", "rollback", "detach and attach"].map(str::to_owned), out)?;
+    row(
+        "the commit, one store",
+        [duration(run.commit_ns), duration(run.rollback_commit_ns), String::new()],
+        out,
+    )?;
+    let reattach = match run.reattach_total_ns {
+        Some(total) => format!("{}, with load and verifier", duration(total)),
+        None => format!("{}, without load and verifier", duration(run.reattach_ns())),
+    };
+    let swap = format!("{}, with load and verifier", duration(run.swap_total_ns));
+    row("all of it", [swap, duration(run.rollback_total_ns), reattach], out)?;
+    let watches = [run.swap_watch, run.rollback_watch, run.detach_attach_watch];
+    row("most tasks seen in the fair class", watches.map(fair), out)?;
+    let [swap, rollback] = [run.verification.swap, run.verification.rollback]
+        .map(|v| format!("{} of {}", count(v.verified), count(v.live)));
+    row(
+        "live tasks whose state is as it must be",
+        [swap, rollback, "none: the state is lost".to_owned()],
+        out,
+    )?;
+    let delays = [run.swap, run.rollback, run.detach_attach];
+    let quiet = run.baseline;
+    let name = |of: &str, us: f64| {
+        format!(
+            "wake-up delay of a thread that sleeps 1 ms at a time, {of} ({} where nothing happens)",
+            delay(us)
+        )
+    };
+    row(&name("p99.9", quiet.p999_us), delays.map(|window| delay(window.p999_us)), out)?;
+    row(&name("max", quiet.max_us), delays.map(|window| delay(window.max_us)), out)
+}
+
+/// How long a machine has no scheduler, with and without this project.
+fn without_scheduler(run: &Published, out: &mut String) -> fmt::Result {
+    let (loader, swap) = (&run.loader, &run.swap);
+    let gap = |way: &Way| match (way.seen.gap_ns, way.seen.fair_max) {
+        (0, 0) => "never without a scheduler, and no task in the fair class".to_owned(),
+        (gap, most) => {
+            format!("no scheduler for {}, and up to {} tasks in the fair class", duration(gap), count(most))
+        }
+    };
+    writeln!(
+        out,
+        "\nFrom {} to {} as scx_loader does it, beside {} threads: {}. `scx-upgrade swap` from {} to {}: {}.",
+        loader.from,
+        loader.to,
+        count(u64::from(run.threads)),
+        gap(loader),
+        swap.from,
+        swap.to,
+        gap(swap),
+    )
+}
+
+/// What each context switch pays for the host.
+fn added_by_the_host(policy: &PolicyInstructions, out: &mut String) -> fmt::Result {
+    write!(
+        out,
+        "\nThe host costs instructions at each context switch: {} for {} attached directly, {} ({:+.1} %) in the host",
+        instruction(policy.direct),
+        policy.policy,
+        instruction(policy.hosted),
+        policy.added_percent(policy.hosted)
+    )?;
+    match policy.lean {
+        Some(lean) => writeln!(
+            out,
+            ", {} ({:+.1} %) in a host that has only the ops that its policies use (`run --lean`).",
+            instruction(lean),
+            policy.added_percent(lean)
+        ),
+        None => writeln!(out, "."),
+    }
+}
+
 /// The rows of the specification: figures of [`render`] that stand beside what is promised.
 pub fn specification(bench: &Bench) -> String {
-    let source = format!("the README's table; `{}`", bench.command);
+    let source = format!("docs/benchmarks.md; `{}`", bench.command);
     let mut rows = Vec::new();
     let mut of_run = |what: &str, run: &ByThreads, figure: String| {
         rows.push((format!("{what}, {} threads", count(u64::from(run.threads))), figure));
@@ -370,7 +473,29 @@ mod tests {
         }
     }
 
-    /// The specification has figures of the README's table only.
+    #[test]
+    fn the_summary_has_the_run_with_the_most_threads() {
+        let mut bench = sample();
+        let text = summary(&bench);
+        for line in [
+            "`cargo xtask bench --threads 100,2000` on Linux 7.3.4, 2 CPUs, **emulated**",
+            "| beside 2,000 threads | swap | rollback | detach and attach |",
+            "1.40 s, without load and verifier |",
+            "| most tasks seen in the fair class | 0 | 0 |",
+            "no scheduler for 1.50 s",
+            "never without a scheduler, and no task in the fair class",
+            "8,000 for scx_mini attached directly, 8,400 (+5.0 %) in the host, 8,080 (+1.0 %)",
+        ] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+        assert!(!text.contains("100 threads |"), "{text}");
+        bench.by_threads.last_mut().unwrap().reattach_total_ns = Some(2_500_000_000);
+        assert!(summary(&bench).contains("2.50 s, with load and verifier |"));
+        let bench = Bench { by_threads: Vec::new(), published: Vec::new(), instructions: None, ..bench };
+        assert_eq!(summary(&bench).lines().count(), 1);
+    }
+
+    /// The specification has figures of the book's tables only.
     #[test]
     fn the_specification_quotes_the_table() {
         let (rows, table) = (specification(&sample()), render(&sample()));
@@ -385,7 +510,7 @@ mod tests {
     /// Every row of a table has as many cells as its head.
     #[test]
     fn tables_are_whole() {
-        let text = render(&sample());
+        let text = [render(&sample()), summary(&sample())].join("\n");
         for table in text.split("\n\n").filter(|block| block.starts_with('|')) {
             let cells: Vec<_> = table.lines().map(|line| line.matches('|').count()).collect();
             assert!(cells.len() > 2 && cells.iter().all(|n| *n == cells[0]), "{table}");

@@ -111,7 +111,7 @@ int reader_records(struct bpf_iter__task *ctx)
 	rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 	if (rec) {
 		e.flags |= READER_RECORD;
-		e.stamp = *(volatile u32 *)&rec->record_epoch;
+		e.record_epoch = *(volatile u32 *)&rec->record_epoch;
 		_Pragma("unroll")
 		for (i = 0; i < SCX_UPGRADE_TASK_DATA / 8; i++)
 			e.data[i] = *(volatile u64 *)&rec->data[i];
