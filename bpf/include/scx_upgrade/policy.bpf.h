@@ -48,7 +48,10 @@ char _license[] SEC("license") = "GPL";
 /* The column may be narrower than the predecessor's: what does not fit becomes the nearest that does. */
 #define __saturate		__attribute__((btf_decl_tag("scx:saturate")))
 
-/* The unit. One that differs from the predecessor's is an error, unless a scale says how to get there. */
+/*
+ * The unit. One that differs from the predecessor's is an error, unless a scale says how to get there. So is a unit that
+ * only one of two policies declares; versions of one policy may add theirs later.
+ */
 #define __unit(unit)		__attribute__((btf_decl_tag("scx:unit=" #unit)))
 
 /*

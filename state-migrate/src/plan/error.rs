@@ -72,6 +72,29 @@ pub enum PlanError {
         /// The unit of that.
         other_unit: String,
     },
+    /// Of a column and of the one of another policy that its value would be made of, only one declares what it counts.
+    #[error(
+        "{scope}.{field}: its unit is {}, that of `{other}` of {}, another policy, is {}, so the value may be of another \
+         clock or size; declare the unit in both (`scx:unit`), say how to get there (`scx:scale`, by 1 if the values are \
+         the same), or give the field a new name",
+        declared(unit.as_deref()),
+        named(policy),
+        declared(other_unit.as_deref())
+    )]
+    UnitUnknown {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field.
+        field: String,
+        /// Its unit.
+        unit: Option<String>,
+        /// The column that its value would be made of.
+        other: String,
+        /// The policy that has that column.
+        policy: String,
+        /// The unit of that column.
+        other_unit: Option<String>,
+    },
     /// A field with a well-known name is of another kind.
     #[error(
         "{scope}.{field}: a column of that well-known name is `{expected}` or another width of it, not `{ty}`; \
@@ -149,6 +172,14 @@ pub enum PlanError {
         /// The slot.
         slot: u32,
     },
+}
+
+fn declared(unit: Option<&str>) -> String {
+    unit.map_or_else(|| "not declared".to_owned(), |unit| format!("`{unit}`"))
+}
+
+fn named(policy: &str) -> &str {
+    if policy.is_empty() { "a policy without a name" } else { policy }
 }
 
 fn taken(ty: Option<&Type>) -> String {
