@@ -233,7 +233,7 @@ fn an_unknown_unit_of_another_policy_is_not_taken() {
         let refused = plan(&layout, Some(0), &of("theirs", vec![new.clone()]), 1).unwrap_err();
         assert!(matches!(refused, PlanError::UnitUnknown { .. }), "{old:?} to {new:?}: {refused}");
         let report = check(&of("ours", vec![old.clone()]), &of("theirs", vec![new.clone()]), &[(TASK, 256)]);
-        assert_eq!(report.refused[0].columns, [new.name.clone()]);
+        assert_eq!(report.refused[0].columns, std::slice::from_ref(&new.name));
         // Nothing of it where nothing is to be carried.
         let anew = plan_anew(&layout, Some(0), &of("theirs", vec![new.clone()]), 1).unwrap();
         assert_eq!(anew.columns[0].fate, Fate::Defaulted);
