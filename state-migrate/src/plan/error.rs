@@ -77,23 +77,21 @@ pub enum PlanError {
         "{scope}.{field}: its unit is {}, that of `{other}` of {}, another policy, is {}, so the value may be of another \
          clock or size; declare the unit in both (`scx:unit`), say how to get there (`scx:scale`, by 1 if the values are \
          the same), or give the field a new name",
-        declared(unit.as_deref()),
+        declared(units[0].as_deref()),
         named(policy),
-        declared(other_unit.as_deref())
+        declared(units[1].as_deref())
     )]
     UnitUnknown {
         /// The scope of the field.
         scope: Scope,
         /// The field.
         field: String,
-        /// Its unit.
-        unit: Option<String>,
         /// The column that its value would be made of.
         other: String,
         /// The policy that has that column.
         policy: String,
-        /// The unit of that column.
-        other_unit: Option<String>,
+        /// The units of the field and of that column. In a box: a result has room for its error also where there is none.
+        units: Box<[Option<String>; 2]>,
     },
     /// A field with a well-known name is of another kind.
     #[error(

@@ -157,10 +157,9 @@ fn unit_unknown(scope: Scope, other: &Placed, column: &Column, policy: &str) -> 
     PlanError::UnitUnknown {
         scope,
         field: column.name.clone(),
-        unit: column.unit().map(str::to_owned),
         other: other.name.clone(),
         policy: policy.to_owned(),
-        other_unit: other.unit.clone(),
+        units: Box::new([column.unit().map(str::to_owned), other.unit.clone()]),
     }
 }
 
