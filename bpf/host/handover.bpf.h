@@ -1,24 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The hand-over: what a commit leaves to do for the tasks that the earlier policy placed. A timer of the host does it. The
- * timer needs no process and no op, so a command that is killed leaves nothing undone.
+ * The hand-over: a timer of the host that takes care of tasks which the earlier policy placed. The timer needs no process and
+ * no op, so a command that is killed leaves nothing undone.
  *
- * - Tasks wait on orphans, the queues that the running policy does not name. host_dispatch() serves them, but the kernel consumes
- *   the global DSQ before it calls ops.dispatch (scx_consume_global_dsq(), Linux v7.3 kernel/sched/ext/inlines.h). A policy that
- *   keeps the global DSQ filled starves them. A task among them that was preempted inside an RCU read section then keeps every
- *   grace period from ending, also the one that the swap waits for. So the timer empties the orphans.
- * - Tasks have slices that the earlier policy gave them. A slice may be long or have no end (SCX_SLICE_INF), because the earlier
- *   policy ended each turn itself. The timer shortens such slices to SCX_SLICE_DFL. It preempts a task that runs with one: that
- *   task passes the running policy's enqueue and gets a slice of the running policy's. This works on running tasks, on local DSQs,
- *   which nothing can iterate, and on queues that the running policy keeps. It costs nothing at a context switch, and a policy
- *   that counts its enqueues sees none that it did not cause.
+ * - Tasks wait on orphans, the DSQs that the active policy does not name. host_dispatch() consumes orphans, but the kernel
+ *   consumes the global DSQ before it calls ops.dispatch (scx_consume_global_dsq(), Linux v7.3 kernel/sched/ext/inlines.h).
+ *   So a policy that keeps the global DSQ filled starves the orphans. If one of their tasks was preempted in an RCU read
+ *   section, no grace period ends, and the swap waits for one. So the timer drains the orphans.
+ * - Tasks have slices from the earlier policy. Such a slice may be long or endless (SCX_SLICE_INF), because the earlier
+ *   policy ended each turn itself. The timer shortens it to SCX_SLICE_DFL. If the task is running, the timer preempts it, so
+ *   that it passes through the active policy's enqueue and gets a slice there. This covers running tasks, local DSQs, which
+ *   no program can iterate, and DSQs that the active policy took over. It costs nothing at a context switch.
  *
- * User space names the commit in scxu_host.handover_to and starts the timer just before the commit. The timer waits until the
- * control word is that one. User space starts the timer again after the grace period: an op of the earlier policy in flight may
- * have given a slice, or inserted into an orphan, until then. If nobody does, the timer looks at the slices once more after
- * HANDOVER_GRACE_NS, and goes on to look at the orphans.
+ * User space stores the control word of the commit in scxu_host.handover_to, and starts the timer just before the commit. The
+ * timer waits until that is the control word. User space starts the timer again after the grace period, because until then an
+ * op of the earlier policy in flight may give a slice or insert into an orphan. If user space does not, the timer looks at
+ * the slices once more after HANDOVER_GRACE_NS, and continues to look at the orphans.
  *
- * host_init() sets the timer's callback. So the callback is part of a struct_ops program, and may write p->scx.slice also on a
+ * host_init() sets the timer's callback. So the callback is part of a struct_ops program, and may write p->scx.slice on a
  * kernel that has no kfunc for it (up to v6.18).
  */
 #ifndef __SCX_UPGRADE_HOST_HANDOVER_BPF_H
@@ -27,29 +26,29 @@
 #include <scx_upgrade/task_table.bpf.h>
 #include "queues.bpf.h"
 
-/* Between two ticks while there is something to do; while the commit is awaited; and while there is nothing to do. */
+/* The period of the timer while there is work, while it waits for the commit, and while there is no work. */
 #define HANDOVER_TICK_NS	(1000 * 1000ULL)
 #define HANDOVER_WAIT_NS	(4 * 1000 * 1000ULL)
 #define HANDOVER_IDLE_NS	(64 * 1000 * 1000ULL)
-/* An op runs with interrupts off. None is in flight for so long. */
+/* Ops run with interrupts disabled, so none is in flight for so long. */
 #define HANDOVER_GRACE_NS	(1000 * 1000 * 1000ULL)
-/* The most that one tick looks at, of queues and of tasks. A per-cgroup DSQ group has up to SCX_UPGRADE_MAX_CGROUPS members. */
+/* The most DSQs and tasks that one tick visits. A per-cgroup DSQ group has up to SCX_UPGRADE_MAX_CGROUPS members. */
 #define HANDOVER_QUEUES		1024
 #define HANDOVER_ROWS		1024
 
-/* Only the timer's callback writes what stands below `started`. */
+/* Only the timer's callback writes the members after `settled`. */
 struct scxu_handover {
 	struct bpf_timer tick;
-	u32	started;		/* counts up each time that user space starts the timer */
+	u32	started;		/* user space increments it when it starts the timer */
 	u32	settled;		/* a grace period is over since the commit */
-	u32	seen;			/* the value of `started` that the callback has seen */
+	u32	seen;			/* value of `started` that the callback has seen */
 	u32	row;			/* the next row of the task table to look at */
 	u32	group, member;		/* the next orphan to look at */
-	u32	looked_again;		/* the look at the slices after HANDOVER_GRACE_NS has begun */
+	u32	looked_again;		/* the second scan of the slices has begun */
 	u64	since;			/* when the callback saw the commit */
 };
 
-/* Pinned: the kernel cancels the timer when user space's last reference to the map goes. */
+/* Pinned, because the kernel cancels the timer when user space's last reference to the map goes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -57,7 +56,7 @@ struct {
 	__type(value, struct scxu_handover);
 } scxu_handover SEC(".maps");
 
-/* Empty some of the orphans. Returns whether to go on soon. */
+/* Drain some of the orphans. Returns whether to continue soon. */
 static __noinline bool drain_orphans(struct scxu_handover *work)
 {
 	u32 nr = scxu_host.nr_orphans, moved = scxu_zero(), i;
@@ -90,7 +89,7 @@ static __noinline bool drain_orphans(struct scxu_handover *work)
 	return moved;
 }
 
-/* Shorten the slices of some of all tasks. Returns whether there are more. */
+/* Shorten the slices of some tasks. Returns whether there are more. */
 static __noinline bool shorten_slices(struct scxu_handover *work)
 {
 	u32 rows = scxu_host.task_table.rows, row = work->row, i;
@@ -151,7 +150,7 @@ static int handover_tick(void *map, int *key, struct scxu_handover *work)
 	return 0;
 }
 
-/* For host_init(). The map may be that of a host which was attached before: then the callback is replaced. */
+/* For host_init(). The map may have been another host's: then this replaces the callback. */
 static __always_inline void init_handover(void)
 {
 	u32 zero = 0;
@@ -163,7 +162,7 @@ static __always_inline void init_handover(void)
 	bpf_timer_set_callback(&work->tick, handover_tick);
 }
 
-/* Start the timer, see above; @settled: a grace period is over since the commit. */
+/* Start the timer, see above. @settled: a grace period has passed since the commit. */
 SEC("syscall")
 int start_handover(u64 *settled)
 {

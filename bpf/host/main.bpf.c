@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The host: the one scheduler that the kernel sees. It is attached once and stays. Each op reads the slot from the
- * control word and tail-calls the policy's program there; where the policy has none the tail call falls through and
- * the host does what the kernel does for a scheduler that lacks the op (Linux v7.3 kernel/sched/ext/ext.c, the places
- * named at each op; the same since v6.16).
+ * The host: the one scheduler that the kernel knows. It is attached once, and stays. Each op reads the slot from the control
+ * word and tail-calls the policy's program in that slot. Where the policy has no such op, the tail call falls through, and
+ * the host does what the kernel does for a scheduler without the op (Linux v7.3 kernel/sched/ext/ext.c; each op names the
+ * function; the same since v6.16).
  *
- * Left out on purpose: core_sched_before (its argument order differs between kernels, and defining it costs each
- * dispatch), cpu_acquire and cpu_release (deprecated, and defining them adds calls), sub_* (would change which
- * scheduler an unassociated program talks to).
+ * The host leaves out core_sched_before (its argument order differs between kernels, and defining it costs each dispatch),
+ * cpu_acquire and cpu_release (deprecated, and defining them adds calls), and sub_* (they change which scheduler an
+ * unassociated program acts on).
  */
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>
@@ -17,7 +17,7 @@
 
 char _license[] SEC("license") = "GPL";
 
-/* User space's books on the host: see sdk/src/registry.rs. One update is one transaction. */
+/* User space's registry of slots, queues and columns: sdk/src/registry.rs. One map update is one transaction. */
 struct registry { u8 bytes[128 * 1024]; };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -27,8 +27,8 @@ struct {
 } scxu_registry SEC(".maps");
 
 /*
- * An update of a map of maps from user space returns after an RCU grace period (kernel/bpf/syscall.c,
- * maybe_wait_bpf_programs()): this is how a swap waits until no op of the old policy is in flight.
+ * An update of a map of maps from user space returns after an RCU grace period (maybe_wait_bpf_programs(),
+ * kernel/bpf/syscall.c). A swap uses this to wait until no op of the old policy is in flight.
  */
 struct settle_inner {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -45,8 +45,8 @@ struct {
 } scxu_settle SEC(".maps") = { .values = { &scxu_settle_inner } };
 
 /*
- * What the kernel's debug dump said when it took the host off: as long as a dump is that nobody asked to be longer
- * (SCX_EXIT_DUMP_DFL_LEN, kernel/sched/ext/internal.h).
+ * The kernel's debug dump of the last ejection. As long as the kernel's default dump (SCX_EXIT_DUMP_DFL_LEN,
+ * kernel/sched/ext/internal.h).
  */
 struct dump { char text[32768]; };
 struct {
@@ -56,7 +56,10 @@ struct {
 	__type(value, struct dump);
 } scxu_dump SEC(".maps");
 
-/* One array per op: the kernel wants equal prototypes in an array. `op_` is how user space finds them. */
+/*
+ * One program array per op, because the kernel requires equal prototypes in an array. User space finds it by the prefix
+ * `op_`.
+ */
 #define OP_ARRAY(op)						\
 	struct {						\
 		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);		\
@@ -66,14 +69,14 @@ struct {
 	} op_##op SEC(".maps")
 
 /*
- * The tail call into the running policy; what follows is reached if it has no such op. Constant indices keep each call a
- * patched direct jump; a variable one would be an indirect jump. In assembly, because this is what the host adds to each
- * op of each context switch: r1 holds the context all along, where the compiler would save it, and two registers more,
- * around each of four calls. Where a comparison has told the index, the verifier knows it too.
+ * The tail call into the active policy. Execution continues after it only if the policy has no such op. With constant indices
+ * the JIT patches each call into a direct jump; a variable index would be an indirect jump. It is assembly because it is what
+ * the host adds to each op of each context switch. r1 keeps the context throughout, where the compiler would save it, and two
+ * more registers, around each of four calls. The verifier learns the index from the comparison.
  */
 #define CALL_POLICY(op)	CALL_POLICY_OF(&scxu_host, op)
 
-/* For who has the host's address at hand. */
+/* The same where the host's address is in a register already. */
 #define CALL_POLICY_OF(host, op)				\
 do {								\
 	register void *r1 asm("r1") = ctx;			\
@@ -99,16 +102,16 @@ do {								\
 	SEC("struct_ops/host_" #op)	\
 	ret host_##op(unsigned long long *ctx)
 
-/* An op without which the kernel does nothing. */
+/* Ops without which the kernel does nothing. */
 #define HOST_OP_VOID(op)	HOST_OP(void, op) { CALL_POLICY(op); }
 #define HOST_OP_ZERO(op)	HOST_OP(s32, op) { CALL_POLICY(op); return 0; }
 
 /*
- * What a policy seldom needs stands in functions of its own: the registers and the stack that it takes are then not
- * saved and made on the way to every tail call.
+ * Rare paths are functions of their own. Inlined, their registers and stack would be saved and set up on the way to every
+ * tail call.
  */
 
-/* scx_select_cpu_dfl() and a direct dispatch where it found an idle CPU: do_select_task_rq_scx(). */
+/* scx_select_cpu_dfl(), and a direct dispatch if it found an idle CPU: do_select_task_rq_scx(). */
 static __noinline s32 select_cpu_default(unsigned long long *ctx)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
@@ -128,8 +131,8 @@ HOST_OP(s32, select_cpu)
 }
 
 /*
- * The host sets SCX_OPS_ENQ_EXITING and SCX_OPS_ENQ_MIGRATION_DISABLED, so these tasks come here. For a policy without
- * the flag they go where the kernel would have put them (do_enqueue_task()): on the local DSQ.
+ * The host sets SCX_OPS_ENQ_EXITING and SCX_OPS_ENQ_MIGRATION_DISABLED, so the kernel passes such tasks to its enqueue. For a
+ * policy without the flag the host does what the kernel would (do_enqueue_task()): it inserts them into the local DSQ.
  */
 static __noinline bool goes_local(unsigned long long *ctx)
 {
@@ -141,7 +144,7 @@ static __noinline bool goes_local(unsigned long long *ctx)
 		goto local;
 	if (!(lacks & SCX_UPGRADE_LACKS_ENQ_MIGRATION_DISABLED))
 		return false;
-	/* A task that is enqueued as it leaves the CPU is current: leave out what running this program added. */
+	/* A task that is enqueued as it leaves the CPU is current: subtract what entering this program added. */
 	if (pinned <= (p == bpf_get_current_task_btf() ? scxu_host.prolog : 0))
 		return false;
 local:
@@ -150,14 +153,14 @@ local:
 }
 
 /*
- * The global DSQ, with the default slice: do_enqueue_task(). In each slot whose policy has no enqueue, so that a slot always
- * has one, and nothing here needs the context after the call, nor any of the instructions that would save it. The map is
- * for libbpf, which takes the program's type from it.
+ * The global DSQ, with the default slice: do_enqueue_task(). User space puts this program into each slot whose policy has no
+ * enqueue. So a slot always has one, and host_enqueue() needs the context no more after the tail call, nor the instructions
+ * to save it. libbpf takes the program's type from the struct_ops map below.
  */
 SEC("struct_ops/host_enqueue_default")
 void BPF_PROG(host_enqueue_default, struct task_struct *p, u64 enq_flags)
 {
-	/* A task that the kernel re-enqueues now has waited on an orphan, longer than the tasks on this queue. */
+	/* A task that is re-enqueued now has waited on an orphan, longer than the tasks on the global DSQ. */
 	if (scxu_host.nr_orphans && (enq_flags & SCX_ENQ_REENQ))
 		enq_flags |= SCX_ENQ_HEAD;
 	scx_bpf_dsq_insert(p, SCX_DSQ_GLOBAL, SCX_SLICE_DFL, enq_flags);
@@ -166,7 +169,7 @@ void BPF_PROG(host_enqueue_default, struct task_struct *p, u64 enq_flags)
 SEC(".struct_ops.link")
 struct sched_ext_ops host_defaults = { .enqueue = (void *)host_enqueue_default, .name = "scx_upgrade" };
 
-/* Were a slot empty all the same, the task would be on no queue: better that the kernel takes all of them. */
+/* An empty slot would lose the task. An ejection of the host, which moves all tasks to the fair class, is better. */
 static __noinline int no_enqueue(void)
 {
 	scx_bpf_error("scx-upgrade: the active slot has no enqueue");
@@ -196,7 +199,7 @@ static __noinline int enqueue_emulating(unsigned long long *ctx)
 	return 0;
 }
 
-/* In its place in a host that has none of the flags that it emulates: see sdk/src/terms.rs. */
+/* enqueue of a host without the flags above, so with nothing to emulate: see sdk/src/terms.rs. */
 SEC("struct_ops/host_enqueue_all")
 void host_enqueue_all(unsigned long long *ctx)
 {
@@ -209,16 +212,16 @@ HOST_OP_VOID(dequeue)
 static __noinline int dispatch_among_orphans(unsigned long long *ctx);
 
 /*
- * Orphans are the queues that a commit took from under their tasks: the running policy does not name them. Those who
- * wait there have waited longest and go first. It must not be left to user space alone: the task that it waits for to
- * end the grace period may be among them, and it may be killed. The timer of bpf/host/handover.bpf.h empties them where no CPU
- * comes here.
+ * Orphans are DSQs with tasks that the active policy does not name, because a commit replaced the policy that did. Their
+ * tasks have waited longest and go first. This cannot be left to user space alone: the task that the swap waits for may be on
+ * an orphan, and the swap's process may be killed. Where no CPU calls dispatch, the timer of handover.bpf.h drains the
+ * orphans.
  */
 HOST_OP(void, dispatch)
 {
 	volatile struct scxu_host *host = &scxu_host;
 
-	/* In a register: the compiler would load the address for each of the two. */
+	/* Keep the address in a register: the compiler would load it twice. */
 	barrier_var(host);
 	if (unlikely(host->nr_orphans)) {
 		dispatch_among_orphans(ctx);
@@ -227,7 +230,7 @@ HOST_OP(void, dispatch)
 	CALL_POLICY_OF(host, dispatch);
 }
 
-/* With a tail call of its own, which returns here: so the context is not saved on the way to the one above. */
+/* Has a tail call of its own, which returns here. So host_dispatch() need not save the context before its own. */
 static __noinline int dispatch_among_orphans(unsigned long long *ctx)
 {
 	if (!serve_orphans())
@@ -241,7 +244,7 @@ HOST_OP_VOID(running)
 HOST_OP_VOID(stopping)
 HOST_OP_VOID(quiescent)
 
-/* A plain yield gives up the slice; yielding to someone is refused: yield_task_scx(), yield_to_task_scx(). */
+/* sched_yield() gives up the slice, and a yield to another task is refused: yield_task_scx(), yield_to_task_scx(). */
 HOST_OP(bool, yield)
 {
 	CALL_POLICY(yield);
@@ -255,7 +258,7 @@ HOST_OP_VOID(set_weight)
 HOST_OP_VOID(set_cpumask)
 HOST_OP_VOID(update_idle)
 
-/* Without these two the kernel would take the scheduler off at every hotplug: handle_hotplug(). */
+/* Without these two the kernel disables the scheduler at every hotplug: handle_hotplug(). */
 HOST_OP_VOID(cpu_online)
 HOST_OP(void, cpu_offline)
 {
@@ -266,9 +269,9 @@ HOST_OP(void, cpu_offline)
 static __noinline s32 init_task_of_policy(unsigned long long *ctx);
 
 /*
- * Every task has its record before the policy hears of it. Failing here fails the fork or the attach. Current is the
- * process that forks or attaches, which can migrate: what it shows is what entering an op adds (up to v6.17 always
- * one, since then none with CONFIG_PREEMPT_RCU).
+ * Each task gets its record before the policy's init_task. An error here fails the fork or the attach. The current task forks
+ * or attaches, and can migrate. So its migration_disabled is what entering an op adds: 1 up to v6.17, and since then 0 with
+ * CONFIG_PREEMPT_RCU.
  */
 HOST_OP(s32, init_task)
 {
@@ -279,15 +282,15 @@ HOST_OP(s32, init_task)
 	if (!init_task_record(p, (struct scx_init_task_args *)ctx[1]))
 		return -ENOMEM;
 	ret = init_task_of_policy(ctx);
-	/* The kernel calls no exit_task for it. */
+	/* After an error the kernel does not call exit_task. */
 	if (ret)
 		untrack_task(p, ROW_NONE);
 	return ret;
 }
 
 /*
- * With a tail call of its own, which returns here, and what the caller gets is what the policy returned. Neither the compiler nor an
- * older verifier knows that: a constant here they would take for what it always gets.
+ * Has a tail call of its own, which returns here with the policy's return value. Neither the compiler nor an older verifier
+ * knows that. They would take a constant in this return statement for the only value that the caller can get.
  */
 static __noinline s32 init_task_of_policy(unsigned long long *ctx)
 {
@@ -295,21 +298,21 @@ static __noinline s32 init_task_of_policy(unsigned long long *ctx)
 	return scxu_host.zero;
 }
 
-/* A task that ends, or whose fork has failed, or the host is detached. */
+/* Called when a task exits, when its fork has failed, or when the host is detached. */
 HOST_OP(void, exit_task)
 {
 	struct task_struct *p = (struct task_struct *)ctx[0];
 
 	untrack_task(p, ROW_REMOVED);
-	/* Neither one that ends nor one whose fork failed: all of them go. */
+	/* Neither exiting nor a failed fork: the host is being detached. */
 	if (!(p->flags & PF_EXITING) && !((struct scx_exit_task_args *)ctx[1])->cancelled)
 		scxu_host.task_table.detached = 1;
 	CALL_POLICY(exit_task);
 }
 
 /*
- * A task that was between init_task and enable when a plan was committed is not on the task table. It passes here before any other
- * op.
+ * A task that was between init_task and enable during a commit is not in the task table, so the sweep missed it. Its record
+ * is migrated here, before any other op for the task.
  */
 HOST_OP(void, enable)
 {
@@ -328,8 +331,8 @@ HOST_OP(void, enable)
 }
 
 /*
- * The kernel sets dsq_vtime to 0 after this (scx_disable_task(), on v7.3), also when the whole scheduler goes, and not
- * every going is announced: keep it for the case that the host is attached again.
+ * The kernel sets dsq_vtime to 0 after this op (scx_disable_task(), v7.3), also when it disables the whole scheduler, which
+ * may come without notice. So keep the value for the next attach of the host.
  */
 HOST_OP(void, disable)
 {
@@ -346,8 +349,8 @@ HOST_OP_VOID(dump_cpu)
 HOST_OP_VOID(dump_task)
 
 /*
- * As for tasks. An attach also passes here with cgroups that are being removed, and the kernel gives those no record:
- * to fail for one would fail the attach.
+ * Creates the cgroup's record. An attach also calls this for cgroups that are being removed, for which the kernel allocates
+ * no storage. To fail for one of them would fail the attach.
  */
 HOST_OP(s32, cgroup_init)
 {
@@ -375,7 +378,7 @@ HOST_OP_VOID(cgroup_set_weight)
 HOST_OP_VOID(cgroup_set_bandwidth)
 HOST_OP_VOID(cgroup_set_idle)
 
-/* The DSQs of the policy that is active at attach must exist before the first task is enqueued. */
+/* Creates the DSQs of the active policy before the kernel enqueues the first task. */
 s32 BPF_STRUCT_OPS_SLEEPABLE(host_init)
 {
 	init_handover();
@@ -396,14 +399,14 @@ void BPF_STRUCT_OPS(host_exit, struct scx_exit_info *ei)
 SCXU_SWEEP_PROGRAMS
 
 /*
- * Tasks that are runnable and on no queue: the kernel has given them to a policy, which keeps them itself or has lost
- * them (SCX_OPSS_QUEUED, kernel/sched/ext/internal.h). Returns how many there are; the ids of the last are in the map.
+ * Finds runnable tasks that are on no DSQ: the kernel has passed them to a policy, which keeps them itself or has lost them
+ * (SCX_OPSS_QUEUED, kernel/sched/ext/internal.h). Returns their number. The map has the pids of the last ones.
  */
 #define OPSS_MASK	3
 #define OPSS_QUEUED	2
 #define MAX_LOST_TASKS	4096
 
-/* The count is in the map, and not in a register: the verifier would follow each of its values. */
+/* The count is in the map and not in a variable, which the verifier would follow from value to value. */
 struct lost_tasks {
 	u32 found;
 	u32 pids[MAX_LOST_TASKS];
@@ -445,9 +448,9 @@ struct sched_ext_ops host_ops = {
 	OP(init_task), OP(exit_task), OP(enable), OP(disable), OP(dump), OP(dump_cpu), OP(dump_task),
 	OP(cgroup_init), OP(cgroup_exit), OP(cgroup_prep_move), OP(cgroup_move), OP(cgroup_cancel_move),
 	OP(cgroup_set_weight), OP(cgroup_set_bandwidth), OP(cgroup_set_idle), OP(init), OP(exit),
-	/* Overflowing it is fatal, and the largest of all policies decides. */
+	/* An overflow ejects the scheduler. So as large as any policy needs. */
 	.dispatch_max_batch = 64,
-	/* The most that the kernel takes: a policy that stalls takes the host along. */
+	/* The kernel's maximum. A policy that stalls takes the host down with it. */
 	.timeout_ms = 30000,
 	.name = "scx_upgrade",
 };

@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The host's part of queues: their creation, the hand-over of those that the running policy does not name, and the
- * numbers of cgroups.
+ * The host's side of DSQ groups: creates them, drains those that the active policy does not name, and assigns indices to
+ * cgroups.
  *
- * DSQs can be made only where a program may sleep, and a cgroup's first task may be enqueued the moment that
- * cgroup_init returns, which in a host that dispatches by tail calls does not sleep (Linux up to v6.19 refuses program
- * arrays in sleepable programs). So members are made ahead, and a cgroup is given a number for which they exist. A work
- * item, which may sleep, makes more when few are left. A cgroup that found none left shares its nearest ancestor's
- * member until then.
+ * A DSQ can be created only by a program that may sleep. The first task of a cgroup may be enqueued as soon as cgroup_init
+ * returns. The host's cgroup_init cannot sleep, because Linux up to v6.19 refuses program arrays in sleepable programs. So
+ * the host creates DSQs in advance, and gives a cgroup an index for which they exist. When few are left, a work item, which
+ * may sleep, creates more. A cgroup that gets no index shares the DSQs of its nearest ancestor until then.
  *
- * A number is used again when its cgroup is gone and its members have been empty for a while. Members are not
- * destroyed as cgroups go, only with their group: an op in flight may still insert into one, and the kernel ejects a
- * scheduler that inserts into a queue which is gone. Who does so into one that was given up is handed over, as below.
+ * An index is reused when its cgroup is gone and its DSQs have been empty for a while. DSQs are not destroyed with their
+ * cgroup, only with their group: an op in flight may still insert into one, and the kernel ejects a scheduler that inserts
+ * into a missing DSQ. A task that is inserted into the DSQ of a dead cgroup is moved, see free_dead_indices().
  */
 #ifndef __SCX_UPGRADE_HOST_QUEUES_BPF_H
 #define __SCX_UPGRADE_HOST_QUEUES_BPF_H
@@ -20,26 +19,26 @@
 #include <scx_upgrade/work.bpf.h>
 
 /*
- * How long the members of a number must have been empty before it is given to another cgroup, and how often that is
- * looked at. What may still insert is an op in flight, which runs with interrupts off: this is much longer.
+ * How long the DSQs of a dead index must have been empty before another cgroup gets the index, and how often the host looks.
+ * Only an op in flight can still insert, and ops run with interrupts disabled, so this is ample.
  */
 #define INDEX_QUIET_NS		(1000 * 1000 * 1000ULL)
 #define FREE_PERIOD_NS		(20 * 1000 * 1000ULL)
 
 /*
- * The section is a map of its own, pinned: a host that is attached in this one's place goes on with it, and the timer
- * and the work item of this one may still be at it then. Hence the exchanges.
+ * The section is a pinned map of its own. A host that is attached in place of this one continues with it, while the timer and
+ * the work item of this host may still use it. So all changes are atomic.
  */
 
-/* The state of each number: 0 is free, 1 taken, anything else is when the members of a retired one were last not empty. */
+/* The state of each index: free, taken, or dead. For a dead index it is the time when its DSQs were last not empty. */
 #define INDEX_FREE		0
 #define INDEX_TAKEN		1
 
 u64 index_states[SCX_UPGRADE_MAX_CGROUPS] SEC(".data.scxu_numbers");
-/* How many are retired; where to look for a free one; does any cgroup do without? */
+/* The number of dead indices; where to search for a free one; does a cgroup wait for one? */
 u32 nr_retired SEC(".data.scxu_numbers"), next_index SEC(".data.scxu_numbers"), has_demand SEC(".data.scxu_numbers");
 
-/* Pinned: the kernel cancels both when the last that user space holds of the map goes. */
+/* Pinned, because the kernel cancels both when user space's last reference to the map goes. */
 struct scxu_cgroup_work {
 	struct bpf_wq grow;
 	struct bpf_timer free_timer;
@@ -59,8 +58,9 @@ static __always_inline struct scxu_cgroup_work *cgroup_work(void)
 }
 
 /*
- * The lock of what the groups and the number of their members are. Its holders sleep, so no BPF lock will do; they
- * are few, and who does not get it tries again later. A program runs to its end whoever is killed.
+ * Protects the DSQ groups and the number of their members. Its holders sleep, so it cannot be a BPF lock. Contention is rare,
+ * and a caller that does not get the lock tries again later. A program that holds it runs to its end even if its process is
+ * killed.
  */
 static __always_inline bool lock_dsq_groups(void)
 {
@@ -72,7 +72,7 @@ static __always_inline void unlock_dsq_groups(void)
 	__sync_lock_test_and_set(&scxu_host.cgroup_lock, 0);
 }
 
-/* Take a free number, plus one; 0 if there is none. In turn, so that one given up rests for long. */
+/* Take a free index. Returns the index plus one, or 0. Searches round robin, so that a freed index stays unused for long. */
 static __noinline u32 take_index(void)
 {
 	u32 members = scxu_host.cgroup_members, from = next_index, i;
@@ -93,12 +93,13 @@ static __noinline u32 take_index(void)
 	return 0;
 }
 
-/* The most tasks that a timer moves from one DSQ at a time: it runs in an interrupt. */
+/* The most tasks that a timer moves from one DSQ at a time, because it runs in an interrupt. */
 #define HAND_OVER_TASKS		256
 
 /*
- * Hand over tasks on one DSQ, up to @most; how many they were. The DSQ need not exist. Where the kernel cannot re-enqueue, they go to the head
- * of the global DSQ, because they have waited longest. The last goes first, which keeps their order.
+ * Move up to @most tasks of one DSQ to the active policy. Returns how many. The DSQ need not exist. From Linux 7.1 on the
+ * kernel re-enqueues them. Before, they go to the head of the global DSQ, because they have waited longest; the last task
+ * goes first, which keeps their order.
  */
 static __noinline u64 hand_over_queue(u64 id, u32 most)
 {
@@ -122,7 +123,7 @@ static __noinline u64 hand_over_queue(u64 id, u32 most)
 	return moved;
 }
 
-/* Put the tasks of @cpu's run queue that wait on a DSQ on its local one. */
+/* Move the tasks of @cpu's run queue from a DSQ to @cpu's local DSQ. */
 static __noinline int drain_offline_queue(u64 id, s32 cpu)
 {
 	struct task_struct *p;
@@ -139,10 +140,10 @@ static __noinline int drain_offline_queue(u64 id, s32 cpu)
 }
 
 /*
- * A CPU goes, and it has been inactive for a grace period. Its run queue has to become empty first, but the kernel does not
- * ask an inactive CPU's ops.dispatch any more (balance_one(), Linux v7.3 kernel/sched/ext/ext.c): what waits on a DSQ and may
- * run nowhere else, such as its own kernel threads, would wait for ever, and so would who takes the CPU away. What is enqueued
- * from now on goes to its local DSQ by itself. A scheduler without this op the kernel would take off instead.
+ * A CPU goes offline, and has been inactive for a grace period. Its run queue must become empty, but the kernel no longer
+ * calls ops.dispatch for an inactive CPU (balance_one(), Linux v7.3 kernel/sched/ext/ext.c). A task on a DSQ that may run
+ * nowhere else, such as a per-CPU kthread, would wait for ever, and so would the hotplug. The kernel inserts tasks that are
+ * enqueued from now on into the local DSQ itself.
  */
 static __noinline int drain_offline_cpu(s32 cpu)
 {
@@ -161,7 +162,7 @@ static __noinline int drain_offline_cpu(s32 cpu)
 	return 0;
 }
 
-/* Hand over the tasks on a number's member of every group; were there any? */
+/* Move the tasks from all DSQs of an index. Returns whether there were any. */
 static __noinline bool hand_over_index(u32 number)
 {
 	u32 any = scxu_zero(), i;
@@ -182,7 +183,7 @@ static __always_inline void start_growing(struct scxu_cgroup_work *work)
 	scxu_start_work(&work->grow, &scxu_cgroup_work, grow_cgroup_queues);
 }
 
-/* Whoever comes second finds that it is free, or taken, already. */
+/* Free a dead index. A second caller finds it free or taken, and does nothing. */
 static __always_inline void free_index(u32 number, u64 since)
 {
 	if (__sync_val_compare_and_swap(&index_states[number], since, INDEX_FREE) != since)
@@ -192,8 +193,9 @@ static __always_inline void free_index(u32 number, u64 since)
 }
 
 /*
- * Look at the retired numbers: tasks there are handed over, and what has been quiet for long is free. When none is left
- * one more round looks at the free ones too. No one inserts there: if ever someone does, it is not for ever.
+ * The timer: moves tasks from the DSQs of dead indices, and frees each index whose DSQs have been empty for INDEX_QUIET_NS.
+ * When no index is dead any more, one last round looks at the free indices too. No op should insert there; if one does, its
+ * task does not wait for ever.
  */
 static int free_dead_indices(void *map, int *key, struct scxu_cgroup_work *work)
 {
@@ -211,7 +213,7 @@ static int free_dead_indices(void *map, int *key, struct scxu_cgroup_work *work)
 			__sync_val_compare_and_swap(&index_states[number], since, now);
 			continue;
 		}
-		/* Signed: it may have been retired since the clock was read. */
+		/* Signed: the index may have become dead after `now` was read. */
 		if (since != INDEX_FREE && (s64)(now - since) > (s64)INDEX_QUIET_NS)
 			free_index(number, since);
 	}
@@ -222,7 +224,7 @@ static int free_dead_indices(void *map, int *key, struct scxu_cgroup_work *work)
 	return 0;
 }
 
-/* @number's cgroup is gone. Tasks may still be on its members, and an op in flight may add some. */
+/* The cgroup of @number is gone. Its DSQs may still have tasks, and an op in flight may insert more. */
 static __always_inline void retire_index(u32 number)
 {
 	struct scxu_cgroup_work *work = cgroup_work();
@@ -237,8 +239,8 @@ static __always_inline void retire_index(u32 number)
 }
 
 /*
- * Give @own's cgroup a number, if one is free. Whoever then finds that the cgroup went meanwhile takes the number back:
- * the exchange sees to it that it is one only.
+ * Give @own's cgroup an index, if one is free. If the cgroup is removed meanwhile, either this function or
+ * cgroup_index_free() takes the index back: the exchange makes sure that only one does.
  */
 static __noinline int give_index(struct scxu_cgroup_number *own)
 {
@@ -255,7 +257,7 @@ static __noinline int give_index(struct scxu_cgroup_number *own)
 	return 0;
 }
 
-/* The cgroups that found no number. */
+/* Give indices to the cgroups that wait for one. */
 static __noinline int alloc_waiting_indices(void)
 {
 	struct cgroup_subsys_state *pos;
@@ -283,7 +285,7 @@ static __noinline int alloc_waiting_indices(void)
 	return 0;
 }
 
-/* Are fewer numbers left than are to be spare? */
+/* Are fewer indices free than should be spare? */
 static __always_inline bool indices_run_short(void)
 {
 	u32 members = scxu_host.cgroup_members;
@@ -291,7 +293,7 @@ static __always_inline bool indices_run_short(void)
 	return members < SCX_UPGRADE_MAX_CGROUPS && scxu_host.cgroup_numbers + SCX_UPGRADE_SPARE_CGROUPS / 2 > members;
 }
 
-/* Create the members from @first to @end of every per-cgroup DSQ group. */
+/* Create the members @first to @end - 1 of every per-cgroup DSQ group. */
 static __noinline int grow_dsq_groups(u32 first, u32 end)
 {
 	u32 i;
@@ -309,10 +311,7 @@ static __noinline int grow_dsq_groups(u32 first, u32 end)
 	return 0;
 }
 
-/*
- * The work item: make more members, and number the cgroups that went without. Where there is no memory for more, those
- * go on without.
- */
+/* The work item: creates more members, and gives indices to the cgroups that wait. Without memory those keep sharing. */
 static int grow_cgroup_queues(void *map, int *key, void *value)
 {
 	struct scxu_cgroup_work *work = value;
@@ -335,7 +334,7 @@ static int grow_cgroup_queues(void *map, int *key, void *value)
 	return 0;
 }
 
-/* For cgroup_init. A cgroup without a number is none the worse but for sharing. */
+/* For cgroup_init. A cgroup without an index shares its ancestor's DSQs, so this cannot fail. */
 static __always_inline void cgroup_index_alloc(struct cgroup *cgrp)
 {
 	struct scxu_cgroup_number *own;
@@ -354,7 +353,7 @@ static __always_inline void cgroup_index_alloc(struct cgroup *cgrp)
 	}
 }
 
-/* For cgroup_exit. From here on the dying tasks that are still in @cgrp use its nearest ancestor's queues. */
+/* For cgroup_exit. From here on the exiting tasks in @cgrp use the DSQs of its nearest ancestor. */
 static __always_inline void cgroup_index_free(struct cgroup *cgrp)
 {
 	struct scxu_cgroup_number *own = bpf_cgrp_storage_get(&scxu_cgroup_numbers, cgrp, 0, 0);
@@ -368,7 +367,10 @@ static __always_inline void cgroup_index_free(struct cgroup *cgrp)
 		retire_index(number - 1);
 }
 
-/* Create a per-cgroup DSQ group, and make it grow as cgroups come. With the lock held, or before the host is attached. */
+/*
+ * Create a per-cgroup DSQ group, and let it grow with the cgroups. Call it with the lock held, or before the host is
+ * attached.
+ */
 static __noinline int add_cgroup_dsq_group(u64 base)
 {
 	u32 i, free = SCX_UPGRADE_MAX_ORPHANS;
@@ -392,8 +394,8 @@ static __noinline int add_cgroup_dsq_group(u64 base)
 }
 
 /*
- * Where a host was attached before, the kernel destroyed all queues when it was detached, and every cgroup gave its
- * number back. No op may still insert into a member of a retired one: they need not rest.
+ * Forget the DSQs of an earlier attach. The kernel destroyed them when the host was detached, and every cgroup gave its index
+ * back. No op can insert into the DSQs of a dead index any more, so dead indices are free at once.
  */
 static __noinline int forget_queues(void)
 {
@@ -411,7 +413,7 @@ static __noinline int forget_queues(void)
 	return 0;
 }
 
-/* The boot queues, with the lock held. */
+/* Create the boot queues. Call it with the lock held. */
 static __noinline int make_boot_queues(void)
 {
 	u32 i, members;
@@ -422,7 +424,7 @@ static __noinline int make_boot_queues(void)
 	if (ret < 0)
 		return ret;
 	members = ret + 2 * SCX_UPGRADE_SPARE_CGROUPS;
-	/* Never fewer than before: a number that is not free must stay below it. */
+	/* Never fewer than before: an index that is not free must stay below it. */
 	if (members < scxu_host.cgroup_members)
 		members = scxu_host.cgroup_members;
 	scxu_host.cgroup_members = members < SCX_UPGRADE_MAX_CGROUPS ? members : SCX_UPGRADE_MAX_CGROUPS;
@@ -443,8 +445,8 @@ static __noinline int make_boot_queues(void)
 }
 
 /*
- * Create the queues of the policy that is active when the host is attached. A work item of the host before may have the
- * lock, for a moment: user space waits for it. One that is there all the same must not see half of this.
+ * Create the queues of the policy that is active when the host is attached. A work item of an earlier host may hold the lock
+ * for a moment. User space waits for that before the attach. If one still holds it, the attach fails.
  */
 static __always_inline int create_boot_queues(void)
 {
@@ -458,8 +460,9 @@ static __always_inline int create_boot_queues(void)
 }
 
 /*
- * Move a task to the local DSQ from a queue that a commit took from under its tasks. Of few members all are asked, the
- * first first. Of many only some, from a random place on: their look-ups take time, and a lock is held.
+ * Move one task from an orphan to the local DSQ. Returns 1 if there was one. With few DSQs it visits all in order. With many
+ * it visits only SCX_UPGRADE_ORPHANS_A_TIME from a random one on: each look-up takes time, and dispatch holds the run queue's
+ * lock.
  */
 static __noinline int serve_orphans(void)
 {
@@ -469,7 +472,7 @@ static __noinline int serve_orphans(void)
 	if (members > SCX_UPGRADE_ORPHANS_A_TIME) {
 		u32 all = scxu_host.orphans[0].members, random = bpf_get_prandom_u32() % members;
 
-		/* Which of the members of all groups that is. */
+		/* Find the group of the random member. */
 		bpf_for(i, 1, nr) {
 			if (random < all)
 				break;
@@ -480,7 +483,7 @@ static __noinline int serve_orphans(void)
 		index = random;
 		members = SCX_UPGRADE_ORPHANS_A_TIME;
 	}
-	/* A step for each group on the way as well. */
+	/* Moving on to the next group takes an iteration too. */
 	bpf_for(i, 0, members + nr) {
 		volatile struct scxu_dsq_group *group = &scxu_host.orphans[at & (SCX_UPGRADE_MAX_ORPHANS - 1)];
 		u32 end = group->per_cgroup ? scxu_host.cgroup_members : group->members;
@@ -499,7 +502,7 @@ static __noinline int serve_orphans(void)
 	return 0;
 }
 
-/* What members a group has. */
+/* The number of members of a group. */
 static __always_inline u32 group_members(struct scxu_queue_args *args)
 {
 	if (args->per_cgroup)
@@ -507,7 +510,7 @@ static __always_inline u32 group_members(struct scxu_queue_args *args)
 	return args->members;
 }
 
-/* Create a group. Returns the kernel's error, or -EBUSY when it is to be asked for again. */
+/* Create a DSQ group. Returns the kernel's error, or -EBUSY if the caller is to try again. */
 SEC("syscall")
 int create_queues(struct scxu_queue_args *args)
 {
@@ -522,7 +525,7 @@ int create_queues(struct scxu_queue_args *args)
 	return ret;
 }
 
-/* Which members exist, and how many tasks are on them. */
+/* Count the members that exist, and the tasks on them. */
 SEC("syscall")
 int count_queues(struct scxu_queue_args *args)
 {
@@ -541,9 +544,8 @@ int count_queues(struct scxu_queue_args *args)
 }
 
 /*
- * Hand over the tasks on a group that the running policy does not name. Where the kernel can (v7.1), they pass through
- * the running policy's enqueue again, asynchronously; else they go to the global DSQ, which the kernel itself serves
- * before it asks the policy.
+ * Move the tasks of a group that the active policy does not name. From Linux 7.1 on they pass through the active policy's
+ * enqueue again, asynchronously. Before, they go to the global DSQ, which the kernel consumes before it calls dispatch.
  */
 SEC("syscall")
 int drain_queues(struct scxu_queue_args *args)
@@ -564,8 +566,8 @@ int drain_queues(struct scxu_queue_args *args)
 }
 
 /*
- * Destroy a group, after a grace period in which nobody asked for it. All of it must be empty: the kernel ejects the
- * scheduler otherwise. -EBUSY when it is to be asked for again.
+ * Destroy a group, after a grace period in which no op used it. Its DSQs must be empty, or the kernel ejects the scheduler.
+ * Returns -EBUSY if the caller is to try again.
  */
 SEC("syscall")
 int destroy_queues(struct scxu_queue_args *args)

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The task table's books (include/scx_upgrade/task_table.bpf.h). When does a task get a row, and when is it taken back?
+ * Adds tasks to the task table (include/scx_upgrade/task_table.bpf.h), and removes them:
  *
- * - All that there are when the host is attached: in init_task.
- * - Who is born later: in enable, which the kernel calls when a fork can fail no more. In init_task it still may, and a task whose
- *   fork fails is freed whoever has references to it (copy_process(), kernel/fork.c).
- * - Who is born outside sched_ext, say in a real-time class, never comes to enable: it is untracked. The next swap's preparations
- *   give it a row (track_untracked), or its own enable, should it change its class.
- * - It goes in exit_task, the last op of each task. A kernel up to 6.18 calls that when nobody has a reference any more, and the row
- *   has one (sched_ext_free(), from __put_task_struct()): there it goes when the task begins to exit. Later kernels call it when the
- *   task is off its CPU for good (sched_ext_dead(), from finish_task_switch()).
+ * - A task that exists when the host is attached gets its row in init_task.
+ * - A new task gets its row in enable, which the kernel calls when the fork can no longer fail. If a fork fails after
+ *   init_task, the kernel frees the task even if a row has a reference to it (copy_process(), kernel/fork.c).
+ * - A task that is created outside sched_ext, for example in a real-time class, does not pass through enable. It is
+ *   untracked. The preparation of the next swap gives it a row (track_untracked()), or its own enable does if its class
+ *   changes.
+ * - A task loses its row in exit_task, the last op for a task. A kernel up to 6.18 calls that after the last reference is
+ *   gone, and the row has a reference (sched_ext_free(), from __put_task_struct()). There the row goes when the task begins
+ *   to exit. Later kernels call exit_task when the task has left its CPU for good (sched_ext_dead(), from
+ *   finish_task_switch()).
  */
 
 #ifndef __SCX_UPGRADE_HOST_TASK_TABLE_BPF_H
@@ -17,19 +19,19 @@
 
 #include <scx_upgrade/task_table.bpf.h>
 
-/* Rows that are free again. */
+/* The indices of rows that are free again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_STACK);
 	__uint(max_entries, 1);
 	__type(value, u32);
 } scxu_free_rows SEC(".maps");
 
-/* What a record says instead of a row. Rows are counted from 1 there. */
+/* Values of a record's `row` other than a row. Rows count from 1 there. */
 #define ROW_NONE	0
 #define ROW_UNTRACKED	0xfffffffe	/* none, and it is it is counted in task_table.untracked */
-#define ROW_REMOVED	0xffffffff	/* none any more: its last op has been */
+#define ROW_REMOVED	0xffffffff	/* no row any more: the task has passed its last op */
 
-/* Set before it is loaded: it is attached with SCX_OPS_SWITCH_PARTIAL, so only who asked for it is on sched_ext. */
+/* User space sets it if the host is attached with SCX_OPS_SWITCH_PARTIAL: then only SCHED_EXT tasks are in sched_ext. */
 const volatile bool host_is_partial;
 
 #define MAX_RT_PRIO	100
@@ -47,7 +49,7 @@ static __always_inline void uncount_untracked(u32 row)
 		__sync_fetch_and_add(&scxu_host.task_table.untracked, -1);
 }
 
-/* One that is free, by its index; past the end of the task table if none is. */
+/* Returns the index of a free row, or an index past the end of the table if there is none. */
 static __always_inline u32 claim_row(void)
 {
 	u32 row;
@@ -55,13 +57,13 @@ static __always_inline u32 claim_row(void)
 	if (!bpf_map_pop_elem(&scxu_free_rows, &row))
 		return row;
 	row = scxu_host.task_table.rows;
-	/* Once it is full the count must not go on. */
+	/* When the table is full, the count must not grow. */
 	if (!bpf_map_lookup_elem(&scxu_task_table, &row))
 		return row;
 	return __sync_fetch_and_add(&scxu_host.task_table.rows, 1);
 }
 
-/* Should the kernel not take it, it is lost to this host: one task less has room. */
+/* If the push fails, this host loses the row, and has room for one task less. */
 static __always_inline void free_row(u32 row)
 {
 	bpf_map_push_elem(&scxu_free_rows, &row, 0);
@@ -76,8 +78,8 @@ static __always_inline void clear_row(struct scxu_task_row *own)
 }
 
 /*
- * Give @p a row, if it has none and is not gone. The caller brings the record up to date afterwards: a sweep that was here before the
- * row was has begun before that.
+ * Give @p a row, unless it has one or has passed its last op. The caller migrates the record afterwards: a sweep that passed
+ * before the row was set had begun before that.
  */
 static __noinline int track_task(struct task_struct *p, struct scxu_task_record *rec)
 {
@@ -85,7 +87,7 @@ static __noinline int track_task(struct task_struct *p, struct scxu_task_record 
 	struct scxu_task_row *own;
 	struct task_struct *ref;
 
-	/* In this order: who is not exiting yet will say that it is gone later than this is read. */
+	/* Read the row first: a task that does not have PF_EXITING yet sets ROW_REMOVED later than this. */
 	before = *(volatile u32 *)&rec->row;
 	if ((before != ROW_NONE && before != ROW_UNTRACKED) || (p->flags & PF_EXITING))
 		return 0;
@@ -107,13 +109,13 @@ static __noinline int track_task(struct task_struct *p, struct scxu_task_record 
 		uncount_untracked(before);
 		return 0;
 	}
-	/* Another CPU was first, or it is gone. */
+	/* Another CPU was first, or the task has passed its last op. */
 	clear_row(own);
 	free_row(row);
 	return 0;
 }
 
-/* Take the row of @p back, and say @instead. */
+/* Remove the row of @p, and set @instead. */
 static __noinline int untrack_task(struct task_struct *p, u32 instead)
 {
 	struct scxu_task_record *rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
@@ -138,7 +140,7 @@ static __noinline int untrack_task(struct task_struct *p, u32 instead)
 	return 0;
 }
 
-/* A task that is being made, or that is there when the host is attached. False if there is no memory for its record. */
+/* For a new task, or a task that exists when the host is attached. False if there is no memory for its record. */
 static __noinline bool init_task_record(struct task_struct *p, struct scx_init_task_args *args)
 {
 	struct scxu_task_record *rec;
@@ -146,7 +148,7 @@ static __noinline bool init_task_record(struct task_struct *p, struct scx_init_t
 	rec = bpf_task_storage_get(&scxu_task_records, p, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!rec)
 		return false;
-	/* What another host's table had, or this one's before it was detached. Before track_task() looks whether the task is exiting. */
+	/* Forget the row in another host's table, or in this one's before a detach. Before track_task() reads PF_EXITING. */
 	__sync_lock_test_and_set(&rec->row, ROW_NONE);
 	if (!args->fork)
 		track_task(p, rec);
@@ -155,7 +157,7 @@ static __noinline bool init_task_record(struct task_struct *p, struct scx_init_t
 	return scxu_task_record(p);
 }
 
-/* Loaded and attached only where exit_task would come too late. */
+/* User space loads and attaches this only on kernels on which exit_task comes too late. */
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(host_task_exits, struct task_struct *p)
 {
@@ -163,7 +165,7 @@ int BPF_PROG(host_task_exits, struct task_struct *p)
 	return 0;
 }
 
-/* All that the kernel's lists have and that have no row yet. */
+/* Give a row to each untracked task in the kernel's task list. */
 SEC("syscall")
 int track_untracked(void *unused)
 {

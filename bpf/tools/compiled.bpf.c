@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The sweep with a plan in instructions: sdk/src/compiled.rs writes what state-migrate/src/compile.rs made of the plan
- * over the body of scxu_plan_task() and scxu_plan_cgroup(), and loads this for one sweep. What is not exactly one plan behind
- * it leaves, and says how many there were. First touches are the interpreter's, which is not in here: to verify it takes
- * longer than all the rest.
+ * The sweep with the plan as instructions. state-migrate/src/compile.rs makes them from the plan, and sdk/src/compiled.rs
+ * writes them over the body of scxu_plan_task() and scxu_plan_cgroup(), and loads this for one sweep. It migrates records
+ * that are exactly one plan behind, and counts the others as remaining. It has no interpreter, which would take the verifier
+ * longer than all the rest; first accesses use the interpreter of the policy or the host.
  */
 #include <scx_upgrade/records.bpf.h>
 
 #define SCXU_SWEEP_MIGRATE(scope, rec)	scxu_migrate_##scope##_record_by_plan(rec)
 
 /*
- * Room for the plan: instructions that do nothing. What is written over them begins at the first and ends by jumping to
- * the last two, `r0 = 0; exit`; the verifier takes out what lies between. Of the calling convention the plan relies on
- * the record in r1.
+ * Room for the plan: instructions that do nothing. The plan's instructions start at the first of them, and end with a jump to
+ * the last two instructions of the function, `r0 = 0; exit`. The verifier removes what lies between. The plan expects the
+ * record in r1.
  */
 #define SCXU_PLAN_ROOM	2048
 
@@ -46,7 +46,7 @@ static __always_inline bool scxu_migrate_##scope##_record_by_plan(struct scxu_##
 SCXU_DEFINE_BY_PLAN(task)
 SCXU_DEFINE_BY_PLAN(cgroup)
 
-/* Too few to be worth it; their programs are left out here. */
+/* There are few of these, so their programs are left out. */
 #define scxu_migrate_cpu_record_by_plan(rec)		false
 #define scxu_migrate_global_record_by_plan(rec)	false
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Wakes user space when the kernel begins to eject a scheduler. Loads on every kernel; attaches only where the kernel has the
- * tracepoint, from 7.3 on. What happened is read elsewhere: its arguments are not needed, and they may change.
+ * Wakes user space when the kernel begins to eject a scheduler. It loads on every kernel, and attaches where the kernel has
+ * the tracepoint, from 7.3 on. User space reads elsewhere what happened: the tracepoint's arguments are not needed, and they
+ * may change.
  */
 #include <scx/common.bpf.h>
 

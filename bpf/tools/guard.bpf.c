@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the guard sees during probation: how long tasks wait for a CPU after they wake up, how often CPUs switch, and how
- * long the one waits that waits longest. Attached while someone watches, and gone with who watches. It shares the host's
- * control word, so that what is counted under one generation is never taken for the other's.
+ * The guard's counters during probation: how long tasks wait for a CPU after a wake-up, how often CPUs switch, and how long
+ * the task waits that waits longest. User space attaches these programs while it watches. They share the host's control word,
+ * so a count belongs to one generation.
  *
- * Delays go into classes, four to each doubling: a class is at most a quarter wider than the one before, which is finer than
- * anything that is decided by them.
+ * Delays are counted in classes, four to each doubling. A class is at most a quarter wider than the one before, which is
+ * finer than any decision needs.
  */
 #include <scx/common.bpf.h>
 #include <scx_upgrade/abi.h>
@@ -22,11 +22,11 @@ volatile struct scxu_host scxu_host SEC(".data.scxu_host");
 
 struct guard_counts {
 	u64	delays[GUARD_CLASSES];
-	u64	switches;		/* to a task that is not idle */
-	u64	generation;		/* that all this was counted under */
+	u64	switches;		/* to tasks other than idle */
+	u64	generation;		/* the generation of these counts */
 };
 
-/* Of the present generation and of the one before. */
+/* Indexed by the lowest bit of the generation: the current one and the one before. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 2);
@@ -36,7 +36,7 @@ struct {
 
 struct guard_task {
 	u64	waits_since;		/* ns; 0 if it does not wait for a CPU */
-	u64	woke;			/* it waits because it woke up, and not because it was preempted */
+	u64	woke;			/* it waits because it woke up, not because it was preempted */
 };
 
 struct {
@@ -46,11 +46,11 @@ struct {
 	__type(value, struct guard_task);
 } guard_tasks SEC(".maps");
 
-/* The answer of guard_longest(). */
+/* The result of guard_find_longest(). */
 struct guard_longest {
-	u64	waits_ns;		/* of the task of the scheduler's that waits longest; 0 if none waits */
+	u64	waits_ns;		/* of the sched_ext task that waits longest; 0 if none waits */
 	u32	pid;
-	u32	waiting;		/* how many wait */
+	u32	waiting;		/* number of sched_ext tasks that wait */
 };
 
 static __always_inline struct guard_counts *guard_counting(void)
@@ -58,7 +58,7 @@ static __always_inline struct guard_counts *guard_counting(void)
 	u32 generation = scxu_host.active.generation, key = generation & 1;
 	struct guard_counts *c = bpf_map_lookup_elem(&guard_counts, &key);
 
-	/* What is left of the last but one. The map is this CPU's, so nobody else counts meanwhile. */
+	/* Counts of an older generation: clear them. The map is per CPU, so no other CPU counts meanwhile. */
 	if (c && c->generation != generation) {
 		u32 i;
 
@@ -70,7 +70,7 @@ static __always_inline struct guard_counts *guard_counting(void)
 	return c;
 }
 
-/* floor(log2), and the two bits behind the first. */
+/* floor(log2(ns)) * 4, plus the two bits after the first. */
 static __always_inline u32 guard_class(u64 ns)
 {
 	u32 log = 0, i;
@@ -132,7 +132,7 @@ int BPF_PROG(guard_switch, bool preempt, struct task_struct *prev, struct task_s
 	t = bpf_task_storage_get(&guard_tasks, next, 0, 0);
 	if (!t)
 		return 0;
-	/* Clocks of CPUs may differ a little. */
+	/* The clocks of two CPUs may differ a little. */
 	waited = bpf_ktime_get_ns() - t->waits_since;
 	if (t->waits_since && t->woke)
 		c->delays[guard_class(waited > 0 ? waited : 0)]++;
@@ -140,7 +140,7 @@ int BPF_PROG(guard_switch, bool preempt, struct task_struct *prev, struct task_s
 	return 0;
 }
 
-/* Who waits longest of the tasks of the scheduler. One that has waited since before the guard came is not known to. */
+/* Find the sched_ext task that waits longest. A task that began to wait before the guard was attached is not known. */
 SEC("syscall")
 int guard_find_longest(struct guard_longest *args)
 {
@@ -153,7 +153,7 @@ int guard_find_longest(struct guard_longest *args)
 		struct guard_task *t;
 		u64 since;
 
-		/* on_rq and on_cpu are not asked: they have other types in each kernel, and who runs does not wait. */
+		/* Does not read on_rq and on_cpu, whose types differ between kernels. A running task has waits_since 0. */
 		if ((u64)p->sched_class != (u64)&ext_sched_class)
 			continue;
 		t = bpf_task_storage_get(&guard_tasks, p, 0, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Reads what the kernel decides by when a scheduler is attached and shows in no file: the deadline bandwidth of each CPU's
- * root domain, and whether core scheduling is in use. Called once for each CPU; changes nothing.
+ * Reads what decides whether the kernel accepts a scheduler, and what no file shows: the deadline bandwidth of each CPU's
+ * root domain, and whether core scheduling is in use. User space calls it once for each CPU. It changes nothing.
  */
 #include <scx/common.bpf.h>
 #include <bpf/bpf_core_read.h>
@@ -10,7 +10,7 @@ char _license[] SEC("license") = "GPL";
 
 extern struct rq runqueues __ksym;
 
-/* Only with CONFIG_SCHED_CORE, which the headers' kernel lacks. */
+/* Exists with CONFIG_SCHED_CORE only. The kernel of the scx headers lacks it. */
 struct rq___core {
 	unsigned int	core_enabled;
 } __attribute__((preserve_access_index));
@@ -20,7 +20,7 @@ struct rq___core {
 #define MACHINE_EXT_ATTACHED	4	/* the ext server's bandwidth is in total_bw */
 #define MACHINE_CORE_SCHED	8	/* some task has a core scheduling cookie */
 
-/* Argument and answer of machine_read_cpu(). Bandwidths are in 1 / 2^20 of a CPU, as the kernel has them. */
+/* Argument and result of machine_read_cpu(). Bandwidths are in 1 / 2^20 of a CPU, as in the kernel. */
 struct machine_cpu {
 	u32	cpu;		/* in */
 	u32	flags;		/* MACHINE_* */

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Snapshots: read every task's record, and store values into records. Loaded by the command that needs it, over the maps
- * of the host, as a policy is; nothing of it stays.
+ * Snapshots: reads every task's record, and stores values into records. The command loads it over the host's maps, like a
+ * policy, and nothing of it stays.
  */
 #include <scx_upgrade/records.bpf.h>
 
 char _license[] SEC("license") = "GPL";
 
-/* Mirrored by `snapshot::records::Entry`. */
+/* sdk/src/snapshot/records.rs mirrors it. */
 struct snapshot_entry {
 	u64	start_time;		/* ns since boot; with pid the task's identity */
 	u32	pid;
@@ -15,7 +15,7 @@ struct snapshot_entry {
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
 };
 
-/* What to store into one record: steps of which each stores a value. Too large for a program's argument. */
+/* The stores into one record, as steps of a plan. Too large for a program's argument. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -28,7 +28,7 @@ struct snapshot_args {
 	u64	start_time;		/* of the task */
 };
 
-/* One entry per task that has a record and is up to date: who called has swept before. */
+/* One entry for each task with a migrated record. The caller has run a sweep before. */
 SEC("iter/task")
 int snapshot_tasks(struct bpf_iter__task *ctx)
 {
@@ -51,7 +51,7 @@ int snapshot_tasks(struct bpf_iter__task *ctx)
 	return 0;
 }
 
-/* Under the record's lock, so never in the middle of a plan; each value with one store. */
+/* Holds the record's lock, so never in the middle of a plan. Each value is one store. */
 #define STORE(rec, bytes)								\
 do {											\
 	struct scxu_plan *stores;							\

@@ -119,17 +119,21 @@ impl ScopeLayout {
 pub struct Layout {
     /// The scopes that the host keeps records for.
     pub scopes: BTreeMap<Scope, ScopeLayout>,
+    /// The name of the policy in each slot, where it has one: see [`Schema::policy`](crate::Schema::policy).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<u32, String>,
 }
 
 impl Layout {
     /// A layout without columns, with the sizes in bytes of the host's records.
     pub fn new(sizes: &[(Scope, u32)]) -> Layout {
         let empty = |&(scope, record_size)| (scope, ScopeLayout { record_size, ..ScopeLayout::default() });
-        Layout { scopes: sizes.iter().map(empty).collect() }
+        Layout { scopes: sizes.iter().map(empty).collect(), policies: BTreeMap::new() }
     }
 
     /// The slot's policy is gone: columns that no other slot names are dropped and their bytes are free.
     pub fn evict(&mut self, slot: u32) {
+        self.policies.remove(&slot);
         for scope in self.scopes.values_mut() {
             scope.columns.retain_mut(|c| {
                 c.slots.remove(&slot);
@@ -139,6 +143,11 @@ impl Layout {
                 !c.slots.is_empty()
             });
         }
+    }
+
+    /// The name of the policy in a slot; empty where it has none.
+    pub fn policy(&self, slot: u32) -> &str {
+        self.policies.get(&slot).map_or("", String::as_str)
     }
 
     /// The column that a slot's policy calls by that name.

@@ -4,6 +4,11 @@ use std::ops::Range;
 
 use object::{File, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
+use crate::btf::{Btf, Kind};
+
+/// The sections that a BPF object has its struct_ops maps in.
+const OPS_SECTIONS: [&str; 2] = [".struct_ops.link", ".struct_ops"];
+
 /// Why a section could not be had from an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
@@ -37,6 +42,23 @@ pub fn section<'a>(elf: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, Object
     let Some(section) = file.section_by_name(name) else { return Ok(None) };
     let data = section.data();
     data.map(Some).map_err(|e| ObjectError::Unreadable { name: name.to_owned(), reason: e.to_string() })
+}
+
+/// The name that a policy gives itself: `name` of the `sched_ext_ops` in its BPF object. `None` if the object has none that
+/// can be read.
+pub fn policy_name(elf: &[u8], btf: &Btf<'_>) -> Option<String> {
+    let file = File::parse(elf).ok()?;
+    let section = OPS_SECTIONS.iter().find_map(|name| file.section_by_name(name))?;
+    let ops = file
+        .symbols()
+        .find(|s| s.kind() == SymbolKind::Data && s.section_index() == Some(section.index()))?;
+    let member = btf.members(btf.find(Kind::Struct, "sched_ext_ops")?).find(|m| m.name == "name")?;
+    let size = btf.array(member.type_id)?.len as usize;
+    // In an object file, the address of a symbol is its place in the section.
+    let at = usize::try_from(ops.address()).ok()?.checked_add(member.bit_offset as usize / 8)?;
+    let field = section.data().ok()?.get(at..at.checked_add(size)?)?;
+    let name = std::str::from_utf8(field.split(|byte| *byte == 0).next()?).ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// The names that an object needs from elsewhere and does not do without: symbols that are undefined and not weak.

@@ -13,8 +13,11 @@
 //! Where the running policy has none, the retained columns of the other slots are asked in the same way, the newest
 //! first, and what says that there is no way is not an error then. What finds no column is *defaulted*.
 //!
-//! A column whose type or meaning changes gets a new place; the old one stays, for a rollback. Units are compared as
-//! text where both sides have one; a side without any is taken to mean the same, since most columns have none.
+//! A column whose type or meaning changes gets a new place; the old one stays, for a rollback.
+//!
+//! Units are compared as text. Most columns declare none, and where neither side does, or both are versions of one policy
+//! ([`Schema::policy`]), a side without a unit is taken to mean the same. Between two policies a unit that only one side
+//! declares is an error, unless a scale or a conversion says how to get there: the other may count by another clock.
 
 mod back;
 mod error;
@@ -34,7 +37,7 @@ pub use self::queues::{QueueRow, queue_rows};
 pub use self::report::{Capacity, PlanReport, Refusal, Row, check, plan_report, plan_report_anew};
 
 use self::place::place_all;
-use self::resolve::{Origin, resolve};
+use self::resolve::{Origin, Policies, resolve};
 use crate::convert::{Op, Pair, fill, lower, merge};
 use crate::layout::{Layout, Placed, ScopeLayout, Source};
 use crate::rule::Rule;
@@ -184,6 +187,9 @@ impl Draft {
                 draft.errors.push(error);
             }
         }
+        if !schema.policy.is_empty() {
+            draft.plan.layout.policies.insert(slot, schema.policy.clone());
+        }
         for (&scope, layout) in &draft.plan.layout.scopes {
             let named = layout.columns.iter().filter(|c| running.is_some_and(|slot| c.slots.contains(&slot)));
             for column in named.filter(|c| !c.slots.contains(&slot)) {
@@ -210,8 +216,9 @@ impl Draft {
         let layout = self.plan.layout.scopes.get_mut(&scope).ok_or(PlanError::NoRecord { scope })?;
         let (mut new, mut kept, mut rows) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
         let (mut ops, mut steps) = (Vec::new(), Vec::new());
+        let policies = Policies { names: &self.plan.layout.policies, running, new: schema };
         for column in columns {
-            match resolve(scope, layout, running, column, schema) {
+            match resolve(scope, layout, &policies, column) {
                 Ok(Origin::Keep { id, reason }) => {
                     let Some(placed) = layout.columns.iter_mut().find(|c| c.id == id) else { continue };
                     keep(placed, column, schema, slot);

@@ -36,7 +36,7 @@ use self::conversions::Conversions;
 use self::fields::Reader;
 use self::tags::Tags;
 use crate::btf::{Btf, Kind};
-use crate::object::btf_section;
+use crate::object::{btf_section, policy_name};
 use crate::rule::Rule;
 use crate::types::Type;
 use crate::well_known;
@@ -208,6 +208,10 @@ impl fmt::Display for Queue {
 /// What a policy declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {
+    /// The policy's name, from its `sched_ext_ops`. Versions of one policy share it. A BTF does not hold it, so the caller
+    /// fills it in; policies without a name count as versions of one policy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub policy: String,
     /// The columns of each scope that the policy has state in, in the order of the struct's fields.
     pub scopes: BTreeMap<Scope, Vec<Column>>,
     /// The queues, in the order of the BTF.
@@ -244,12 +248,14 @@ impl Schema {
                 conversions.extend(list.of(&mut reader, scope, column)?);
             }
         }
-        Ok(Schema { scopes, queues, structs: reader.structs, conversions })
+        Ok(Schema { policy: String::new(), scopes, queues, structs: reader.structs, conversions })
     }
 
-    /// Reads the schema from a policy's BPF object.
+    /// Reads the schema from a policy's BPF object, with the policy's name.
     pub fn from_object(elf: &[u8]) -> Result<Schema, SchemaError> {
-        Schema::from_btf(&Btf::parse(btf_section(elf)?)?)
+        let btf = Btf::parse(btf_section(elf)?)?;
+        let policy = policy_name(elf, &btf).unwrap_or_default();
+        Ok(Schema { policy, ..Schema::from_btf(&btf)? })
     }
 }
 

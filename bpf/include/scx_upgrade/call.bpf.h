@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The steps of a plan that call a policy's own conversions, and who may do them. Included by records.bpf.h, behind
- * scxu_host. In the host, and in a policy without SCXU_CONVERSIONS(), the compiler leaves all of it out but
- * scxu_must_wait().
+ * The steps of a plan that call a policy's own conversions. records.bpf.h includes this after it defines scxu_host. In the
+ * host, and in a policy without SCXU_CONVERSIONS(), the compiler drops all of it except scxu_must_wait().
  */
 #ifndef __SCX_UPGRADE_CALL_BPF_H
 #define __SCX_UPGRADE_CALL_BPF_H
 
 #include <scx_upgrade/step.bpf.h>
 
-/* The old value, and behind it the new one. Of words, because each has to be aligned as any type can be. */
+/* The old value and the new value. An array of words, because any type must be aligned in it. */
 struct scxu_conversion_args {
 	u64	words[2 * SCX_UPGRADE_MAX_ARG / sizeof(u64)];
 };
 
 /*
- * The conversions that this object has. A tentative definition: SCXU_CONVERSIONS() gives it a value further down in
- * the policy's source, and where that is missing all are NULL. Constant either way, so that no call is indirect.
+ * The conversions of this object. This is a tentative definition: SCXU_CONVERSIONS() later in the policy's source gives it a
+ * value, and without it all members are NULL. It is constant in both cases, so the compiler makes direct calls.
  */
 struct scxu_converter {
 	const volatile u64		*load;		/* of the policy, &scxu_sdk.load */
@@ -27,27 +26,30 @@ struct scxu_converter {
 static const struct scxu_converter scxu_converter;
 
 /*
- * Room for the arguments of a conversion, or NULL in an object that has none. This CPU's own, and no one else's under a
- * record's lock: bpf_spin_lock() turns interrupts off. Before the lock, because it takes a helper. Not on the stack: a
- * verifier up to 6.16 confuses itself over stores there at an offset that it does not know.
+ * The buffer for the arguments of a conversion, or NULL in an object without conversions. It is per CPU, and no other program
+ * uses it under a record's lock, because bpf_spin_lock() disables interrupts. It is looked up before the lock is taken,
+ * because the look-up is a helper call. It is not on the stack: a verifier up to 6.16 loses track of stores to the stack at a
+ * variable offset.
  */
 static __always_inline struct scxu_conversion_args *scxu_conversion_args(void)
 {
 	return scxu_converter.args ? scxu_converter.args() : NULL;
 }
 
-/* Are the plan's conversions those of this object? */
+/* Does the plan call conversions of this object? */
 static __always_inline bool scxu_is_caller(volatile struct scxu_plan *plan)
 {
 	return scxu_converter.load && plan->caller == *scxu_converter.load;
 }
 
 /*
- * Does the plan call conversions that this object lacks, and is the one that has them sure to come? Then whoever is
- * here leaves the record as it is: an op of the old policy that is still in flight, which does not name what the plan
- * writes; or the host's own init_task and enable. Once the policy with the conversions is not the running one any more,
- * its sweep is over. What that has missed gets the rest of the plan, and the columns in question keep what they hold:
- * on the way forward their initial value, on the way back what their policy left.
+ * Does the plan call conversions of another object, whose policy is active? Then the caller leaves the record as it is, for
+ * that policy to migrate. The caller may be an op of the old policy that is still in flight, which does not use what the plan
+ * writes, or the host's own init_task or enable.
+ *
+ * Once that policy is no longer active, its sweep is over. A record that the sweep missed gets the rest of the plan without
+ * the calls. The columns in question keep their value: in a swap the initial value, in a rollback what their policy last
+ * stored.
  */
 static __always_inline bool scxu_must_wait(volatile struct scxu_plan *plan, u64 active)
 {
@@ -57,7 +59,7 @@ static __always_inline bool scxu_must_wait(volatile struct scxu_plan *plan, u64 
 	       caller == scxu_host.callers[active & (SCX_UPGRADE_NR_SLOTS - 1)];
 }
 
-/* The call steps of a plan on the data of one record, if they are this object's. */
+/* Execute the call steps of a plan on the data of one record, if the plan calls conversions of this object. */
 static __always_inline void scxu_apply_calls(u8 *data, const u32 bytes, volatile struct scxu_plan *plan,
 					    struct scxu_conversion_args *args)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For policy authors: conversions of a column by a program of the policy's own, for what no other rule can express.
+ * For policy authors: conversions of a column by the policy's own code, where no tag can express the rule.
  *
- *	struct histogram {			// what the version before had, field by field
+ *	struct histogram {			// the earlier version's type, field by field
  *		u32	bucket[8];
  *	};
  *
@@ -30,11 +30,12 @@
  *
  *	SCXU_CONVERSIONS(avg_from_hist, hist_from_avg);
  *
- * A conversion gets the old value, `from`, and makes the new one, `to`. On the way forward `to` holds the column's
- * default before, on the way back what the older policy left there: what is not written stays. It is pure computation
- * and runs under the record's lock, so it can call no helper; loops by bpf_for() are fine. Both types must be those of
- * the columns, field by field, and are checked when the policy is read; a type of more than SCX_UPGRADE_MAX_ARG bytes
- * does not compile.
+ * A conversion reads the old value, `from`, and writes the new value, `to`. Before a swap `to` holds the column's default,
+ * and before a rollback the value that the older policy left. What the conversion does not write stays.
+ *
+ * It runs under the record's lock, so it can call no helper; loops by bpf_for() are fine. Both types must equal the columns'
+ * types, field by field. The SDK checks that when it reads the policy. A type of more than SCX_UPGRADE_MAX_ARG bytes does not
+ * compile.
  */
 #ifndef __SCX_UPGRADE_CONVERT_BPF_H
 #define __SCX_UPGRADE_CONVERT_BPF_H
@@ -43,13 +44,13 @@
 #include <scx_upgrade/sweep.bpf.h>
 #endif
 
-/* The column is made of the predecessor's, of the same name or __from(), by SCXU_CONVERSION(@name, ...). */
+/* SCXU_CONVERSION(@name, ...) makes this column from the earlier policy's column of the same name, or that of __from(). */
 #define __convert(name)		__attribute__((btf_decl_tag("scx:convert=" #name)))
 
-/* SCXU_CONVERSION(@name, ...) makes the predecessor's column of this one again, for a rollback. */
+/* SCXU_CONVERSION(@name, ...) makes the earlier policy's column from this one, for a rollback. */
 #define __inverse(name)		__attribute__((btf_decl_tag("scx:inverse=" #name)))
 
-/* Begins the definition of a conversion; its body follows. */
+/* Begins the definition of a conversion. Its body follows. */
 #define SCXU_CONVERSION(name, from_type, to_type)								\
 	struct scxu_conversion_##name {										\
 		typeof(from_type)	from;									\
@@ -60,14 +61,14 @@
 	static __always_inline void name(const typeof(from_type) *from, typeof(to_type) *to)
 
 /*
- * All conversions of the policy, once, behind their definitions. The struct is how user space finds a conversion by
- * name, with its types; its place in it is its number. The sweep's programs are here again, since the host's do not
+ * All conversions of the policy, once, after their definitions. User space finds a conversion and its types through the
+ * struct; a conversion's number is its place there. The sweep's programs are part of it, because the host's programs do not
  * have these conversions.
  */
 #define SCXU_CONVERSIONS(...)										\
 	enum scxu_conversion { SCXU_EACH(SCXU_CONVERSION_NUMBER, __VA_ARGS__) };			\
 	struct policy_conversions { SCXU_EACH(SCXU_CONVERSION_MEMBER, __VA_ARGS__) };			\
-	/* So that the struct is in the BTF. */								\
+	/* Keeps the struct in the BTF. */								\
 	const struct policy_conversions *const policy_conversions = NULL;				\
 	struct {											\
 		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);						\

@@ -7,9 +7,9 @@
  *	policy.h	the structs of state, the queues, and what the sources call in each other; both include it
  *	build.rs	scx_upgrade_build::policy_of("my_policy", &["src/bpf/main.bpf.c", "src/bpf/wake.bpf.c"])
  *
- * Declares what policy.bpf.h defines: the maps, the global variables, and the functions that migrate a record. Any source may have
- * ops, declare queues, and use state and the helpers. Only the source with policy.bpf.h may have SCXU_POLICY_DEFINE() and
- * SCXU_CONVERSIONS(), and include lib/timer.bpf.h and lib/force_idle.bpf.h, which define maps of their own.
+ * Declares what policy.bpf.h defines: the maps, the global variables, and the functions that migrate a record. Any source may
+ * have ops, declare queues, and use state and the helpers. Only the source with policy.bpf.h may have SCXU_POLICY_DEFINE()
+ * and SCXU_CONVERSIONS(), and include lib/timer.bpf.h and lib/force_idle.bpf.h, which define maps of their own.
  */
 #ifndef __SCX_UPGRADE_DECLARE_BPF_H
 #define __SCX_UPGRADE_DECLARE_BPF_H

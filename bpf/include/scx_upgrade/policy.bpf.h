@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * For policy authors. Declare the state, the queues, the ops:
+ * For policy authors. A policy declares its state, its queues and its ops:
  *
  *	struct policy_task {
  *		u64	vtime;
@@ -13,11 +13,14 @@
  *
  *	SCXU_POLICY_DEFINE("my_policy", .enqueue = (void *)my_enqueue, ...);
  *
- * The fields are columns: what the next version names with the same name and type it finds with the value that this
- * version left. Ops are never sleepable. init_task and enable run for tasks that are born under the policy, not for
- * those it takes over: what every task must start with is a default of its column.
+ * The fields are columns. A field of the next version with the same name and type starts with the value that this version
+ * left.
  *
- * What no tag below can express a conversion of the author's own does: see convert.bpf.h.
+ * Ops are never sleepable. The kernel calls init_task and enable for tasks that are created while the policy is active, and
+ * not for the tasks that it takes over. So the initial value of a field is the default of its column, and not what init_task
+ * stores.
+ *
+ * convert.bpf.h has conversions that no tag below can express. declare.bpf.h is for the further sources of a policy.
  */
 #ifndef __SCX_UPGRADE_POLICY_BPF_H
 #define __SCX_UPGRADE_POLICY_BPF_H
@@ -30,50 +33,58 @@
 char _license[] SEC("license") = "GPL";
 #endif
 
-/* Marks a state struct. Its fields are found by name when the policy is loaded, not by offset. */
+/* Marks a struct of state. The SDK finds its fields by name when it loads the policy, not by offset. */
 #define __policy_state		__attribute__((preserve_access_index))
 
-/* The value of a column that no earlier policy left: an integer literal, zero if there is none. */
+/* The initial value of a new column: an integer literal. Without this tag it is zero. */
 #define __default(value)	__attribute__((btf_decl_tag("scx:default=" #value)))
 
-/* The column is the predecessor's @name, under a new name, or made of it. */
+/* The column is made from the earlier policy's column @name. */
 #define __from(name)		__attribute__((btf_decl_tag("scx:from=" #name)))
 
 /*
- * The column is the predecessor's, rescaled: __scale(A/B+C) takes v to v * A / B + C, toward zero and without overflow.
- * A rollback turns it round.
+ * The column is the earlier policy's column, rescaled: __scale(A/B+C) converts v to v * A / B + C. It rounds toward zero and
+ * saturates. A rollback applies the inverse.
  */
 #define __scale(rule)		__attribute__((btf_decl_tag("scx:scale=" #rule)))
 
-/* The column may be narrower than the predecessor's: what does not fit becomes the nearest that does. */
+/* The column may be narrower than the earlier policy's. A value that does not fit becomes the nearest one that does. */
 #define __saturate		__attribute__((btf_decl_tag("scx:saturate")))
 
-/* The unit. One that differs from the predecessor's is an error, unless a scale says how to get there. */
+<<<<<<< HEAD
+/*
+ * The unit. One that differs from the predecessor's is an error, unless a scale says how to get there. So is a unit that
+ * only one of two policies declares; versions of one policy may add theirs later.
+ */
+=======
+/* The unit of the column. A unit that differs from the earlier policy's is an error, unless __scale() converts it. */
+>>>>>>> names
 #define __unit(unit)		__attribute__((btf_decl_tag("scx:unit=" #unit)))
 
 /*
- * The column holds times that scx_bpf_now() gave. That clock starts with the boot: a snapshot of another boot does not
- * restore such a column. For another clock or unit write __unit(us@bpf_ktime_get_ns) and so on.
+ * The column holds time stamps from scx_bpf_now(). That clock starts at boot, so a snapshot of another boot does not restore
+ * the column. For another clock or unit use __unit(us@bpf_ktime_get_ns) and the like.
  */
 #define __timestamp		__unit(ns@scx_bpf_now)
 
 /*
- * The column says what is true only now: which task runs, how many tasks wait, since when. A swap carries it. A snapshot
- * neither saves nor restores it, because all that may have changed until the restore.
+ * The column describes the present: the running task, the number of waiting tasks, a start time. A swap carries it. A
+ * snapshot neither saves nor restores it, because the present may differ when the snapshot is restored.
  */
 #define __momentary		__attribute__((btf_decl_tag("scx:momentary")))
 
 /*
- * Dispatch queues. The same name, order and span in the next version is the same queue, with the tasks that wait on it.
- * An order is for ever: the kernel ejects a scheduler that mixes both on one queue. Of a single queue @name is the id;
- * the members of the others are had by:
+ * Dispatch queues. A queue of the same name, order and range in the next version is the same DSQ, with the tasks that wait on
+ * it. Its order never changes: the kernel ejects a scheduler that mixes FIFO and vtime on one DSQ. @name is the id of a
+ * single queue. The others have an accessor for their members:
  *
  *	SCXU_QUEUE_FIFO(name)			name
  *	SCXU_QUEUE_FIFO_PER_CPU(name)		scxu_queue_of_cpu(name, cpu)
  *	SCXU_QUEUE_FIFO_PER_LLC(name)		scxu_queue_of_llc(name, llc)
  *	SCXU_QUEUE_FIFO_PER_CGROUP(name)	scxu_queue_of_cgroup(name, cgrp)
  *
- * and the same with VTIME. Each span has a type of its own, so that another's accessor does not compile.
+ * VTIME in place of FIFO gives a queue by virtual time. Each range has a type of its own, so a wrong accessor does not
+ * compile.
  */
 #define SCXU_QUEUE(type, name, kind)	\
 	SCXU_GLOBAL const volatile type name __attribute__((btf_decl_tag("scx:queue=" kind))) SEC(".rodata.scxu_q")
@@ -91,22 +102,24 @@ struct scxu_per_cpu	{ u64 cpu_base; };
 struct scxu_per_llc	{ u64 llc_base; };
 struct scxu_per_cgroup	{ u64 cgroup_base; };
 
-/* The queue of a CPU. There is one for each that the machine can have: below scx_bpf_nr_cpu_ids(). */
+/* The queue of a CPU. Each possible CPU has one: @cpu is below scx_bpf_nr_cpu_ids(). */
 #define scxu_queue_of_cpu(name, cpu)		((name).cpu_base | (u32)(cpu))
 
-/* The queue of an LLC, 0 to scxu_nr_llcs() - 1. There is no other: a larger number is an error that the kernel ejects for. */
+/* The queue of an LLC, 0 to scxu_nr_llcs() - 1. The kernel ejects a scheduler that uses a larger number. */
 #define scxu_queue_of_llc(name, llc)		((name).llc_base | (u32)(llc))
 
 /*
- * The queue of a cgroup. One that is just being made, or that is gone while its last tasks end, may share its nearest
- * ancestor's; the same op may so get another queue for a task later than it did before.
+ * The queue of a cgroup. A cgroup that is being created, or that is removed while its last tasks exit, may share the queue of
+ * its nearest ancestor. So the queue of a task may change between two ops.
  */
 #define scxu_queue_of_cgroup(name, cgrp)	((name).cgroup_base | scxu_cgroup_index(cgrp))
 
-/* The queue with a number below scxu_nr_cgroup_queues(), whether a cgroup has it at present or not: to walk over them all. */
+/*
+ * The queue with an index below scxu_nr_cgroup_queues(), whether a cgroup has this index or not. For loops over all queues.
+ */
 #define scxu_cgroup_queue(name, number)	((name).cgroup_base | (u32)(number))
 
-/* The LLC that a CPU is at: 0 to scxu_nr_llcs() - 1, the same in every policy while the host lives. */
+/* The LLC of a CPU, 0 to scxu_nr_llcs() - 1. It is the same in every policy while the host lives. */
 static __always_inline u32 scxu_llc_of_cpu(s32 cpu)
 {
 	return scxu_host.llc_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
@@ -117,19 +130,19 @@ static __always_inline u32 scxu_nr_llcs(void)
 	return scxu_host.nr_llcs;
 }
 
-/* The core of a CPU: the number of its first CPU, so that this one's record can stand for the core. */
+/* The core of a CPU: the number of its first CPU. So the record of that CPU can hold the state of the core. */
 static __always_inline s32 scxu_core_of_cpu(s32 cpu)
 {
 	return scxu_host.core_of_cpu[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
-/* The CPU of the same core that follows, round in a ring; @cpu itself if its core has no other. */
+/* The next SMT sibling of a CPU, in a ring; @cpu itself if its core has one CPU. */
 static __always_inline s32 scxu_next_sibling(s32 cpu)
 {
 	return scxu_host.next_sibling[cpu & (SCX_UPGRADE_MAX_CPUS - 1)];
 }
 
-/* How many queues each per-cgroup DSQ group has now. It only grows. */
+/* The number of queues in each per-cgroup DSQ group. It only grows. */
 static __always_inline u32 scxu_nr_cgroup_queues(void)
 {
 	return scxu_host.cgroup_members;
@@ -141,16 +154,16 @@ extern const volatile struct scxu_sdk scxu_sdk SEC(".rodata.scxu_sdk");
 const volatile struct scxu_sdk scxu_sdk SEC(".rodata.scxu_sdk") = { .abi = SCX_UPGRADE_ABI };
 #endif
 
-/* Is this the policy that runs? An op in flight may belong to one that has just been replaced. */
+/* Is this policy active? An op in flight may belong to a policy that has just been replaced. */
 static __always_inline bool scxu_is_active(void)
 {
 	return scxu_host.callers[scxu_host.active.slot & (SCX_UPGRADE_NR_SLOTS - 1)] == scxu_sdk.load;
 }
 
 /*
- * The number of this run of the policy: each commit and each attach begins another. It is never 0. Note it beside what is
- * true only while the policy runs, such as how many tasks wait; what has another number is void. The generation alone does
- * not do: it is the same again where a reattach is undone, and starts from 1 again after a stop.
+ * The number of this run of the policy: each commit and each attach begins another run. It is never 0. Store it beside state
+ * that is true only while the policy is active, such as a count of waiting tasks. Such state with another number is void. The
+ * generation alone is not enough: it repeats when a reattach is undone, and starts from 1 again after a stop.
  */
 static __always_inline u32 scxu_run_id(void)
 {
@@ -164,8 +177,8 @@ struct policy_global;
 
 #ifndef SCX_UPGRADE_DECLARE
 /*
- * So that a struct of state is in the BTF even where no op reads a field of it: else a version that does not would seem to
- * have dropped the whole scope.
+ * These keep the structs of state in the BTF even if no op accesses a field. Without them such a version would seem to have
+ * dropped the whole scope.
  */
 const struct policy_task *const scxu_task_columns = NULL;
 const struct policy_cgroup *const scxu_cgroup_columns = NULL;
@@ -173,21 +186,21 @@ const struct policy_cpu *const scxu_cpu_columns = NULL;
 const struct policy_global *const scxu_global_columns = NULL;
 #endif
 
-/* State of @p, or NULL when there is no memory for it. */
+/* The state of @p, or NULL if there is no memory for it. */
 static __always_inline struct policy_task *scxu_task_state(struct task_struct *p)
 {
 	return (struct policy_task *)scxu_task_record(p);
 }
 
-/* State of @cgrp, or NULL when there is no memory for it. */
+/* The state of @cgrp, or NULL if there is no memory for it. */
 static __always_inline struct policy_cgroup *scxu_cgroup_state(struct cgroup *cgrp)
 {
 	return (struct policy_cgroup *)scxu_cgroup_record(cgrp);
 }
 
 /*
- * The same, if it is there and up to date: NULL where the next to call one of the above would make it so. For loops: the
- * verifier follows what makes a record or brings it up to date each time round, and gives up.
+ * The same, but NULL if the record does not exist or is stale. For loops: the verifier would follow the code that creates or
+ * migrates a record in each iteration, and give up.
  */
 static __always_inline struct policy_task *scxu_task_peek(struct task_struct *p)
 {
@@ -210,13 +223,13 @@ static __always_inline struct policy_cpu *scxu_cpu_peek(u32 cpu)
 	return rec && !scxu_is_stale(rec) ? (struct policy_cpu *)rec : NULL;
 }
 
-/* State of @cpu, which need not be this one, or NULL if there is no such CPU. */
+/* The state of @cpu, which may be another CPU, or NULL if there is no such CPU. */
 static __always_inline struct policy_cpu *scxu_cpu_state(u32 cpu)
 {
 	return (struct policy_cpu *)scxu_cpu_record(cpu);
 }
 
-/* The policy's one global record. */
+/* The policy's global state. */
 static __always_inline struct policy_global *scxu_global_state(void)
 {
 	return (struct policy_global *)scxu_the_global_record();
@@ -224,8 +237,8 @@ static __always_inline struct policy_global *scxu_global_state(void)
 
 #ifndef SCX_UPGRADE_DECLARE
 /*
- * init and exit of a policy that is attached directly, without the host. The host has its own and never calls these,
- * so they alone may be sleepable.
+ * init and exit of a policy that is attached directly, without the host. The host has its own, and never calls these. So only
+ * these may be sleepable.
  */
 s32 BPF_STRUCT_OPS_SLEEPABLE(policy_direct_init)
 {

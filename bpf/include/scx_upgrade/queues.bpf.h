@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Queues: DSQ groups, one for each CPU, each LLC, each cgroup, or a single one. The id of a member is the
- * group's, which user space gives, or'ed with its index, so that an op finds it without asking anyone. Included by the
- * host and by policies.
+ * DSQ groups: one DSQ for each CPU, each LLC or each cgroup, or a single DSQ. User space assigns the base of a group. The id
+ * of a member is the base or'ed with the member's index, so an op computes the id without a look-up. The host and the
+ * policies include this.
  */
 #ifndef __SCX_UPGRADE_QUEUES_BPF_H
 #define __SCX_UPGRADE_QUEUES_BPF_H
@@ -10,10 +10,10 @@
 #include <scx_upgrade/records.bpf.h>
 
 /*
- * The number of a cgroup, plus one: the index of its member in each per-cgroup DSQ group. 0 where it has none, because it
- * is gone or none was free. `wants` says that it is to have one as soon as there is.
+ * number: the index of the cgroup's member in each per-cgroup DSQ group, plus one; 0 if the cgroup has no index, because it
+ * is gone or no index was free. wants: the host is to give the cgroup an index as soon as one is free.
  *
- * A map of its own and not part of the cgroup's record: a number must not wait for a plan to be applied.
+ * In a map of its own and not in the cgroup's record, because the index must not wait for a plan.
  */
 struct scxu_cgroup_number {
 	u32	number;
@@ -28,9 +28,9 @@ SCXU_GLOBAL struct {
 } scxu_cgroup_numbers SEC(".maps");
 
 /*
- * Where a counter begins that decides something inside a loop: the verifier follows one that begins as a constant
- * through every turn of the loop, and gives up. Of one that comes from memory it knows nothing, and sees at once that
- * the turns are alike.
+ * The initial value of a counter that a loop's condition depends on. The verifier follows a counter that starts as a constant
+ * through every iteration, and gives up. It knows nothing about a value from memory, so it sees that all iterations are
+ * alike.
  */
 static __always_inline u32 scxu_zero(void)
 {
@@ -38,8 +38,7 @@ static __always_inline u32 scxu_zero(void)
 }
 
 /*
- * The number of the nearest ancestor that has one. The root always has: it is the first to get one, and it never
- * goes.
+ * The index of the nearest ancestor that has one. The root cgroup always has: it is the first to get one, and it never goes.
  */
 static __noinline u32 scxu_inherited_number(struct cgroup *cgrp)
 {
@@ -71,7 +70,7 @@ static __always_inline u32 scxu_cgroup_index(struct cgroup *cgrp)
 	return likely(number) ? number - 1 : scxu_inherited_number(cgrp);
 }
 
-/* Create the members from @first to @end of a group, except those that exist. Only where a program may sleep. */
+/* Create the members @first to @end - 1 of a group, except those that exist. Only in a program that may sleep. */
 static __noinline int scxu_create_members(u64 base, u32 first, u32 end)
 {
 	u32 i;
@@ -86,8 +85,8 @@ static __noinline int scxu_create_members(u64 base, u32 first, u32 end)
 }
 
 /*
- * How many cgroups there are. Where @number, give them numbers too, which only a policy that is attached by itself does
- * so: there no cgroup gives its number back, and one that comes later shares its nearest ancestor's.
+ * Count the cgroups. With @number it also gives each cgroup an index, which only a directly attached policy does. There no
+ * cgroup gives its index back, and a later cgroup shares the DSQs of its nearest ancestor.
  */
 static __noinline int scxu_count_cgroups(bool number)
 {
@@ -117,7 +116,7 @@ static __noinline int scxu_count_cgroups(bool number)
 	return count;
 }
 
-/* Create the queues of a policy that is attached by itself. */
+/* Create the DSQs of a directly attached policy. */
 static __always_inline int scxu_create_direct_queues(const volatile struct scxu_dsq_group *groups)
 {
 	u32 i, cgroups = scxu_zero();

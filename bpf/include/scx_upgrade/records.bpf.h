@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Records: where state lives. The maps below are owned by the host and shared with each policy by fd. A policy that
- * is attached directly, without the host, has its own.
+ * Records hold the state. The host owns the maps below, and each policy gets the host's by fd. A policy that is attached
+ * directly, without the host, has maps of its own.
  */
 #ifndef __SCX_UPGRADE_RECORDS_BPF_H
 #define __SCX_UPGRADE_RECORDS_BPF_H
@@ -10,13 +10,13 @@
 #include <scx_upgrade/abi.h>
 #include <scx_upgrade/step.bpf.h>
 
-/* Volatile: user space commits through a mapping of it. */
+/* Volatile, because user space writes it through a mapping. */
 SCXU_GLOBAL volatile struct scxu_host scxu_host SEC(".data.scxu_host");
 
 /*
- * A record of each scope: the same header, the same rules, the same code. The layout engine keeps the header's 8 bytes
- * free. The lock is held while a plan is applied, and by no one else. record_epoch is the epoch that the record was last
- * brought up to; 0 is a record fresh from the allocator. What follows the data is the host's own.
+ * A record of each scope. All scopes have the same header, and the same code. The layout engine keeps the 8 bytes of the
+ * header free. The lock is held while a plan is applied, and for nothing else. record_epoch is the epoch that the record was
+ * last migrated to; 0 is a record fresh from the allocator. The members behind the data belong to the host.
  */
 #define SCXU_RECORD(scope, bytes, ...)		\
 	struct scxu_##scope##_record {		\
@@ -26,7 +26,7 @@ SCXU_GLOBAL volatile struct scxu_host scxu_host SEC(".data.scxu_host");
 		__VA_ARGS__			\
 	}
 
-/* dsq_vtime: what the task had when it last left the host, see host_disable(). row: its row in the task table, see task_table.bpf.h. */
+/* dsq_vtime: the task's value when it last left the host, see host_disable(). row: its row, see bpf/host/task_table.bpf.h. */
 SCXU_RECORD(task, SCX_UPGRADE_TASK_DATA, u64 dsq_vtime; u32 row; u32 reserved;);
 SCXU_RECORD(cgroup, SCX_UPGRADE_CGROUP_DATA);
 SCXU_RECORD(cpu, SCX_UPGRADE_CPU_DATA);
@@ -46,7 +46,7 @@ SCXU_GLOBAL struct {
 	__type(value, struct scxu_cgroup_record);
 } scxu_cgroup_records SEC(".maps");
 
-/* As many as there can be CPUs: set before it is loaded. */
+/* The SDK sets max_entries to the number of possible CPUs. */
 SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -54,17 +54,18 @@ SCXU_GLOBAL struct {
 	__type(value, struct scxu_cpu_record);
 } scxu_cpu_records SEC(".maps");
 
-/* Hidden, or libbpf would map it, which the kernel refuses for a map with a lock. */
+/* Hidden, so that libbpf does not mmap it: the kernel refuses to mmap a map with a spin lock. */
 SCXU_GLOBAL __hidden struct scxu_global_record scxu_global_record SEC(".data.scxu_global");
 
 #ifndef SCX_UPGRADE_DECLARE
 #include <scx_upgrade/call.bpf.h>
 
 /*
- * scxu_migrate_SCOPE_record(): apply to a record every plan between its record_epoch and the running epoch, exactly once, whoever
- * comes first: an op that touches it or the sweep. A fresh record, or one so old that its plans are no longer kept,
- * starts from the image. The epoch is read before the image: a record made from a half-written image has an older epoch
- * and gets the plan on its next touch. At a plan that must wait for another it stops, and the record stays stale.
+ * scxu_migrate_SCOPE_record() applies to a record every plan after its record_epoch up to the current epoch. Either the first
+ * op that uses the record does it, or the sweep, and the lock makes sure that each plan is applied once. A fresh record
+ * starts from the image, as does a record so old that its plans are no longer kept. The epoch is read before the image: a
+ * record made from a half-written image has an older epoch, so its next access applies the plan. At a plan that must wait
+ * (scxu_must_wait()) the function stops, and the record stays stale.
  */
 #define SCXU_DEFINE_MIGRATE(scope, SCOPE, bytes)						\
 static __noinline int scxu_migrate_##scope##_record(struct scxu_##scope##_record *rec)		\
@@ -108,13 +109,13 @@ SCXU_DEFINE_MIGRATE(cpu, SCXU_SCOPE_CPU, SCX_UPGRADE_CPU_DATA)
 SCXU_DEFINE_MIGRATE(global, SCXU_SCOPE_GLOBAL, SCX_UPGRADE_GLOBAL_DATA)
 #endif /* SCX_UPGRADE_DECLARE */
 
-/* Has @rec seen every plan? The one check that each access pays. */
+/* Has @rec missed a plan? Each access to state pays for this check. */
 #define scxu_is_stale(rec)	(*(volatile u32 *)&(rec)->record_epoch != scxu_host.active.epoch)
 
 /*
- * What an access does about a stale record. Global functions, which the verifier follows once for each program and not
- * again at each access: the interpreter is most of what it has to follow. That is why they are told whose record it is,
- * and look it up once more: a global function can be handed no record.
+ * An access to a stale record calls these. They are global functions, because the verifier checks a global function once for
+ * each program, and a static one at each call. Most of what it has to check is the interpreter of plans. A global function
+ * cannot take a record as an argument, so these look the record up again.
  */
 #ifdef SCX_UPGRADE_DECLARE
 extern int scxu_migrate_record_of_task(struct task_struct *p __arg_trusted __arg_nullable);
@@ -150,8 +151,8 @@ int scxu_migrate_the_global_record(void)
 #endif /* SCX_UPGRADE_DECLARE */
 
 /*
- * The record of @p, up to date, or NULL when there is no memory for one. Creating on demand covers the tasks that no
- * walk can see: dying ones that have left the task list still pass through ops.
+ * The record of @p, migrated, or NULL if there is no memory for one. It is created on demand: a dying task that has left the
+ * task list still passes through ops, and no walk can find it.
  */
 static __always_inline struct scxu_task_record *scxu_task_record(struct task_struct *p)
 {
@@ -163,7 +164,7 @@ static __always_inline struct scxu_task_record *scxu_task_record(struct task_str
 	return rec;
 }
 
-/* The record of @cgrp, likewise. */
+/* The same for @cgrp. */
 static __always_inline struct scxu_cgroup_record *scxu_cgroup_record(struct cgroup *cgrp)
 {
 	struct scxu_cgroup_record *rec;
@@ -184,7 +185,7 @@ static __always_inline struct scxu_cpu_record *scxu_cpu_record(u32 cpu)
 	return rec;
 }
 
-/* The one global record. */
+/* The global record. */
 static __always_inline struct scxu_global_record *scxu_the_global_record(void)
 {
 	if (unlikely(scxu_is_stale(&scxu_global_record)))
@@ -193,9 +194,9 @@ static __always_inline struct scxu_global_record *scxu_the_global_record(void)
 }
 
 /*
- * The init of a scheduler calls this before any other op runs. What an op noted before under scxu_run_id() is void from
- * here on, also where the generation is the same, as after a reattach that was undone. The first base is random, so a
- * number that another host left is not taken for one of this host. The step is odd, so all bases of one host differ.
+ * The init op of a scheduler calls this before any other op runs. It voids all that ops stored under an earlier
+ * scxu_run_id(), also where the generation is the same, as after a reattach that was undone. The first base is random, so a
+ * number from another host does not match. The step is odd, so all bases of one host differ.
  */
 static __always_inline void scxu_renew_run_base(void)
 {
@@ -204,7 +205,7 @@ static __always_inline void scxu_renew_run_base(void)
 	scxu_host.run_base = base ? base + 0x9e3779b1 : bpf_get_prandom_u32();
 }
 
-/* Record the kernel's word on why it took the scheduler off. */
+/* Record why the kernel disabled the scheduler. */
 static __always_inline void scxu_record_exit(struct scx_exit_info *ei)
 {
 	struct scxu_exit_record *rec = (struct scxu_exit_record *)&scxu_host.exit;
@@ -212,7 +213,7 @@ static __always_inline void scxu_record_exit(struct scx_exit_info *ei)
 	bpf_probe_read_kernel_str(rec->reason, sizeof(rec->reason), ei->reason);
 	bpf_probe_read_kernel_str(rec->msg, sizeof(rec->msg), ei->msg);
 	rec->code = ei->exit_code;
-	/* Last, so that who sees the kind sees the rest. */
+	/* Last, so that a reader that sees the kind sees the rest too. */
 	__sync_lock_test_and_set(&rec->kind, ei->kind);
 }
 

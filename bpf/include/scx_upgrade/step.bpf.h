@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What a plan does to a record: the port of state-migrate/src/step/{apply,arith}.rs, which is the reference and what
- * the tests compare with. Runs under the record's lock, so it calls nothing.
+ * The interpreter of plans. A port of state-migrate/src/step/{apply,arith}.rs, which is the reference that the tests compare
+ * it with. It runs under the record's lock, so it calls no helper.
  */
 #ifndef __SCX_UPGRADE_STEP_BPF_H
 #define __SCX_UPGRADE_STEP_BPF_H
@@ -9,11 +9,10 @@
 #include <scx_upgrade/abi.h>
 
 /*
- * Loads and stores. The masks keep each access inside the record and naturally aligned, which is what the verifier has
- * to see and what a damaged plan cannot get around.
+ * Loads and stores. The masks keep each access inside the record and naturally aligned. The verifier requires that, and even
+ * a damaged plan cannot get around it.
  *
- * A load takes the whole word and what it wants of it: without a branch there is one way through for the verifier to
- * follow and not five.
+ * A load reads the whole word and extracts its part. Without a branch the verifier follows one path instead of five.
  */
 static __always_inline u64 scxu_load(u8 *data, const u32 bytes, u32 offset, u32 size)
 {
@@ -26,9 +25,9 @@ static __always_inline u64 scxu_load(u8 *data, const u32 bytes, u32 offset, u32 
 }
 
 /*
- * Exactly the size: the neighbours may be written by an op at the same time. @offset is within the record. A function of
- * its own: what the verifier knows about @size in each of the cases it forgets when this one returns, and goes on with
- * one case. Linux 6.16 would not, and follow every combination in each round of a loop.
+ * Store exactly @size bytes, because an op may write the neighbouring bytes at the same time. @offset is within the record. A
+ * function of its own: when it returns, the verifier forgets @size and continues with one state. Inlined, Linux 6.16 would
+ * follow every combination of sizes through the loop.
  */
 static __noinline int scxu_store(u8 *data, u32 offset, u32 size, u64 value)
 {
@@ -50,24 +49,24 @@ static __noinline int scxu_store(u8 *data, u32 offset, u32 size, u64 value)
 }
 
 /*
- * A number on its way: a sign and 64 bits, so that all of u64 and of s64 fits. Zero is not negative.
+ * An intermediate value: a sign and 64 bits, so that every u64 and every s64 fits. Zero is not negative.
  *
- * What follows is written without branches where that can be, with bits in their place (0 or 1 in a u64): of each branch the
- * verifier follows both sides, and then all that comes behind them, so that a dozen in a row cost it thousands of
- * instructions in each program that touches a record.
+ * The code below avoids branches and computes with bits, 0 or 1 in a u64. The verifier follows both sides of each branch, and
+ * then all that comes after. A dozen branches in a row cost it thousands of instructions in each program that touches a
+ * record.
  */
 struct scxu_value {
 	u64	magnitude;
 	u64	negative;		/* 0 or 1 */
 };
 
-/* @value where @bit is 1, 0 where it is 0. */
+/* @value if @bit is 1, else 0. */
 #define scxu_if(bit, value)	((value) & -(bit))
 
-/* Negated where @bit is 1. */
+/* -@value if @bit is 1, else @value. */
 #define scxu_negate_if(bit, value)	(((value) ^ -(bit)) + (bit))
 
-/* 1 if @a is not 0. Clang knows this trick, and would make a branch of it. */
+/* 1 if @a is not 0. The barrier keeps clang from turning this into a branch. */
 static __always_inline u64 scxu_is_set(u64 a)
 {
 	u64 any = a | -a;
@@ -89,13 +88,13 @@ static __always_inline u64 scxu_add_saturated(u64 a, u64 b)
 
 static __always_inline u64 scxu_min(u64 a, u64 b)
 {
-	/* Of a - b = a + ~b + 1: no carry is a borrow. */
+	/* a - b is a + ~b + 1: a borrow is a missing carry. */
 	u64 a_is_less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
 
 	return b ^ scxu_if(a_is_less, a ^ b);
 }
 
-/* @b is at most 2^31. In halves: clang turns a check by division into a 128-bit multiplication, which BPF lacks. */
+/* @b is at most 2^31. In halves: clang turns an overflow check by division into a 128-bit multiplication, which BPF lacks. */
 static __always_inline u64 scxu_mul_saturated(u64 a, u64 b)
 {
 	u64 high = (a >> 32) * b, low = (a & 0xffffffff) * b;
@@ -113,14 +112,14 @@ static __always_inline void scxu_value_load(struct scxu_value *v, u64 raw, u32 s
 	v->magnitude = scxu_negate_if(v->negative, value);
 }
 
-/* In 128 bits, two's complement, of which 66 are needed. */
+/* In two's complement of 128 bits, of which 66 matter. */
 static __always_inline void scxu_value_add(struct scxu_value *v, s64 add)
 {
 	u64 low = scxu_negate_if(v->negative, v->magnitude), sum = low + add;
 	u64 high = (add >> 63) - v->negative + scxu_carry(low, add, sum);
 
 	v->negative = high >> 63;
-	/* The magnitude's upper half is 0, or 1 where it is too large. */
+	/* The upper half of the magnitude: 0, or 1 if the magnitude does not fit. */
 	high = (high ^ -v->negative) + (v->negative & ~scxu_is_set(sum));
 	v->magnitude = scxu_negate_if(v->negative, sum) | -high;
 }
@@ -129,7 +128,7 @@ static __always_inline void scxu_value_scale(struct scxu_value *v, s64 factor, s
 {
 	u64 is_negative = (u64)factor >> 63, mul = scxu_negate_if(is_negative, (u64)factor), div = divisor;
 
-	/* A division takes longer than all the rest, and most rules have none. */
+	/* A division takes longer than everything else, and most rules have none. */
 	if (divisor <= 1) {
 		v->magnitude = scxu_mul_saturated(v->magnitude, mul);
 	} else {
@@ -148,12 +147,12 @@ static __always_inline u64 scxu_value_bits(const struct scxu_value *v, u32 size,
 	u64 max = ~0ULL >> ((64 - size * 8 + is_signed) & 63), limit;
 
 	max ^= scxu_if(is_bool, max ^ 1);
-	/* As far below zero as above and one further, where it can be below at all. */
+	/* The range below zero is one larger than above, and empty for an unsigned type. */
 	limit = scxu_if(is_signed | (v->negative ^ 1), max + v->negative);
 	return scxu_negate_if(v->negative, scxu_min(v->magnitude, limit));
 }
 
-/* A flag of a step, 0 or 1. */
+/* A flag of a step, as 0 or 1. */
 static __always_inline u64 scxu_flag(u64 flags, u64 flag)
 {
 	u64 bit = flags / flag & 1;
@@ -177,12 +176,14 @@ static __noinline u64 scxu_convert(u64 raw, volatile struct scxu_step *s)
 }
 
 /*
- * The steps of a plan on the data of one record, call steps left out. One loop for steps and their repetitions:
- * `can_loop` lets the verifier see that it ends, for an instruction or two a round, where an iterator is three calls
- * into the kernel for each loop. (Its own limit, 250 ms or 2^23 rounds, is out of reach: 64 steps, done at most 4096
- * times.) So that the verifier does one round for all, the counters start from a @zero that it does not know, and are
- * masked: it would follow the sum of a number and a constant from round to round. And @zero is read anew for each: of two
- * copies of one number the verifier remembers that they are the same, and goes once more round where they are not.
+ * Execute the steps of a plan on the data of one record, except the call steps. One loop covers the steps and their
+ * repetitions. `can_loop` proves to the verifier that the loop ends, for an instruction or two in each iteration. An iterator
+ * would be three calls into the kernel for each loop. The limit of can_loop, 250 ms or 2^23 iterations, is out of reach: 64
+ * steps, at most 4096 times each.
+ *
+ * The verifier is to check one iteration for all. So the counters start from *@zero, whose value it does not know, and are
+ * masked: it would follow the sum of a number and a constant from iteration to iteration. Each counter reads *@zero again,
+ * because the verifier remembers that two copies of one value are equal, and would follow the iterations where they are not.
  */
 static __always_inline void scxu_apply_plan(u8 *data, const u32 bytes, volatile struct scxu_plan *plan,
 					   const volatile u32 *zero)

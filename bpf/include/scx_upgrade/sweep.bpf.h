@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The sweep: bring every record up to date. Idempotent, so a sweep that was cut off is simply run again. What is born
- * meanwhile starts from the new image.
+ * The sweep migrates every record. It is idempotent: a sweep that was interrupted is simply run again. A record that is
+ * created meanwhile starts from the new image.
  *
- * The host has these programs. A policy with conversions of its own has them too: the same code, with its conversions in
- * it, for the plans that call them. And so has bpf/tools/compiled.bpf.c, with a plan in instructions instead of the
- * interpreter.
+ * The host has these programs. A policy with conversions of its own has them too, for plans that call its conversions.
+ * bpf/tools/compiled.bpf.c has them with the plan as instructions in place of the interpreter.
  */
 #ifndef __SCX_UPGRADE_SWEEP_BPF_H
 #define __SCX_UPGRADE_SWEEP_BPF_H
@@ -19,12 +18,12 @@ extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 extern void bpf_local_irq_save(unsigned long *flags) __ksym __weak;
 extern void bpf_local_irq_restore(unsigned long *flags) __ksym __weak;
 
-/* How a stale record is brought up to date; false if that is left to another sweep. */
+/* Migrates a stale record. False if this program leaves that to another one. */
 #ifndef SCXU_SWEEP_MIGRATE
 #define SCXU_SWEEP_MIGRATE(scope, rec)	(scxu_migrate_##scope##_record(rec), true)
 #endif
 
-/* What one record adds to a sweep. */
+/* Visit one record, and count it. */
 #define SCXU_SWEEP(args, rec, scope)			\
 do {							\
 	(args)->visited++;				\
@@ -38,13 +37,13 @@ do {							\
 	}						\
 } while (0)
 
-/* So many rows are taken at once, some microseconds of work. A power of two. */
+/* How many rows a worker takes at a time: some microseconds of work. A power of two. */
 #define SCXU_SWEEP_TAKE	64
 
 /*
- * The lock of a record turns interrupts off and on again, which is a good part of what it costs, and nothing where they are off: so
- * they are, for the rows that were taken at once. From Linux 6.14 on; before, the lock does it. It also means that who has taken rows
- * is done with them before anybody else runs on its CPU.
+ * bpf_spin_lock() disables interrupts, which is a large part of its cost, and cheap where they are disabled already. So a
+ * worker disables them once for all rows that it took. It also means that a worker finishes its rows before another task runs
+ * on its CPU. Before Linux 6.14 there is no kfunc for it, and each lock does it.
  */
 static __always_inline void scxu_irq_disable(unsigned long *flags)
 {
@@ -59,8 +58,8 @@ static __always_inline void scxu_irq_restore(unsigned long *flags)
 }
 
 /*
- * Take the next rows, for nobody else to sweep: the first of them is *@row. False if there are none, or if another sweep has begun
- * meanwhile, because whoever began this one was killed.
+ * Take the next SCXU_SWEEP_TAKE rows for this worker, from *@row on. False if none are left, or if another sweep has begun
+ * because the command that began this one was killed.
  */
 static __always_inline bool scxu_sweep_take(const struct scxu_sweep_args *args, u32 *row)
 {
@@ -80,8 +79,9 @@ static __always_inline bool scxu_sweep_take(const struct scxu_sweep_args *args, 
 }
 
 /*
- * Some of all tasks: several CPUs run this at once, and each again until there is no more. @args has the count, because the verifier
- * knows nothing of what comes from user space: it would follow a counter of our own.
+ * Sweep a part of the task table. Several CPUs run this at the same time, and user space calls it again until has_more is 0.
+ * The count of tasks is in @args and not in a variable: the verifier knows nothing about memory from user space, but would
+ * follow a counter of its own through the loop.
  */
 static __always_inline void scxu_sweep_task_table(struct scxu_sweep_args *args)
 {
@@ -111,14 +111,15 @@ static __always_inline void scxu_sweep_task_table(struct scxu_sweep_args *args)
 		} while ((++row & (SCXU_SWEEP_TAKE - 1)) && can_loop);
 		scxu_irq_restore(&flags);
 	}
-	/* Enough for once. */
+	/* can_loop ended the loop. */
 	args->has_more = 1;
 }
 
 /*
- * Who runs this stands above sched_ext, and whom it took the CPU from waits for it at the head of the CPU's own queue, with what it
- * had left of its slice: in a pause that one would go on, and nobody else. Have the policy say anew whose turn it is. A kernel
- * before 6.19 can do that only in an op that costs each switch to another class.
+ * A caller in a class above sched_ext has preempted a task. That task waits at the head of the CPU's local DSQ with the rest
+ * of its slice. When the caller sleeps between two calls, the kernel would run that task and no other. So re-enqueue the
+ * local DSQ, and let the policy choose. Before Linux 6.19 the kernel allows this only in cpu_release, which costs time on
+ * each switch to another class.
  */
 static __always_inline void scxu_sweep_yield(void)
 {
@@ -130,7 +131,9 @@ static __always_inline int scxu_do_sweep_tasks(struct scxu_sweep_args *args)
 {
 	struct scxu_sweep_args swept = *args;
 
-	/* The context is read here, and not by an offset that the compiler makes further down: a verifier up to 7.0 refuses. */
+	/*
+	 * Copy the context here: the compiler would access it at a variable offset below, which a verifier up to 7.0 refuses.
+	 */
 	barrier();
 	swept.has_more = 0;
 	bpf_rcu_read_lock();
@@ -143,8 +146,8 @@ static __always_inline int scxu_do_sweep_tasks(struct scxu_sweep_args *args)
 }
 
 /*
- * The same for all that the kernel's lists have, in one go and by one CPU: for those that have no row. Who has no record gets one.
- * Before the host is attached that is everybody.
+ * The same along the kernel's task list, in one call on one CPU, for tasks without a row. It also creates missing records:
+ * before the host is attached no task has one.
  */
 static __always_inline int scxu_do_sweep_untracked(struct scxu_sweep_args *args)
 {
@@ -214,7 +217,7 @@ static __always_inline int scxu_do_sweep_global(struct scxu_sweep_args *args)
 	return 0;
 }
 
-/* User space knows them by these names. */
+/* User space finds the programs by these names. */
 #define SCXU_SWEEP_PROGRAM(what)				\
 	SEC("syscall")						\
 	int scxu_sweep_##what(struct scxu_sweep_args *args)	\

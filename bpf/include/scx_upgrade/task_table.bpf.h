@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The task table: all tasks, one row each, dense and in one array. The sweep goes along it. The kernel's lists of processes and
- * threads are read by one CPU at a time, and to read them touches a page more of each task.
+ * The task table: an array with one row for each task. The sweep walks this array instead of the kernel's task list. Only one
+ * CPU can walk that list at a time, and the walk touches one more page of each task.
  *
- * The host alone writes it (bpf/host/task_table.bpf.h). A row holds a reference for as long as the kernel has the task on sched_ext's
- * list, and no longer.
+ * Only the host writes the table (bpf/host/task_table.bpf.h). A row holds a reference to its task as long as sched_ext has
+ * the task on its list, and no longer.
  */
 #ifndef __SCX_UPGRADE_TASK_TABLE_BPF_H
 #define __SCX_UPGRADE_TASK_TABLE_BPF_H
@@ -15,7 +15,7 @@ struct scxu_task_row {
 	struct task_struct __kptr *task;
 };
 
-/* As many as there can be tasks: set before it is loaded. */
+/* The SDK sets max_entries to the most tasks that the kernel allows. */
 SCXU_GLOBAL struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Work items (bpf_wq), under the names that they have in each kernel. */
+/* Work items (bpf_wq), under their names in each kernel. */
 #ifndef __SCX_UPGRADE_WORK_BPF_H
 #define __SCX_UPGRADE_WORK_BPF_H
 
@@ -7,13 +7,13 @@
 
 extern int bpf_wq_init(struct bpf_wq *wq, void *p__map, unsigned int flags) __ksym __weak;
 extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym __weak;
-/* The first up to v6.19 or so, the second since: the kernel fills the last argument in itself. */
+/* Up to about v6.19 the first, then the second. The kernel itself passes the last argument. */
 extern int bpf_wq_set_callback_impl(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
 				    unsigned int flags__k, void *aux__ign) __ksym __weak;
 extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
 			       unsigned int flags) __ksym __weak;
 
-/* Start @wq, a member of a value of @map, to run @callback. The second time the kernel says that it is initialised. */
+/* Queue @wq, a member of a value of @map, to run @callback. Initialising it again fails with -EBUSY, which does no harm. */
 #define scxu_start_work(wq, map, callback)				\
 do {									\
 	bpf_wq_init(wq, map, 0);					\

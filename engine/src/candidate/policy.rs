@@ -183,7 +183,9 @@ impl Policy {
         if theirs != abi::ABI {
             return Err(Error::AbiMismatch { policy: theirs, host: abi::ABI });
         }
-        let schema = Schema::from_btf(&self.btf()?)?;
+        let btf = self.btf()?;
+        let policy = elf::policy_name(&self.object, &btf).unwrap_or_default();
+        let schema = Schema { policy, ..Schema::from_btf(&btf)? };
         Ok(Inspected { schema, variables: Variables::of(&self.object)? })
     }
 }

@@ -72,6 +72,27 @@ pub enum PlanError {
         /// The unit of that.
         other_unit: String,
     },
+    /// Of a column and of the one of another policy that its value would be made of, only one declares what it counts.
+    #[error(
+        "{scope}.{field}: its unit is {}, that of `{other}` of {}, another policy, is {}, so the value may be of another \
+         clock or size; declare the unit in both (`scx:unit`), say how to get there (`scx:scale`, by 1 if the values are \
+         the same), or give the field a new name",
+        declared(units[0].as_deref()),
+        named(policy),
+        declared(units[1].as_deref())
+    )]
+    UnitUnknown {
+        /// The scope of the field.
+        scope: Scope,
+        /// The field.
+        field: String,
+        /// The column that its value would be made of.
+        other: String,
+        /// The policy that has that column.
+        policy: String,
+        /// The units of the field and of that column. In a box: a result has room for its error also where there is none.
+        units: Box<[Option<String>; 2]>,
+    },
     /// A field with a well-known name is of another kind.
     #[error(
         "{scope}.{field}: a column of that well-known name is `{expected}` or another width of it, not `{ty}`; \
@@ -149,6 +170,14 @@ pub enum PlanError {
         /// The slot.
         slot: u32,
     },
+}
+
+fn declared(unit: Option<&str>) -> String {
+    unit.map_or_else(|| "not declared".to_owned(), |unit| format!("`{unit}`"))
+}
+
+fn named(policy: &str) -> &str {
+    if policy.is_empty() { "a policy without a name" } else { policy }
 }
 
 fn taken(ty: Option<&Type>) -> String {

@@ -67,6 +67,7 @@ impl From<&PlanError> for Refusal {
             PlanError::TypeChanged { scope, field, .. }
             | PlanError::Narrower { scope, field, .. }
             | PlanError::UnitMismatch { scope, field, .. }
+            | PlanError::UnitUnknown { scope, field, .. }
             | PlanError::WellKnownType { scope, field, .. }
             | PlanError::Conversion { scope, field, .. } => (Some(*scope), vec![field.clone()]),
             PlanError::Full { scope, unplaced, .. } => (Some(*scope), unplaced.clone()),

@@ -146,7 +146,7 @@ fn saved_schema(snapshot: &Snapshot, wanted: &Schema, same: bool) -> Schema {
         saved.iter().map(|saved| column(scope, saved)).collect()
     };
     let scopes: BTreeMap<_, _> = Scope::ALL.into_iter().map(|scope| (scope, columns(scope))).collect();
-    Schema { scopes, ..Schema::default() }
+    Schema { policy: snapshot.meta.policy.clone(), scopes, ..Schema::default() }
 }
 
 /// A column that only a program can make.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use state_migrate::{
     Column, Conversion, Fate, Layout, Plan, PlanError, Rule, Scale, Schema, Scope, Signature, Step,
-    StructField, Type, apply, check, plan, plan_back, plan_report, well_known,
+    StructField, Type, apply, check, plan, plan_anew, plan_back, plan_report, well_known,
 };
 
 use crate::builder::{array, column, s, u, union};
@@ -199,6 +199,110 @@ fn units_are_compared_where_both_have_one() {
     let (_, plans) =
         history(&[vec![us.clone()], vec![column("m", u(8))], vec![unit("ns", column("n", u(64)))]]);
     assert_eq!(plans[2].columns[0].fate, Fate::Defaulted);
+}
+
+/// The columns of a policy of that name.
+fn of(policy: &str, columns: Vec<Column>) -> Schema {
+    Schema { policy: policy.into(), ..task(columns) }
+}
+
+fn stamp(column: Column) -> Column {
+    unit("ns@scx_bpf_now", column)
+}
+
+/// Another policy may have used another clock, or counted in another size.
+#[test]
+fn an_unknown_unit_of_another_policy_is_not_taken() {
+    let from_unknown = from("began_at", "last_run_at", u(64));
+    let pairs = [
+        // Renamed, with the unit of a clock; of a well-known name, which has one whether it says so or not.
+        (column("last_run_at", u(64)), stamp(from_unknown.clone())),
+        (column("last_run_at", u(64)), from("last_run_at_ns", "last_run_at", u(64))),
+        // By identity, widened, and the other way round: what this one writes there the other would take for its own.
+        (column("n", u(64)), unit("us", column("n", u(64)))),
+        (column("n", u(32)), unit("us", column("n", u(64)))),
+        (unit("us", column("n", u(64))), column("n", u(64))),
+        (unit("us", column("last_run_at", u(64))), from_unknown.clone()),
+        // The renaming was done before, which says nothing about the unit.
+        (column("began_at", u(64)), stamp(from_unknown.clone())),
+        // The same rule, applied by another policy to a column that nobody knows.
+        (scaled("n", u(64), "1000"), unit("us", scaled("n", u(64), "1000"))),
+    ];
+    for (old, new) in pairs {
+        let (layout, _) = history_of(&[of("ours", vec![old.clone()])]);
+        let refused = plan(&layout, Some(0), &of("theirs", vec![new.clone()]), 1).unwrap_err();
+        assert!(matches!(refused, PlanError::UnitUnknown { .. }), "{old:?} to {new:?}: {refused}");
+        let report = check(&of("ours", vec![old.clone()]), &of("theirs", vec![new.clone()]), &[(TASK, 256)]);
+        assert_eq!(report.refused[0].columns, std::slice::from_ref(&new.name));
+        // Nothing of it where nothing is to be carried.
+        let anew = plan_anew(&layout, Some(0), &of("theirs", vec![new.clone()]), 1).unwrap();
+        assert_eq!(anew.columns[0].fate, Fate::Defaulted);
+        // Versions of one policy know what they count, whether they say so or not.
+        let own = plan(&layout, Some(0), &of("ours", vec![new]), 1).unwrap();
+        assert!(matches!(own.columns[0].fate, Fate::Carried | Fate::Converted(_)), "{:?}", own.columns[0]);
+    }
+}
+
+#[test]
+fn an_unknown_unit_is_refused_with_what_to_do() {
+    let refusal = |old: Column, new: Column| {
+        let (layout, _) = history_of(&[of("ours", vec![old])]);
+        plan(&layout, Some(0), &of("theirs", vec![new]), 1).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refusal(column("last_run_at", u(64)), stamp(from("began_at", "last_run_at", u(64)))),
+        "task.began_at: its unit is `ns@scx_bpf_now`, that of `last_run_at` of ours, another policy, is not declared, so \
+         the value may be of another clock or size; declare the unit in both (`scx:unit`), say how to get there \
+         (`scx:scale`, by 1 if the values are the same), or give the field a new name"
+    );
+    let text = refusal(unit("us", column("n", u(64))), column("n", u(64)));
+    assert!(
+        text.starts_with("task.n: its unit is not declared, that of `n` of ours, another policy, is `us`,")
+    );
+}
+
+#[test]
+fn what_is_known_of_another_policy_is_taken() {
+    let (us, plain) = (unit("us", column("n", u(64))), column("n", u(64)));
+    let by_scale = |text: &str| unit("us", scaled("n", u(64), text));
+    let taken = |old: Column, new: Column| {
+        let (_, plans) = history_of(&[of("ours", vec![old]), of("theirs", vec![new])]);
+        row(&plans[1], 0)
+    };
+    assert_eq!(taken(us.clone(), us.clone()), "carried n: u64 <- -; -");
+    // Nobody declares anything, as most columns do.
+    assert_eq!(taken(plain.clone(), plain.clone()), "carried n: u64 <- -; -");
+    assert_eq!(taken(plain.clone(), by_scale("1000")), "converted n: u64 <- n: u64; v * 1000");
+    assert!(taken(plain.clone(), by_scale("1")).starts_with("converted n: u64 <- n: u64;"));
+    let lag = || column("vtime_lag_ns", s(64));
+    assert_eq!(taken(lag(), unit("ns*100/weight", lag())), "carried vtime_lag_ns: s64 <- -; -");
+    // A conversion of the author's own says what it takes.
+    let own = with_conversions(vec![convert("stamped", None, us)], &u(32), &u(64));
+    let old = of("ours", vec![column("n", u(32))]);
+    let (_, plans) = history_of(&[old, Schema { policy: "theirs".into(), ..own }]);
+    assert!(row(&plans[1], 0).starts_with("converted n: u64 <- n: u32; u32 to u64, by `stamped`"));
+}
+
+#[test]
+fn a_retained_column_of_an_unknown_unit_is_left_to_its_policy() {
+    let (plain, us) = (column("n", u(64)), unit("us", column("n", u(64))));
+    let between = of("between", vec![column("m", u(8))]);
+    let versions = |third: &str| {
+        let third = of(third, vec![us.clone()]);
+        row(&history_of(&[of("ours", vec![plain.clone()]), between.clone(), third]).1[2], 0)
+    };
+    assert!(versions("ours").starts_with("retained n"), "{}", versions("ours"));
+    assert_eq!(versions("theirs"), "defaulted n: u64 <- -; `n`: u64, kept in slot 0, cannot become it");
+    // Two policies without units share it, and then one of them declares it: what the other wrote is not known.
+    let shared = [of("ours", vec![plain.clone()]), of("theirs", vec![plain.clone()]), between.clone()];
+    let (layout, _) = history_of(&shared);
+    let third = plan(&layout, Some(2), &of("ours", vec![us.clone()]), 3).unwrap();
+    assert_eq!(third.columns[0].fate, Fate::Defaulted);
+    // A policy that is gone is no other any more.
+    let mut alone = layout;
+    alone.evict(1);
+    let third = plan(&alone, Some(2), &of("ours", vec![us]), 1).unwrap();
+    assert_eq!(third.columns[0].fate, Fate::Retained);
 }
 
 #[test]

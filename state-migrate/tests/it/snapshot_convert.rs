@@ -192,6 +192,19 @@ fn time_stamps_do_not_outlive_their_boot() {
 }
 
 #[test]
+fn an_unknown_unit_of_another_policy_is_not_restored() {
+    let mut snapshot = global(vec![saved("last_run_at", u(64)), saved("n", u(64))], [7; 16].to_vec());
+    snapshot.meta.policy = "ours".into();
+    let rule = Rule { from: Some("last_run_at".into()), ..Rule::default() };
+    let columns = vec![Column { rule, ..stamp("began_at") }, column("n", u(64))];
+    let wanted = |policy: &str| Schema { policy: policy.into(), ..schema(Scope::Global, columns.clone()) };
+    let (names, fates) = taken(&snapshot, &wanted("theirs"), OLDER);
+    assert_eq!((names, fates["began_at"].as_str()), (vec!["n".to_owned()], "refused"));
+    let (names, fates) = taken(&snapshot, &wanted("ours"), OLDER);
+    assert_eq!((names.len(), fates["began_at"].as_str()), (2, "converted"));
+}
+
+#[test]
 fn what_is_true_only_at_a_moment_is_never_restored() {
     let columns = vec![saved("busy", u(64)), saved("older", u(32)), saved("kept", u(64))];
     let snapshot = global(columns, [7; 20].to_vec());

@@ -237,7 +237,7 @@ fn initial(column: &Placed) -> Vec<u8> {
         columns: vec![column.clone()],
         next_id: column.id + 1,
     };
-    let layout = Layout { scopes: [(Scope::Task, layout)].into() };
+    let layout = Layout { scopes: [(Scope::Task, layout)].into(), policies: Default::default() };
     layout.image(Scope::Task).split_off(column.offset as usize)
 }
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Aging: a bound for how long a task waits on a queue by virtual time.
+ * Aging: a bound for how long a task waits on a queue ordered by virtual time.
  *
- * Virtual time alone has no such bound. A task of nice 19 is a third of a second ahead of the clock after one turn of 5 ms,
- * and with n busy tasks of nice 0 on c CPUs the clock advances by c/n of real time: beside 200 of them on two CPUs the task
- * waits for 33 s. The kernel ejects the scheduler after 30 s. A bound that is computed when the task is queued does not
- * help where the load grows while the task waits.
+ * Virtual time alone has no such bound. After one slice of 5 ms a task of nice 19 is a third of a second ahead of the clock.
+ * With n busy tasks of nice 0 on c CPUs the clock advances by c/n of real time. With 200 such tasks on two CPUs the nice-19
+ * task waits for 33 s, and the kernel ejects the scheduler after 30 s. A bound at enqueue does not help: the load may grow
+ * while the task waits.
  *
- * So dispatch looks through the queues now and then, and moves to the front each task that has waited since before the look
- * before. A look comes at least SCXU_AGING_PERIOD_NS after the last one. A task therefore waits for at most two periods, and then
- * for those at the front: (2 * SCXU_AGING_PERIOD_NS) + (tasks that have aged with it + CPUs) * (slice + one tick) / CPUs. With 200
+ * So dispatch scans the queues periodically, and moves to the front each task that was already waiting at the scan before the
+ * last one. Scans are at least SCXU_AGING_PERIOD_NS apart. A task therefore waits for at most two periods, and then for the
+ * tasks in front of it: (2 * SCXU_AGING_PERIOD_NS) + (tasks that aged with it + CPUs) * (slice + one tick) / CPUs. With 200
  * tasks and slices of 5 ms that is 8 s on one CPU.
  *
  *	dispatch:	if (scxu_aging_due())
@@ -21,8 +21,8 @@
  *		return 0;
  *	}
  *
- * A moved task starts from the clock again (scxu_vtime_age() also sets its column), so its turn moves the clock for no other.
- * The price is a turn in each six seconds for a task whose share is less than that.
+ * A moved task starts from the clock again: scxu_vtime_age() also sets its column. So its run does not advance the clock for
+ * the others. The price: a task whose share is smaller still runs once in six seconds.
  */
 #ifndef __SCX_UPGRADE_AGING_BPF_H
 #define __SCX_UPGRADE_AGING_BPF_H
@@ -30,21 +30,24 @@
 #include <scx_upgrade/lib/idle.bpf.h>
 #include <scx_upgrade/lib/vtime.bpf.h>
 
-/* The shortest time between two looks. */
+/* The shortest time between two scans. */
 #define SCXU_AGING_PERIOD_NS		(3 * SCXU_NSEC_PER_SEC)
 /* How many jiffies pass before dispatch reads the clock: a fraction of the period at any CONFIG_HZ. */
 #define SCXU_AGING_JIFFIES		64
-/* How many tasks of one queue a look sees at most, from the back, where those are that are far ahead of the clock. */
+/* The most tasks of one queue that a scan visits. It starts at the back, where tasks are far ahead of the clock. */
 #define SCXU_AGING_LOOK		2048
 
-/* When to read the clock, in jiffies; when to look, ns; the jiffies of the last look. */
+/*
+ * When to read the clock, in jiffies; when to scan, in ns; the jiffies of the last scan. Weak: each source of a policy may
+ * include this header, and all share one copy.
+ */
 __weak volatile u64 scxu_aging_read_at SEC(".data.scxu_aging");
 __weak volatile u64 scxu_aging_look_at_ns SEC(".data.scxu_aging");
 __weak volatile u64 scxu_aging_since SEC(".data.scxu_aging");
-/* The jiffies of the look before it: a task that has waited since then has aged. */
+/* The jiffies of the scan before the last one: a task that has waited since then has aged. */
 __weak volatile u64 scxu_aging_mark SEC(".data.scxu_aging");
 
-/* Is it time for a look, and is this CPU the one that takes it? */
+/* Is a scan due, and does this CPU do it? */
 static __noinline int scxu_aging_begin(void)
 {
 	u64 look_at = scxu_aging_look_at_ns, now = scx_bpf_now();
@@ -59,15 +62,15 @@ static __noinline int scxu_aging_begin(void)
 	return 1;
 }
 
-/* For dispatch. The verifier turns bpf_jiffies64() into a load, so this is a comparison of two words. */
+/* For dispatch. The verifier turns bpf_jiffies64() into a load, so this check compares two words. */
 static __always_inline bool scxu_aging_due(void)
 {
 	return unlikely((s64)(bpf_jiffies64() - scxu_aging_read_at) >= 0) && scxu_aging_begin();
 }
 
 /*
- * Has @p, which waits, done so since before the last look? The kernel sets runnable_at each time that a task begins to
- * wait (set_task_runnable(), kernel/sched/ext/ext.c); its own watchdog measures by it.
+ * Has the waiting task @p aged? The kernel sets runnable_at each time that a task begins to wait (set_task_runnable(),
+ * kernel/sched/ext/ext.c). The kernel's watchdog uses the same field.
  */
 static __always_inline bool scxu_has_aged(struct task_struct *p)
 {
@@ -75,8 +78,8 @@ static __always_inline bool scxu_has_aged(struct task_struct *p)
 }
 
 /*
- * Move the tasks of @queue that have aged to the front of @to, which may be the same. @clock is that of @to, and @member
- * the column of a task's virtual time there. Only for dispatch, after scxu_aging_due() was true.
+ * Move the aged tasks of @queue to the front of @to, which may be the same queue. @clock is the clock of @to, and @member the
+ * column of a task's virtual time. Only for dispatch, after scxu_aging_due() returned true.
  */
 #define scxu_vtime_age(queue, to, clock, member)			\
 do {									\
@@ -99,7 +102,7 @@ do {									\
 	}								\
 } while (0)
 
-/* The same for the queues of all LLCs. @name and @to are DSQ groups. */
+/* The same for the queues of all LLCs. @name and @to are per-LLC DSQ groups. */
 #define scxu_vtime_age_llcs(name, to, clock, member)								\
 do {														\
 	u32 __llcs = scxu_nr_llcs(), __llc;									\
@@ -109,8 +112,8 @@ do {														\
 } while (0)
 
 /*
- * All of dispatch, for a policy with one queue by virtual time and one clock: look for those that have aged, take the first,
- * and where there is none let @prev go on for @slice. scxu_vtime_dispatch_llcs() is for a DSQ group.
+ * All of dispatch for a policy with one vtime queue and one clock: age, take the first task, and if there is none keep
+ * running @prev for @slice. scxu_vtime_dispatch_llcs() is the same for a per-LLC DSQ group.
  */
 #define scxu_vtime_dispatch(queue, clock, prev, slice)		\
 do {								\

@@ -5,21 +5,21 @@
 
 #include <scx_upgrade/lib/slice.bpf.h>
 
-/* The newest counts a quarter. Without a shift that loses the low bits: an average of small numbers ends at them. */
+/* The newest value counts a quarter. Rounds toward the newest value, so the average of a constant reaches the constant. */
 static __always_inline u64 scxu_average(u64 old, u64 new)
 {
 	return new > old ? old + (new - old + 3) / 4 : old - (old - new + 3) / 4;
 }
 
-/* How often something happens that last did @passed ns ago, per second, as a moving average. */
+/* The moving average of an event's frequency, per second. The event last happened @passed ns ago. */
 static __always_inline u64 scxu_average_freq(u64 old, u64 passed)
 {
 	return scxu_average(old, SCXU_NSEC_PER_SEC / (passed ?: 1));
 }
 
 /*
- * @value after @passed ns, where it falls to half in @half_life ns: halves for the whole half-lives, and a straight line
- * within one, which is at most 6 % above the curve.
+ * @value after @passed ns of decay by half in each @half_life ns. Within one half-life the decay is linear, at most 6 % above
+ * the exact curve.
  */
 static __always_inline u64 scxu_decay(u64 value, u64 passed, u64 half_life)
 {

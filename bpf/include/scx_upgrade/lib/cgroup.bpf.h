@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the kernel knows of a cgroup, read where it stands. A policy that takes over is told of changes from then on, not of
- * what was set before: cgroup_init has run already, for another.
+ * Weight and limits of a cgroup, read from the kernel's own structures. The kernel calls cgroup_init before a swap, for the
+ * earlier policy. A policy that takes over is told of later changes only, so it cannot rely on the ops.
  */
 #ifndef __SCX_UPGRADE_CGROUP_BPF_H
 #define __SCX_UPGRADE_CGROUP_BPF_H
 
 #include <scx_upgrade/policy.bpf.h>
 
-/* Until Linux 6.16 the weight stands in the task_group itself. */
+/* Up to Linux 6.16 the weight is a member of the task_group itself. */
 struct task_group___weight {
 	u32 scx_weight;
 } __attribute__((preserve_access_index));
 
 #define SCXU_CGROUP_DEFAULT_WEIGHT	100
-/* Deeper than this no helper looks. */
+/* No helper looks at cgroups deeper than this. */
 #define SCXU_CGROUP_LEVELS		32
 
-/* The scheduler's side of @cgrp; NULL if its cpu controller is not enabled. */
+/* The task_group of @cgrp; NULL if its cpu controller is not enabled. */
 static __always_inline struct task_group *scxu_cgroup_task_group(struct cgroup *cgrp)
 {
 	u32 at = bpf_core_field_offset(struct cgroup, subsys) +
@@ -43,12 +43,12 @@ static __always_inline u32 scxu_cgroup_weight(struct cgroup *cgrp)
 	return weight ?: SCXU_CGROUP_DEFAULT_WEIGHT;
 }
 
-/* What scxu_cgroup_quota() says of a cgroup without a limit. */
+/* The result of scxu_cgroup_quota() for a cgroup without a limit. */
 #define SCXU_CGROUP_NO_QUOTA		(~0ULL)
 
 /*
- * cpu.max of @cgrp: how many ns its tasks may run, all together, in each @period of ns. sched_ext keeps a copy since Linux
- * 6.17; before, there is the fair class's own. What the cgroups above it may is another matter.
+ * cpu.max of @cgrp: how many ns all its tasks together may run in each *@period of ns. sched_ext has a copy since Linux 6.17.
+ * Before, this reads the fair class's. The limits of its ancestors are not included.
  */
 static __always_inline u64 scxu_cgroup_quota(struct cgroup *cgrp, u64 *period)
 {

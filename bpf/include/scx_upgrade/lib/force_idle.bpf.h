@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Let a CPU rest though the task on it wants to go on.
+ * Forced idle: leave a CPU idle although its task is runnable.
  *
- * Where dispatch finds no task the kernel goes on with the one that ran, without asking, unless the scheduler was attached
- * with SCX_OPS_ENQ_LAST (balance_one() in kernel/sched/ext.c). The host is not: it would change that for every policy. So a
- * CPU cannot be made idle by giving it nothing. But the kernel does take a task off for another one, whichever: a work item
- * of this CPU makes a kernel thread runnable, which runs for a moment; the task that it displaces passes the policy's
- * enqueue; and when the thread sleeps again, dispatch may leave the CPU idle.
+ * When dispatch moves no task, the kernel keeps running the previous one, unless the scheduler was attached with
+ * SCX_OPS_ENQ_LAST (balance_one() in kernel/sched/ext.c). The host does not set that flag, because it would hold for every
+ * policy. So an empty dispatch does not make a CPU idle. But the kernel does preempt the task for a kthread. A work item
+ * queued on this CPU wakes a kworker, which runs for a moment. The kernel passes the preempted task to the policy's enqueue.
+ * When the kworker sleeps again, dispatch may leave the CPU idle.
  *
- *	dispatch:	nothing is to run here, not even @prev:		scxu_force_idle_cpu(cpu); return
+ *	dispatch:	no task may run here, not even @prev:		scxu_force_idle_cpu(cpu); return
  *	enqueue:	if (scxu_is_per_cpu_kthread(p)) { scxu_enqueue_per_cpu_kthread(p, slice, enq_flags); return; }
  *
- * A work item cannot be started in dispatch, which holds the lock that waking its thread takes: a timer that is due at
- * once does it. Until the thread runs @prev goes on, for some microseconds.
+ * dispatch cannot queue a work item: it holds the run queue's lock, which waking the kworker takes. A timer that expires at
+ * once does it. @prev runs for some microseconds more, until the kworker runs.
  */
 #ifndef __SCX_UPGRADE_FORCE_IDLE_BPF_H
 #define __SCX_UPGRADE_FORCE_IDLE_BPF_H
@@ -30,7 +30,7 @@ struct scxu_force_idle {
 	u32			wanted;
 };
 
-/* As many as there can be CPUs: set before it is loaded. Pinned with the policy's slot. */
+/* The SDK sets max_entries to the number of possible CPUs, and pins the map with the policy's slot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -49,7 +49,7 @@ static int scxu_force_idle_begin(void *map, int *key, struct scxu_force_idle *re
 	return 0;
 }
 
-/* See above. Only in dispatch, for its own @cpu. */
+/* Make @cpu idle soon. Only in dispatch, for its own @cpu. */
 static __noinline int scxu_force_idle_cpu(s32 cpu)
 {
 	u32 key = cpu;
@@ -58,13 +58,13 @@ static __noinline int scxu_force_idle_cpu(s32 cpu)
 	if (!rest)
 		return -ENOENT;
 	rest->wanted = 1;
-	/* The second time the kernel says that it is initialised already. */
+	/* Fails with -EBUSY from the second call on, which does no harm. */
 	bpf_timer_init(&rest->begin, &scxu_force_idle, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&rest->begin, scxu_force_idle_begin);
 	return bpf_timer_start(&rest->begin, 0, BPF_F_TIMER_CPU_PIN);
 }
 
-/* For enqueue: the threads of a CPU run there as they come, and at once where one is to make it rest. */
+/* For enqueue: a per-CPU kthread goes to its local DSQ. It preempts where the CPU is to become idle. */
 static __noinline int scxu_enqueue_per_cpu_kthread(struct task_struct *p, u64 slice, u64 enq_flags)
 {
 	u32 key = scx_bpf_task_cpu(p);
@@ -79,8 +79,8 @@ static __noinline int scxu_enqueue_per_cpu_kthread(struct task_struct *p, u64 sl
 }
 
 /*
- * May @cpu, which is dispatching, take @p from a queue? The kernel ejects a scheduler that moves a task to a CPU's local
- * DSQ which may not run there.
+ * May the dispatching @cpu take @p from a queue? The kernel ejects a scheduler that moves a task to the local DSQ of a CPU on
+ * which the task may not run.
  */
 static __always_inline bool scxu_may_take(struct task_struct *p, s32 cpu)
 {

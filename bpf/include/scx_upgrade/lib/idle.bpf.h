@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Idle CPUs. The kernel's own choice knows SMT, LLCs and NUMA nodes, keeps the masks, and walks them as masks and not CPU by
- * CPU, so it is asked first. What it is not asked for, and what goes wrong without care, is here.
+ * Idle CPUs. The kernel's built-in idle tracking knows SMT, LLCs and NUMA nodes, and tests whole masks instead of single
+ * CPUs. These helpers use it, and cover the cases that the kernel does not call it for.
  */
 #ifndef __SCX_UPGRADE_IDLE_BPF_H
 #define __SCX_UPGRADE_IDLE_BPF_H
@@ -9,8 +9,8 @@
 #include <scx_upgrade/policy.bpf.h>
 
 /*
- * For select_cpu: an idle CPU for @p, the previous one if it may stay, else a whole idle core near it, else any idle CPU
- * near it, else any. @idle says whether one was found; it is reserved for @p then, so put @p on its local DSQ.
+ * For select_cpu: an idle CPU for @p. In this order: the previous CPU, an idle core near it, an idle CPU near it, any idle
+ * CPU. Where *@idle is true, the CPU is reserved for @p: insert @p into SCX_DSQ_LOCAL.
  */
 static __always_inline s32 scxu_idle_cpu(struct task_struct *p, s32 prev_cpu, u64 wake_flags, bool *idle)
 {
@@ -18,9 +18,9 @@ static __always_inline s32 scxu_idle_cpu(struct task_struct *p, s32 prev_cpu, u6
 }
 
 /*
- * For enqueue, after @p was put on a queue that several CPUs serve: wake an idle one that may run it. select_cpu is not
- * called for a task that is queued again as its slice ends, or that can run on one CPU only, and a CPU that went idle
- * between select_cpu and enqueue sleeps on: without this, work waits beside an idle CPU. True if there was one.
+ * For enqueue, after @p was inserted into a queue that several CPUs consume: wake an idle CPU that may run @p. Without this,
+ * tasks wait while a CPU is idle: the kernel does not call select_cpu for a task whose slice ended or that is bound to one
+ * CPU, and a CPU may go idle between select_cpu and enqueue. Returns whether there was an idle CPU.
  */
 static __always_inline bool scxu_wake_idle_cpu(struct task_struct *p)
 {
@@ -35,8 +35,8 @@ static __always_inline bool scxu_wake_idle_cpu(struct task_struct *p)
 }
 
 /*
- * For dispatch: the queue of this CPU's LLC first, then those of the others, so that no CPU idles while there is work.
- * @name is a per-LLC DSQ group. True if a task was moved.
+ * For dispatch: consume the queue of this CPU's LLC first, then the queues of the other LLCs, so that no CPU idles while a
+ * task waits. @name is a per-LLC DSQ group. Returns whether a task was moved.
  */
 #define scxu_move_to_local_from_llcs(name, cpu)						\
 ({											\

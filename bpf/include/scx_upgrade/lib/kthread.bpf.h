@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Kernel threads that belong to one CPU: the machine waits for them, and nobody else can do their work.
+ * Per-CPU kthreads. The rest of the machine waits for their work, and no other thread can do it.
  */
 #ifndef __SCX_UPGRADE_KTHREAD_BPF_H
 #define __SCX_UPGRADE_KTHREAD_BPF_H
 
 #include <scx_upgrade/policy.bpf.h>
 
-/* Set where the kernel binds a thread (kthread_bind(), kernel/kthread.c). In no BTF, since it is a macro. */
+/* Set when the kernel binds a kthread (kthread_bind(), kernel/kthread.c). A macro, so BTF does not have it. */
 #define SCXU_PF_NO_SETAFFINITY	0x04000000
 
 /*
- * A kernel thread of one CPU. Not one that merely may run on no other: on a machine with one CPU that is all of them, those
- * that are to run in idle time among them.
+ * A kthread that is bound to its CPU. The affinity alone does not tell: on a machine with one CPU every kthread may run on
+ * one CPU only, even one that should run in idle time.
  */
 static __always_inline bool scxu_is_per_cpu_kthread(struct task_struct *p)
 {

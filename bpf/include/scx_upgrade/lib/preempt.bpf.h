@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Preemption: which CPU runs what could best wait. Each CPU's record says how urgent what it runs is:
+ * Preemption: which CPU runs the least urgent task. Each CPU's record has the rank of its running task:
  *
  *	struct policy_cpu {
  *		SCXU_PREEMPT_CPU_COLUMNS;
@@ -12,15 +12,15 @@
  *	stopping:	scxu_preempt_stopping(p)
  *	enqueue:	scxu_preempt_for(p, rank)
  *
- * A rank is any number by which the larger can better wait: a deadline, a class. What a policy before left in the records
- * says nothing of what runs now, so a rank counts only in the run of the policy that it was noted in.
+ * A rank is any number: a task with a larger rank can wait longer. A deadline or a class will do. A rank counts only in the
+ * run of the policy that stored it, because the ranks of an earlier policy say nothing about the tasks that run now.
  */
 #ifndef __SCX_UPGRADE_PREEMPT_BPF_H
 #define __SCX_UPGRADE_PREEMPT_BPF_H
 
 #include <scx_upgrade/policy.bpf.h>
 
-/* How many CPUs are looked at for one task: a look at each of hundreds, on each wake-up, costs more than it gains. */
+/* The most CPUs that one search visits. Visiting hundreds on each wake-up costs more than it gains. */
 #define SCXU_PREEMPT_CPUS	16
 
 static __always_inline void scxu_preempt_running(struct task_struct *p, u64 rank)
@@ -41,7 +41,7 @@ static __always_inline void scxu_preempt_stopping(struct task_struct *p)
 		c->running_gen = 0;
 }
 
-/* The rank of what @cpu runs, if it is larger than @rank; else 0. */
+/* The rank of the task on @cpu if it is larger than @rank, else 0. */
 static __always_inline u64 scxu_preempt_rank(s32 cpu, u64 rank)
 {
 	struct policy_cpu *c = scxu_cpu_state(cpu);
@@ -52,8 +52,8 @@ static __always_inline u64 scxu_preempt_rank(s32 cpu, u64 rank)
 }
 
 /*
- * Preempt the CPU, of those that @p may run on and that are near the one it was on, that runs what could best wait, if @p
- * is more urgent. @p must be on a queue that this CPU serves first. True if there is one.
+ * Preempt the CPU with the largest rank, if that is larger than @rank. Searches CPUs that @p may run on, from the CPU of @p
+ * upward. @p must be on a queue that the preempted CPU consumes first. Returns whether a CPU was preempted.
  */
 static __noinline int scxu_preempt_for(struct task_struct *p, u64 rank)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Shares of nested cgroups. What a task may have is its own weight among those that want to run in its cgroup, times the
- * cgroup's weight among its siblings that have someone who wants to run, and so on up to the root. scxu_share_of() gives that
- * as one weight, so one queue by virtual time keeps the shares of the whole hierarchy.
+ * Shares of nested cgroups. The share of a task is its weight among the runnable tasks of its cgroup, times the cgroup's
+ * weight among its busy siblings, and so on up to the root. A cgroup is busy while a task in it or below it is runnable.
+ * scxu_share_of() returns the share as one weight. So one vtime queue keeps the shares of the whole hierarchy.
  *
  *	struct policy_task {
  *		SCXU_SHARES_TASK_COLUMNS;
@@ -19,21 +19,21 @@
  *	stopping:		scxu_vtime_of(used * SCXU_SHARES_ONE, scxu_share_of(p, t))
  *	cgroup_set_weight:	scxu_shares_set_weight(cgrp, weight)
  *
- * Weights are the kernel's, read where they stand, since a policy that takes over is not told those that were set before.
- * Who wants to run is counted, and another policy does not count for us: what was counted in an earlier run is void,
- * and each task is counted when it first passes an op that calls scxu_shares_join().
+ * Weights come from the kernel's structures, because a policy that takes over is not told of weights that were set before.
+ * Runnable tasks are counted, and another policy does not count them. So the counts of an earlier run are void: each task is
+ * counted again in the first op that calls scxu_shares_join() for it.
  */
 #ifndef __SCX_UPGRADE_SHARES_BPF_H
 #define __SCX_UPGRADE_SHARES_BPF_H
 
 #include <scx_upgrade/lib/cgroup.bpf.h>
 
-/* What scxu_share_of() calls a weight of 1. */
+/* The unit of scxu_share_of(): a weight of 1. */
 #define SCXU_SHARES_ONE	1024ULL
-/* How often an exchange is tried that others spoil. */
+/* How often a compare-and-swap is tried that other CPUs interfere with. */
 #define SCXU_SHARES_TRIES	64
 
-/* The weights of what wants to run in a cgroup. */
+/* The sum of the weights of the runnable tasks and busy children of a cgroup. */
 static __always_inline u32 scxu_shares_busy(struct policy_cgroup *cg)
 {
 	u64 busy = *(volatile u64 *)&cg->share_busy;
@@ -41,7 +41,7 @@ static __always_inline u32 scxu_shares_busy(struct policy_cgroup *cg)
 	return busy >> 32 == scxu_run_id() ? (u32)busy : 0;
 }
 
-/* Add to it, or take away. 1 if the cgroup has just become busy, -1 if it is so no longer. */
+/* Add @weight to the sum. Returns 1 if the cgroup has become busy, -1 if it has become idle, else 0. */
 static __noinline int scxu_shares_add(struct policy_cgroup *cg, s32 weight)
 {
 	u64 old, new, run = scxu_run_id();
@@ -63,7 +63,7 @@ static __noinline int scxu_shares_add(struct policy_cgroup *cg, s32 weight)
 	return 0;
 }
 
-/* @weight more, or less, wants to run in @cgrp: as far up as someone becomes busy by it, or idle. */
+/* Add @weight to @cgrp, and update its ancestors as long as each level becomes busy or idle by it. */
 static __noinline int scxu_shares_change(struct cgroup *cgrp, s32 weight)
 {
 	s32 level = cgrp->level, i;
@@ -83,7 +83,7 @@ static __noinline int scxu_shares_change(struct cgroup *cgrp, s32 weight)
 			bpf_cgroup_release(at);
 			break;
 		}
-		/* Before anyone can see that it is busy, and take it away again. */
+		/* Set the weight before another CPU can see that the cgroup is busy, and subtract the weight again. */
 		if (!scxu_shares_busy(cg))
 			cg->share_weight = scxu_cgroup_weight(at);
 		turned = scxu_shares_add(cg, weight);
@@ -96,7 +96,7 @@ static __noinline int scxu_shares_change(struct cgroup *cgrp, s32 weight)
 	return 0;
 }
 
-/* @p wants to run. Once for each time; calling it again is cheap. */
+/* @p is runnable. Counts it once; another call is cheap. */
 static __always_inline void scxu_shares_join(struct task_struct *p, struct policy_task *t)
 {
 	struct cgroup *cgrp;
@@ -110,7 +110,7 @@ static __always_inline void scxu_shares_join(struct task_struct *p, struct polic
 	bpf_cgroup_release(cgrp);
 }
 
-/* @p no longer does, or goes to another cgroup. */
+/* @p is no longer runnable, or moves to another cgroup. */
 static __always_inline void scxu_shares_leave(struct task_struct *p, struct policy_task *t)
 {
 	struct cgroup *cgrp;
@@ -123,7 +123,7 @@ static __always_inline void scxu_shares_leave(struct task_struct *p, struct poli
 	bpf_cgroup_release(cgrp);
 }
 
-/* The kernel was told another weight for @cgrp. */
+/* The weight of @cgrp has changed. */
 static __always_inline void scxu_shares_set_weight(struct cgroup *cgrp, u32 weight)
 {
 	struct policy_cgroup *cg = scxu_cgroup_state(cgrp), *up = NULL;
@@ -144,8 +144,8 @@ static __always_inline void scxu_shares_set_weight(struct cgroup *cgrp, u32 weig
 }
 
 /*
- * The weight of @p in the whole, in SCXU_SHARES_ONE: if there are no cgroups, its own. Cgroups that others join or leave at
- * the moment may count or not.
+ * The share of @p in units of SCXU_SHARES_ONE; without cgroups its own weight. A cgroup that becomes busy or idle at the same
+ * time may count or not.
  */
 static __noinline u64 scxu_shares_walk(struct task_struct *p, u64 share)
 {
@@ -176,7 +176,7 @@ static __noinline u64 scxu_shares_walk(struct task_struct *p, u64 share)
 	return share ?: 1;
 }
 
-/* In an op of @p's own: the kernel says of no other task which cgroup it is in. Elsewhere t->share is the last answer. */
+/* Only in an op for @p: the kernel returns the cgroup of no other task. Elsewhere t->share has the last result. */
 static __always_inline u64 scxu_share_of(struct task_struct *p, struct policy_task *t)
 {
 	t->share = scxu_shares_walk(p, (t->share_weight ?: p->scx.weight) * SCXU_SHARES_ONE);

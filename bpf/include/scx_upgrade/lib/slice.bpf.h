@@ -5,24 +5,24 @@
  *	running:	scxu_run_begin(t)
  *	stopping:	used = scxu_run_ns(t, slice)
  *
- * A task that is taken over while it runs was seen to begin by another policy: when is carried if that one kept it, and is
- * of long ago if it is this policy's own from before a swap away. So what began in an earlier run of the policy counts for a
- * slice at most. A policy that gives a task another slice while it runs (scxu_vtime_is_first()) charges it for the one before at
- * once, and calls scxu_run_begin() again.
+ * A task may begin to run under one policy and stop under another. The start time in its record is then the other policy's,
+ * or an old one of this policy from before a swap. So a start time from an earlier run of the policy counts for one slice at
+ * most. A policy that gives a running task another slice (scxu_vtime_is_first()) charges the task for the last slice first,
+ * and calls scxu_run_begin() again.
  */
 #ifndef __SCX_UPGRADE_SLICE_BPF_H
 #define __SCX_UPGRADE_SLICE_BPF_H
 
 #include <scx_upgrade/policy.bpf.h>
 
-/* The most slices that one turn is charged. */
+/* The most slices that scxu_run_ns() charges for one run. */
 #define SCXU_RUN_SLICES_MAX		4
 
 #define SCXU_NSEC_PER_USEC	1000ULL
 #define SCXU_NSEC_PER_MSEC	(1000 * SCXU_NSEC_PER_USEC)
 #define SCXU_NSEC_PER_SEC	(1000 * SCXU_NSEC_PER_MSEC)
 
-/* Since @since, which 0 stands for never. Clocks of CPUs may differ a little: no time is below zero. */
+/* The ns from @since to @now; 0 if @since is 0. Never negative: the clocks of two CPUs may differ a little. */
 static __always_inline u64 scxu_ns_since(u64 since, u64 now)
 {
 	s64 passed = now - since;
@@ -30,7 +30,7 @@ static __always_inline u64 scxu_ns_since(u64 since, u64 now)
 	return since && passed > 0 ? passed : 0;
 }
 
-/* @t (a struct with SCXU_RUN_TASK_COLUMNS) begins to run. */
+/* A task begins to run. @t has SCXU_RUN_TASK_COLUMNS. */
 #define scxu_run_begin(t)			\
 do {						\
 	(t)->last_run_at_ns = scx_bpf_now();	\
@@ -38,9 +38,9 @@ do {						\
 } while (0)
 
 /*
- * How long it has run since then, ns, but at most four slices. A turn that someone waits for ends a tick after its slice.
- * What is longer is no turn that was taken from anyone: nobody waited, or the machine itself stood still, or its hypervisor
- * took the CPU away. A task that paid for all of that would wait as many times as long as there are others.
+ * How long the task has run since scxu_run_begin(), in ns, but at most SCXU_RUN_SLICES_MAX slices. While another task waits,
+ * a run ends one tick after its slice. A longer run took nothing from another task: none waited, the machine was suspended,
+ * or the hypervisor took the CPU away. A task that paid for all of that time would then wait for it once per competing task.
  */
 #define scxu_run_ns(t, slice)						\
 ({									\
@@ -52,8 +52,8 @@ do {						\
 })
 
 /*
- * The slice of a task of @weight: one of little weight has a shorter turn as well, so that who waits for it waits less;
- * but no shorter than @min, and no longer than @slice.
+ * The slice of a task of @weight: in proportion to its weight, from @min up to @slice. A shorter slice for a low weight
+ * shortens the wait of the tasks behind it.
  */
 static __always_inline u64 scxu_slice_of_weight(u64 slice, u64 min, u64 weight)
 {
@@ -65,9 +65,9 @@ static __always_inline u64 scxu_slice_of_weight(u64 slice, u64 min, u64 weight)
 }
 
 /*
- * For dispatch, where it has nothing to dispatch: the kernel goes on with @prev then, if that wants to, and gives it
- * SCX_SLICE_DFL, 20 ms (balance_one() and pick_task_scx(), kernel/sched/ext/ext.c), which all who wake meanwhile wait for.
- * Give it the slice that the policy would.
+ * For dispatch when no task waits. The kernel then keeps running @prev if it is runnable, and gives it SCX_SLICE_DFL, 20 ms
+ * (balance_one() and pick_task_scx(), kernel/sched/ext/ext.c). Every task that wakes up meanwhile would wait for that. This
+ * gives @prev the policy's own slice instead.
  */
 #define scxu_extend_prev_slice(prev, slice)			\
 do {								\

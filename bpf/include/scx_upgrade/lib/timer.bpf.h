@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * An alarm: something is to be done at a time even when every CPU is idle, and so no op is called.
+ * A timer for work that must happen even when every CPU is idle and the kernel calls no op.
  *
- * A policy includes this and defines
+ * A policy includes this header and defines
  *
- *	u64 policy_timer(u64 now)	do it; after how many ns again, 0 if nothing is left to be done
+ *	u64 policy_timer(u64 now)	does the work; returns the ns until the next call, or 0 to stop
  *
- * and calls scxu_timer_start() in any op that leaves something to be done. policy_timer() runs in a timer, at most
- * SCXU_TIMER_MAX_NS after that, and holds no lock of the scheduler's. Where the policy is no longer the one that runs, the
- * alarm stops; scxu_timer_start() sets it again when the policy is back.
+ * and calls scxu_timer_start() in any op that leaves work. policy_timer() then runs within SCXU_TIMER_MAX_NS, from a BPF
+ * timer, without a lock of the scheduler. The timer stops while another policy is active. scxu_timer_start() starts it again.
  */
 #ifndef __SCX_UPGRADE_TIMER_BPF_H
 #define __SCX_UPGRADE_TIMER_BPF_H
@@ -27,7 +26,7 @@ struct scxu_timer {
 	u32			armed;
 };
 
-/* Pinned with the policy's slot. */
+/* The SDK pins the map with the policy's slot, so the timer survives the policy's process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -50,7 +49,7 @@ static int scxu_timer_fires(void *map, int *key, struct scxu_timer *timer)
 
 	if (!again) {
 		__sync_lock_test_and_set(&timer->armed, 0);
-		/* Who left something to be done in between has seen that it was armed. */
+		/* An op that left work in the meantime saw `armed` set and did not start the timer. So look once more. */
 		again = scxu_is_active() ? policy_timer(bpf_ktime_get_ns()) : 0;
 		if (!again || __sync_lock_test_and_set(&timer->armed, 1))
 			return 0;
@@ -59,7 +58,7 @@ static int scxu_timer_fires(void *map, int *key, struct scxu_timer *timer)
 	return 0;
 }
 
-/* After what is to be done has been noted. */
+/* Call it after the work is recorded. */
 static __noinline int scxu_timer_start(u64 delay)
 {
 	u32 zero = 0;
@@ -67,7 +66,7 @@ static __noinline int scxu_timer_start(u64 delay)
 
 	if (!timer || *(volatile u32 *)&timer->armed || __sync_lock_test_and_set(&timer->armed, 1))
 		return 0;
-	/* The second time the kernel says that it is initialised already. */
+	/* Fails with -EBUSY from the second call on, which does no harm. */
 	bpf_timer_init(&timer->timer, &scxu_timer, CLOCK_MONOTONIC);
 	bpf_timer_set_callback(&timer->timer, scxu_timer_fires);
 	bpf_timer_start(&timer->timer, scxu_timer_delay(delay), 0);

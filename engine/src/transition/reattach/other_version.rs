@@ -123,8 +123,11 @@ impl Old {
 
     /// What runs, as `name version`.
     pub fn running(&self) -> Option<String> {
-        let last = self.books.generations.iter().rev().find(|g| g.number == self.active.generation)?;
-        Some(last.title())
+        self.generation().map(Generation::title)
+    }
+
+    fn generation(&self) -> Option<&Generation> {
+        self.books.generations.iter().rev().find(|g| g.number == self.active.generation)
     }
 
     /// The slot for the new policy, and the layout that it is planned against: the running policy's columns alone.
@@ -132,6 +135,10 @@ impl Old {
         let slots = abi::NR_SLOTS as u8;
         let mut layout = self.layout.clone();
         (0..slots).filter(|s| *s != self.active.slot).for_each(|s| layout.evict(s.into()));
+        // The layout of an older host does not say whose the columns are.
+        if let Some(running) = self.generation() {
+            layout.policies.insert(self.active.slot.into(), running.policy.clone());
+        }
         ((self.active.slot + 1) % slots, layout)
     }
 }

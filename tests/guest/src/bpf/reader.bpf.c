@@ -33,7 +33,7 @@ struct reader_entry {
 	u32	tgid;
 	u32	flags;			/* READER_* */
 	u32	class;
-	u32	record_epoch;
+	u32	stamp;
 	u32	reserved;
 	char	comm[16];
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
@@ -41,7 +41,7 @@ struct reader_entry {
 
 struct reader_record {
 	struct bpf_spin_lock lock;
-	u32	record_epoch;
+	u32	stamp;
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
 };
 
@@ -111,7 +111,7 @@ int reader_records(struct bpf_iter__task *ctx)
 	rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
 	if (rec) {
 		e.flags |= READER_RECORD;
-		e.stamp = *(volatile u32 *)&rec->record_epoch;
+		e.stamp = *(volatile u32 *)&rec->stamp;
 		_Pragma("unroll")
 		for (i = 0; i < SCX_UPGRADE_TASK_DATA / 8; i++)
 			e.data[i] = *(volatile u64 *)&rec->data[i];

@@ -14,7 +14,7 @@ extern void bpf_iter_task_destroy(struct bpf_iter_task *it) __ksym __weak;
 
 struct walk_record {
 	struct bpf_spin_lock lock;
-	u32	record_epoch;
+	u32	stamp;
 	u64	data[SCX_UPGRADE_TASK_DATA / 8];
 };
 
@@ -61,7 +61,7 @@ int walk_records(struct walk_args *args)
 			continue;
 		tasks++;
 		rec = bpf_task_storage_get(&scxu_task_records, p, 0, 0);
-		if (rec && *(volatile u32 *)&rec->record_epoch)
+		if (rec && *(volatile u32 *)&rec->stamp)
 			records++;
 	}
 	bpf_rcu_read_unlock();
