@@ -173,7 +173,7 @@ impl Watch<'_> {
                 self.ready = None;
             }
             // It is being attached, and has no pin yet.
-            Err(Error::OtherScheduler { ops, .. }) if ops.starts_with(host::NAME) => {}
+            Err(Error::OtherScheduler { ops, .. }) if ops.starts_with(names::NAME) => {}
             Err(other) => {
                 self.running = None;
                 self.complain(&other.to_string());

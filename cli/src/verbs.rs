@@ -20,9 +20,9 @@ mod take_over;
 
 use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::Host;
-use scx_upgrade_engine::host::environment;
 use scx_upgrade_engine::host::pins::Pins;
-use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::host::requirements;
+use scx_upgrade_engine::kernel::namespaces;
 use scx_upgrade_engine::transition::effect;
 
 use crate::args::Args;
@@ -50,10 +50,10 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn on_the_host(args: &Args, out: Output) -> Result<(), Failure> {
-    sysfs::check()?;
+    requirements::check()?;
     let changes = args.verb.changes();
     if changes {
-        environment::check_namespaces()?;
+        namespaces::check_namespaces()?;
     }
     let pins = Pins::open()?;
     // A supervisor decides by itself when it ends so: its service is not started again then.

@@ -9,7 +9,7 @@ use scx_upgrade_engine::error::PRICE;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::host::registry::SlotInfo;
-use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::host::requirements;
 use scx_upgrade_engine::record_sizes;
 use scx_upgrade_engine::transition::preview;
 use scx_upgrade_engine::transition::preview::BackProspect;
@@ -61,7 +61,7 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
             return change("attach", pins, binary, asks, out);
         }
     };
-    sysfs::check_for_host()?;
+    requirements::check_for_host()?;
     let schema = binary.policy()?.schema()?;
     let layout = Layout::new(&record_sizes());
     let queues = queue_rows(&[], &[], &schema.queues);
@@ -109,7 +109,7 @@ fn change(
         return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());
     }
     if reattach.is_some() {
-        sysfs::check_attach()?;
+        requirements::check_attach()?;
     }
     let plan_it = if asks.no_carry { plan_report_anew } else { plan_report };
     let plan = PlanReport { queues, ..plan_it(&layout, Some(running.into()), &schema, slot.into()) };
@@ -161,7 +161,7 @@ pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Fai
         return Err(Error::NeedsReattach { policy: back.to, why: why.clone() }.into());
     }
     if back.reattach.is_some() {
-        sysfs::check_attach()?;
+        requirements::check_attach()?;
     }
     out.show(&WouldRollBack { dry_run: true, would: "roll back", prospect: &back }, |out| {
         let from = back.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();

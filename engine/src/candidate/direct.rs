@@ -11,13 +11,14 @@ use libbpf_rs::MapCore;
 use libbpf_rs::MapType;
 
 use crate::candidate::load;
-use crate::candidate::load::Loaded;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
-use crate::host::HOST_MAP;
+use crate::host::loaded::Loaded;
 use crate::host::memory::Mapped;
+use crate::host::names::HOST_MAP;
 use crate::host::registry::Registry;
+use crate::host::requirements;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::messages::KernelLog;
 use crate::kernel::sysfs;
@@ -59,7 +60,7 @@ impl Direct {
         if sysfs::state() != "disabled" {
             return Err(Error::OtherScheduler { ops: sysfs::ops(), state: sysfs::state() });
         }
-        sysfs::check_attach()?;
+        requirements::check_attach()?;
         let name = self.loaded.ops.name.clone();
         let mut log = KernelLog::mark();
         let begin = Instant::now();

@@ -1,118 +1,58 @@
 //! Open a policy's object and load it, verified, with its state where a layout puts it. Nothing of what runs is
 //! touched here.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
-use std::ops::Range;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 
 use libbpf_rs::AsRawLibbpf;
 use libbpf_rs::MapHandle;
 use libbpf_rs::MapType;
-use libbpf_rs::Object;
-use libbpf_rs::ObjectBuilder;
 use libbpf_rs::OpenObject;
 use libbpf_rs::libbpf_sys;
 use state_migrate::Btf;
 use state_migrate::Kind;
 use state_migrate::Layout;
-use state_migrate::Scope;
-use state_migrate::ScopeLayout;
 
 use crate::candidate::obstacles::Obstacles;
 use crate::candidate::obstacles::Target;
-use crate::candidate::ops::Ops;
 use crate::candidate::policy::Inspected;
 use crate::candidate::policy::Policy;
-use crate::candidate::variables;
-use crate::candidate::variables::Variables;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::FREE_ROWS;
-use crate::host::HOST_MAP;
-use crate::host::TASK_TABLE;
-use crate::host::abi;
 use crate::host::abi::Active;
 use crate::host::abi::DsqGroup;
 use crate::host::abi::HostData;
 use crate::host::abi::SdkData;
 use crate::host::attach_config::Asks;
+use crate::host::attach_config::EMULATED;
+use crate::host::attach_config::host_flags;
+use crate::host::attach_config::uses;
+use crate::host::loaded::Loaded;
+use crate::host::loaded::places;
+use crate::host::object::size_cpu_records;
+use crate::candidate::obstacles::DIRECT_OPS;
+use crate::kernel::object;
+use crate::kernel::object::BtfFile;
 use crate::host::attach_config::Terms;
+use crate::host::names::HOST_MAP;
 use crate::host::queues::family;
 use crate::host::registry::Claimed;
 use crate::host::scopes;
-use crate::host::scopes::CPU_MAP;
 use crate::host::scopes::SCOPES;
 use crate::kernel::btf::KernelBtf;
-use crate::kernel::libbpf_log;
-use crate::kernel::sysfs;
+use crate::kernel::ops::Ops;
 use crate::kernel::topology::Topology;
+use crate::kernel::variables;
 
-/// The host, compiled.
-pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
-
-/// The probe that the scx headers put into every object. It wants to be attached, and nothing here needs it.
-pub(crate) const SCX_PROBE: &str = "scx_lib_init_probe";
 /// Where a policy has its `struct scxu_sdk`.
 const SDK_SECTION: &str = ".rodata.scxu_sdk";
-/// Ops that only a scheduler attached by itself has.
-pub(crate) const DIRECT_OPS: [&str; 2] = ["init", "exit"];
-/// Flags that the host sets unless it is lean; a policy without one is emulated. See `host_enqueue()`.
-pub(crate) const EMULATED: [(&str, u8); 2] = [
-    ("SCX_OPS_ENQ_EXITING", abi::LACKS_ENQ_EXITING),
-    ("SCX_OPS_ENQ_MIGRATION_DISABLED", abi::LACKS_ENQ_MIGRATION_DISABLED),
-];
-/// The host's programs for `enqueue`: the one that emulates those, and the one for a host that has none of them.
-const ENQUEUE: &str = "host_enqueue";
-/// See [`ENQUEUE`].
-const ENQUEUE_ALL: &str = "host_enqueue_all";
-/// The host's program that takes the rows of tasks back that exit, and the kernel's function where that has an op which does.
-pub(crate) const TASK_EXITS: &str = "host_task_exits";
-/// See [`TASK_EXITS`].
-const EXITS_IN_TIME: &str = "sched_ext_dead";
-/// What the kernel does where a scheduler has no such op: in each slot whose policy has none.
-pub(crate) const ENQUEUE_DEFAULT: &str = "host_enqueue_default";
-/// The host's struct_ops map. It has another, for programs that only stand in slots.
-pub(crate) const HOST_OPS: &str = "host_ops";
-/// A flag with which not every task is on sched_ext that could be.
-const SWITCH_PARTIAL: &str = "SCX_OPS_SWITCH_PARTIAL";
-/// What the host calls that.
-const HOST_IS_PARTIAL: &str = "host_is_partial";
-/// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
-const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
-/// For each CPU what makes it rest: see `lib/force_idle.bpf.h`.
-const REST_MAP: &str = "scxu_force_idle";
 /// Types of the kernel's whose work the kernel cancels when user space's last reference to their map goes.
 const CANCELLED: [&str; 3] = ["bpf_timer", "bpf_wq", "bpf_task_work"];
 /// How deep a map's value is searched for them. The kernel finds them in fewer structs inside each other than this.
 const MAX_DEPTH: u32 = 32;
-
-/// A policy in the kernel, verified, not running.
-#[derive(Debug)]
-pub struct Loaded {
-    pub(crate) object: Object,
-    pub(crate) ops: Ops,
-    pub(crate) lacks: u8,
-    /// What it asks of its host's terms.
-    pub(crate) asks: Asks,
-    /// Its number among the loads into one host; 0 without a host.
-    pub(crate) load: u64,
-    /// Names of its own maps that lose what they do with user space's last reference: see [`held_maps`].
-    pub(crate) held: Vec<String>,
-    /// Where its global variables are.
-    pub(crate) variables: Variables,
-    /// Where its columns stand in the records of each scope, in bytes.
-    pub(crate) places: Places,
-    /// What of it has no effect here.
-    pub(crate) warnings: Vec<String>,
-}
 
 /// The terms of the host that a policy is loaded for.
 #[derive(Debug, Clone, Copy)]
@@ -123,33 +63,9 @@ pub(crate) enum On<'a> {
     Any,
 }
 
-impl Loaded {
-    /// Descriptor of the program behind an op.
-    pub(crate) fn program(&self, op: &str) -> Option<BorrowedFd<'_>> {
-        let name = self.ops.programs.get(op)?;
-        let program = self.object.progs().find(|p| p.name().to_string_lossy() == name.as_str())?;
-        // SAFETY: the descriptor belongs to `self.object`, which the result borrows.
-        Some(unsafe { BorrowedFd::borrow_raw(program.as_fd().as_raw_fd()) })
-    }
-}
-
-/// The flags that every host can have: whoever lacks one notices nothing.
-pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
-    EMULATED
-        .iter()
-        .map(|(name, _)| name)
-        .chain([&KEEP_BUILTIN_IDLE])
-        .fold(0, |flags, name| flags | kernel.scx(name))
-}
-
-/// Open an object of this crate's that is no scheduler.
-pub(crate) fn open_tool(object: &'static [u8]) -> Result<OpenObject> {
-    open_object(object, None)
-}
-
 /// Open a policy's object to look at it.
 pub(crate) fn open_object_of(policy: &Policy) -> Result<OpenObject> {
-    open_object(policy.object(), None)
+    object::open(policy.object(), None)
 }
 
 /// What a policy asks of a host's terms.
@@ -157,7 +73,7 @@ pub(crate) fn open_object_of(policy: &Policy) -> Result<OpenObject> {
 /// # Errors
 /// [`Error::NotAPolicy`], or [`Error::UnknownFlags`].
 pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<Asks> {
-    let open = open_object(policy.object(), None)?;
+    let open = object::open(policy.object(), None)?;
     asks(&Ops::read(&open, &policy.btf()?)?, kernel)
 }
 
@@ -166,58 +82,8 @@ pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<Asks> {
 /// # Errors
 /// [`Error::NotAPolicy`]
 pub(crate) fn name_of(policy: &Policy) -> Result<String> {
-    Ok(Ops::read(&open_object(policy.object(), None)?, &policy.btf()?)?.name)
+    Ok(Ops::read(&object::open(policy.object(), None)?, &policy.btf()?)?.name)
 }
-
-/// Open the host's own object and make it ready to be loaded, to be attached on `terms`: constants filled in, ops taken out
-/// that this kernel does not know or that the terms spare.
-pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject> {
-    let host = Policy::new(HOST_OBJECT, env!("CARGO_PKG_VERSION"));
-    let mut open = open_object(host.object(), None)?;
-    let variables = Variables::of(HOST_OBJECT)?;
-    kernel.fill_enums(&mut open, &variables)?;
-    let mut ops = Ops::read_of_host(&open, &host.btf()?, HOST_OPS)?;
-    for op in ops.programs.clone().into_keys().filter(|op| !kernel.has_op(op) || terms.spared.contains(op)) {
-        ops.clear(&mut open, &op);
-    }
-    let unused = if terms.emulates() { ENQUEUE_ALL } else { ENQUEUE };
-    if !terms.emulates() {
-        ops.set(&mut open, "enqueue", ENQUEUE_ALL);
-    }
-    let exits_in_time = kernel.has_function(EXITS_IN_TIME);
-    for mut program in open.progs_mut() {
-        if program.name() == unused || (program.name() == TASK_EXITS && exits_in_time) {
-            program.set_autoload(false);
-        }
-    }
-    ops.set_flags(&mut open, terms.host_flags(kernel));
-    size_cpu_records(&mut open)?;
-    size_roster(&mut open)?;
-    let partial = terms.flags & kernel.scx(SWITCH_PARTIAL) != 0;
-    variables.set(&mut open, HOST_IS_PARTIAL, &[partial.into()])?;
-    Ok(open)
-}
-
-/// A row for each task that there can be.
-fn size_roster(open: &mut OpenObject) -> Result<()> {
-    let rows = sysfs::most_tasks();
-    for mut map in open.maps_mut().filter(|m| m.name() == TASK_TABLE || m.name() == FREE_ROWS) {
-        map.set_max_entries(rows).trying("cannot size a map by tasks")?;
-    }
-    Ok(())
-}
-
-/// One record for each CPU that there can be, and what `lib/force_idle.bpf.h` has for each.
-fn size_cpu_records(open: &mut OpenObject) -> Result<()> {
-    let cpus = libbpf_rs::num_possible_cpus().trying("cannot count the CPUs")?;
-    for mut map in open.maps_mut().filter(|m| m.name() == CPU_MAP || m.name() == REST_MAP) {
-        map.set_max_entries(cpus as u32).trying("cannot size a map by CPUs")?;
-    }
-    Ok(())
-}
-
-/// Where columns stand in the records of each scope, by name.
-pub(crate) type Places = BTreeMap<Scope, BTreeMap<String, Range<usize>>>;
 
 /// Where a policy is loaded to.
 #[derive(Debug)]
@@ -263,23 +129,12 @@ pub(crate) fn load_for_host(
     }
     let lacks = lacks(&ops, kernel);
     size_cpu_records(&mut open)?;
-    share(&mut open, &home.shared)?;
+    object::share(&mut open, &home.shared)?;
     let held = held_maps(&open, &policy.btf()?, &home.shared);
-    let object = load(open, &ops)?;
+    let object = object::load(open, &ops.name)?;
     let places = places(home.layout, home.slot);
     let variables = inspected.variables.clone();
     Ok(Loaded { object, ops, lacks, asks, load: home.load, held, variables, places, warnings })
-}
-
-/// Its maps of these names become the host's.
-pub(crate) fn share(open: &mut OpenObject, shared: &[(&str, &MapHandle)]) -> Result<()> {
-    for mut map in open.maps_mut() {
-        let name = map.name().to_string_lossy().into_owned();
-        if let Some((_, host)) = shared.iter().find(|(n, _)| *n == name) {
-            map.reuse_fd(host.as_fd()).trying(format!("cannot share the host's map {name}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Names of a policy's own maps that the kernel clears when user space's last reference to them goes: it cancels the timers and
@@ -308,22 +163,6 @@ fn is_cancelled(btf: &Btf<'_>, id: u32, depth: u32) -> bool {
         }
         _ => false,
     }
-}
-
-/// Load those of an object's SYSCALL programs that `wanted` wants, on the host's maps.
-pub(crate) fn load_programs(
-    object: &[u8],
-    shared: &[(&str, &MapHandle)],
-    wanted: impl Fn(&str) -> bool,
-) -> Result<Object> {
-    let mut open = open_object(object, None)?;
-    share(&mut open, shared)?;
-    for mut program in open.progs_mut() {
-        let wants = wanted(&program.name().to_string_lossy());
-        program.set_autoload(wants);
-    }
-    let (object, log) = libbpf_log::captured(|| open.load());
-    object.map_err(|source| Error::Load { policy: "the sweep".to_string(), source, log })
 }
 
 /// Load a policy to be attached by itself, with records and queues of its own.
@@ -358,19 +197,10 @@ pub(crate) fn load_direct(
     for mut program in open.progs_mut().filter(|p| scopes::sweeps(&p.name().to_string_lossy())) {
         program.set_autoload(false);
     }
-    let object = load(open, &ops)?;
+    let object = object::load(open, &ops.name)?;
     let (variables, places) = (inspected.variables.clone(), places(layout, 0));
     let asks = Asks::default();
     Ok(Loaded { object, ops, lacks: 0, asks, load: 0, held: Vec::new(), variables, places, warnings })
-}
-
-/// Where the columns of the policy in `slot` stand.
-pub(crate) fn places(layout: &Layout, slot: u8) -> Places {
-    let of = |scope: &ScopeLayout| {
-        let own = scope.columns.iter().filter(|c| c.slots.contains(&u32::from(slot)));
-        own.map(|c| (c.name.clone(), c.offset as usize..(c.offset + c.ty.size()) as usize)).collect()
-    };
-    layout.scopes.iter().map(|(scope, columns)| (*scope, of(columns))).collect()
 }
 
 /// As [`crate::host::memory::Mapped::set_topology`].
@@ -389,15 +219,6 @@ fn patch(open: &mut OpenObject, section: &str, offset: usize, bytes: &[u8]) -> R
         .ok_or_else(|| Error::NotAPolicy { why: format!("its section {section} is missing or too small") })
 }
 
-/// Enough of a file for libbpf, which takes BTF by path only: anonymous memory, seen through /proc.
-struct BtfFile(File);
-
-impl BtfFile {
-    fn path(&self) -> String {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd())
-    }
-}
-
 fn augmented_btf(inspected: &Inspected, kernel: &KernelBtf, layout: &Layout, slot: u8) -> Result<BtfFile> {
     let bytes = state_migrate::augment(kernel.raw(), &inspected.schema, layout, u32::from(slot))?;
     // SAFETY: the name is NUL-terminated; the call has no other requirement.
@@ -411,17 +232,6 @@ fn augmented_btf(inspected: &Inspected, kernel: &KernelBtf, layout: &Layout, slo
     Ok(BtfFile(file))
 }
 
-fn open_object(object: &[u8], btf: Option<&BtfFile>) -> Result<OpenObject> {
-    let mut builder = ObjectBuilder::default();
-    // Names the object's maps in the kernel, for bpftool.
-    builder.name("scx_policy").trying("cannot name the object")?;
-    if let Some(btf) = btf {
-        builder.btf_custom_path(btf.path()).trying("cannot name the BTF")?;
-    }
-    let (open, log) = libbpf_log::captured(|| builder.open_memory(object));
-    open.map_err(|e| Error::NotAPolicy { why: format!("libbpf cannot open its BPF half: {e}\n{log}") })
-}
-
 fn open_policy(
     policy: &Policy,
     inspected: &Inspected,
@@ -429,7 +239,7 @@ fn open_policy(
     btf: &BtfFile,
     queues: &[u64],
 ) -> Result<OpenObject> {
-    let mut open = open_object(policy.object(), Some(btf))?;
+    let mut open = object::open(policy.object(), Some(btf))?;
     kernel.fill_enums(&mut open, &inspected.variables)?;
     for (name, value) in policy.settings() {
         inspected.variables.set(&mut open, name, value)?;
@@ -464,29 +274,6 @@ fn asks(ops: &Ops, kernel: &KernelBtf) -> Result<Asks> {
     Ok(Asks { flags, uses: uses(ops.programs.keys(), lacks(ops, kernel)) })
 }
 
-/// What a policy uses of what a lean host may do without, by name: its ops, and the flags that it does not lack.
-pub(crate) fn uses<'a>(ops: impl Iterator<Item = &'a String>, lacks: u8) -> BTreeSet<String> {
-    let flags = EMULATED.iter().filter(|(_, bit)| lacks & bit == 0);
-    ops.cloned().chain(flags.map(|(flag, _)| (*flag).to_string())).collect()
-}
-
-fn load(mut open: OpenObject, ops: &Ops) -> Result<Object> {
-    for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
-        program.set_autoload(false);
-    }
-    let (object, log) = libbpf_log::captured(|| open.load());
-    object.map_err(|source| Error::Load { policy: ops.name.clone(), source, log })
-}
-
-/// Load the host's object.
-pub(crate) fn load_host(mut open: OpenObject) -> Result<Object> {
-    for mut program in open.progs_mut().filter(|p| p.name() == SCX_PROBE) {
-        program.set_autoload(false);
-    }
-    let (object, log) = libbpf_log::captured(|| open.load());
-    object.map_err(|source| Error::Load { policy: "the host".to_string(), source, log })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,7 +291,7 @@ mod tests {
     #[test]
     fn only_maps_that_the_kernel_clears_are_held() {
         let host = Policy::new(HOST_OBJECT, "");
-        let open = open_object(HOST_OBJECT, None).unwrap();
+        let open = object::open(HOST_OBJECT, None).unwrap();
         let mut held = held_maps(&open, &host.btf().unwrap(), &[]);
         held.sort();
         let (arrays, rest): (Vec<_>, Vec<_>) = held.into_iter().partition(|name| name.starts_with("op_"));

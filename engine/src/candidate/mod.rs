@@ -5,6 +5,4 @@ pub mod direct;
 pub mod info;
 pub mod load;
 pub mod obstacles;
-pub mod ops;
 pub mod policy;
-pub mod variables;

@@ -12,13 +12,14 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::candidate::load;
-use crate::candidate::load::DIRECT_OPS;
-use crate::candidate::load::SCX_PROBE;
-use crate::candidate::ops::Ops;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
+use crate::kernel::object::SCX_PROBE;
+use crate::kernel::ops::Ops;
 
+/// Ops that only a scheduler attached by itself has.
+pub(crate) const DIRECT_OPS: [&str; 2] = ["init", "exit"];
 /// The host's ops: `host_ops` in `bpf/host/main.bpf.c`, without [`DIRECT_OPS`]. A test compares the two.
 const HOSTED: [&str; 30] = [
     "cgroup_cancel_move",
@@ -303,8 +304,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::candidate::load::HOST_OBJECT;
-    use crate::candidate::load::HOST_OPS;
+    use crate::host::object::HOST_OBJECT;
+    use crate::host::object::HOST_OPS;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         let ends = OWN_DIRECT.iter().chain(pairs);

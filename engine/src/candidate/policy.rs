@@ -8,12 +8,12 @@ use state_migrate::Btf;
 use state_migrate::Schema;
 use state_migrate::object as elf;
 
-use crate::candidate::variables::Variables;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi;
 use crate::host::abi::SdkData;
+use crate::kernel::variables::Variables;
 use crate::os::bounded_read;
 use crate::os::bounded_read::MAX_BINARY;
 use crate::os::identity::Binary;

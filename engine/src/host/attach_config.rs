@@ -11,14 +11,21 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::candidate::load::EMULATED;
-use crate::candidate::load::host_flags;
+use crate::host::abi;
 use crate::kernel::btf::KernelBtf;
 
 /// Ops that a host can do without: the kernel calls each of them at context switches, ticks or wake-ups, does by itself
 /// what the host does for a policy that lacks it, and gives no task or cgroup to the scheduler by it.
 const HOT_OPS: [&str; 9] =
     ["select_cpu", "dequeue", "tick", "runnable", "running", "stopping", "quiescent", "yield", "update_idle"];
+
+/// Flags that the host sets unless it is lean; a policy without one is emulated. See `host_enqueue()`.
+pub(crate) const EMULATED: [(&str, u8); 2] = [
+    ("SCX_OPS_ENQ_EXITING", abi::LACKS_ENQ_EXITING),
+    ("SCX_OPS_ENQ_MIGRATION_DISABLED", abi::LACKS_ENQ_MIGRATION_DISABLED),
+];
+/// A flag that changes nothing for a policy in the host, which keeps the built-in idle masks anyway.
+const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +96,21 @@ impl Terms {
     pub(crate) fn emulates(&self) -> bool {
         EMULATED.iter().any(|(flag, _)| !self.spared.contains(*flag))
     }
+}
+
+/// The flags that every host can have: whoever lacks one notices nothing.
+pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
+    EMULATED
+        .iter()
+        .map(|(name, _)| name)
+        .chain([&KEEP_BUILTIN_IDLE])
+        .fold(0, |flags, name| flags | kernel.scx(name))
+}
+
+/// What a policy uses of what a lean host may do without, by name: its ops, and the flags that it does not lack.
+pub(crate) fn uses<'a>(ops: impl Iterator<Item = &'a String>, lacks: u8) -> BTreeSet<String> {
+    let flags = EMULATED.iter().filter(|(_, bit)| lacks & bit == 0);
+    ops.cloned().chain(flags.map(|(flag, _)| (*flag).to_string())).collect()
 }
 
 #[cfg(test)]

@@ -12,11 +12,11 @@ use state_migrate::Plan;
 use state_migrate::Scope;
 use state_migrate::Step;
 
-use crate::candidate::load;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::scopes::SCOPES;
 use crate::host::scopes::ScopeParts;
+use crate::kernel::object;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/compiled.bpf.o"));
 /// Bytes of an instruction.
@@ -54,7 +54,7 @@ impl Compiled {
             return Ok(None);
         }
         let wanted = |program: &str| SCOPES.iter().any(|s| s.sweep == program && scopes.contains(&s.scope));
-        let object = load::load_programs(&elf, shared, wanted)?;
+        let object = object::load_programs(&elf, shared, wanted)?;
         Ok(Some(Compiled { object, scopes }))
     }
 

@@ -1,8 +1,6 @@
 //! Where a command runs: whether it can see the pins of the host that the kernel runs, and whether a namespace is in its way. Both
 //! are asked of the kernel, before anything is changed.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use libbpf_rs::MapCore;
@@ -13,24 +11,19 @@ use libbpf_rs::query::MapInfoIter;
 use state_migrate::Btf;
 use state_migrate::Kind;
 
-use crate::candidate::load::HOST_OPS;
 use crate::error::Error;
 use crate::error::Result;
-use crate::host;
-use crate::host::HOST_MAP;
-use crate::host::REGISTRY_MAP;
+use crate::host::names;
 use crate::host::memory::Mapped;
+use crate::host::names::HOST_MAP;
+use crate::host::names::REGISTRY_MAP;
+use crate::host::object::HOST_OPS;
 use crate::host::pins::BPFFS;
 use crate::host::pins::Pins;
 use crate::host::registry::Registry;
 use crate::host::registry::SlotInfo;
+use crate::kernel::namespaces::mounts;
 use crate::kernel::sysfs;
-
-/// Inode numbers of the initial namespaces (`enum init_ns_ino` of include/uapi/linux/nsfs.h; the same since v3.8).
-const INIT_USER: u64 = 0xEFFF_FFFD;
-const INIT_CGROUP: u64 = 0xEFFF_FFFB;
-/// The first kernel whose `bpf_cgroup_from_id()` finds cgroups outside the caller's cgroup namespace.
-const FINDS_ALL_CGROUPS: (u32, u32) = (6, 18);
 
 /// The links of sched_ext schedulers that the kernel has, by their ids, with the struct_ops map of each.
 ///
@@ -61,11 +54,11 @@ pub fn unknown_scheduler(pins: &Pins) -> Error {
 /// [`Error::HiddenPins`] where the kernel runs a host of this project's whose pins are not at `pins`. By what the kernel shows: the
 /// scheduler's name, and the name of the map behind its link.
 pub fn hidden_host(pins: &Pins) -> Option<Error> {
-    if sysfs::state() != "enabled" || !sysfs::ops().starts_with(host::NAME) {
+    if sysfs::state() != "enabled" || !sysfs::ops().starts_with(names::NAME) {
         return None;
     }
     // A host that is being attached at this moment has its maps pinned already, and not yet its link.
-    if host::has_state(pins) && !pins.link().exists() {
+    if pins.has_state() && !pins.link().exists() {
         return None;
     }
     let links = scheduler_links().ok()?;
@@ -89,10 +82,6 @@ fn only_map(name: &str) -> Option<MapHandle> {
     let mut found = MapInfoIter::default().filter(|map| map.name.to_string_lossy() == name);
     let only = found.next().filter(|_| found.next().is_none())?;
     MapHandle::from_map_id(only.id).ok()
-}
-
-fn mounts() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
 }
 
 fn why_hidden(mounts: &str, init_has_pins: bool) -> String {
@@ -119,69 +108,6 @@ fn at<'m>(mounts: &'m str, place: &'m str) -> impl Iterator<Item = (&'m str, &'m
     })
 }
 
-/// Does a namespace of this process stand in the way of a command that changes the scheduler?
-///
-/// - A **user** namespace does: the kernel asks for capabilities in the initial one.
-/// - A **cgroup** namespace does up to Linux 6.17 unless its root is the machine's: the sweep and the queues of cgroups begin at the
-///   root cgroup, which `bpf_cgroup_from_id()` does not find there.
-/// - A **mount** namespace does where it hides the pins: see [`hidden_host`].
-/// - A **PID** namespace does not: tasks are walked from the initial one.
-///
-/// # Errors
-/// [`Error::Namespace`]
-pub fn check_namespaces() -> Result<()> {
-    check_user_namespace()?;
-    let finds_all = sysfs::version().is_none_or(|version| version >= FINDS_ALL_CGROUPS);
-    if !finds_all
-        && inode("cgroup").is_some_and(|ino| ino != INIT_CGROUP)
-        && !sees_root_cgroup(&mounts(), cgroup_ino)
-    {
-        return Err(Error::Namespace {
-            namespace: "cgroup",
-            why: "up to Linux 6.17 the kernel hides the root cgroup from BPF programs that are run in it, and the sweep \
-                  starts there. Run this outside, as with `nsenter -t 1 -C`"
-                .to_string(),
-        });
-    }
-    Ok(())
-}
-
-/// The part of [`check_namespaces`] that every command needs, also one that only looks.
-///
-/// # Errors
-/// [`Error::Namespace`]
-pub fn check_user_namespace() -> Result<()> {
-    match inode("user").is_some_and(|ino| ino != INIT_USER) {
-        false => Ok(()),
-        true => Err(Error::Namespace {
-            namespace: "user",
-            why: "the kernel lets nobody in it load BPF or attach a scheduler, root there included. Run this as root of the \
-                  machine, outside the container"
-                .to_string(),
-        }),
-    }
-}
-
-/// The inode number of a namespace of this process; `None` where /proc does not show it.
-fn inode(namespace: &str) -> Option<u64> {
-    fs::metadata(Path::new("/proc/self/ns").join(namespace)).ok().map(|meta| meta.ino())
-}
-
-fn cgroup_ino(mount: &str) -> Option<u64> {
-    fs::metadata(mount).ok().map(|meta| meta.ino())
-}
-
-/// Is the root of this process's cgroup namespace the root cgroup? It is where a mount of the root cgroup, which has inode 1, has
-/// the root `/` as this process sees it.
-fn sees_root_cgroup(mounts: &str, ino: impl Fn(&str) -> Option<u64>) -> bool {
-    mounts.lines().any(|line| {
-        let Some((mount, source)) = line.split_once(" - ") else { return false };
-        let mut fields = mount.split(' ').skip(3);
-        let (root, point) = (fields.next(), fields.next());
-        source.starts_with("cgroup2 ") && root == Some("/") && point.and_then(&ino) == Some(1)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,17 +124,5 @@ mod tests {
         assert!(why_hidden(MOUNTS, true).contains("nsenter -t 1 -m"));
         assert!(why_hidden(MOUNTS, false).contains("another mount of bpffs"));
         assert_eq!(at(MOUNTS, "/sys/fs/bpf").collect::<Vec<_>>(), [("/", "bpf")]);
-    }
-
-    #[test]
-    fn a_cgroup_namespace_below_the_root_is_seen() {
-        let root = |_: &str| Some(1);
-        assert!(sees_root_cgroup(MOUNTS, root));
-        // The machine's mount, seen from a namespace below.
-        let below = MOUNTS.replace("0:27 / /sys/fs/cgroup", "0:27 /../.. /sys/fs/cgroup");
-        assert!(!sees_root_cgroup(&below, root));
-        // A mount that was made in it.
-        assert!(!sees_root_cgroup(MOUNTS, |_| Some(4711)));
-        assert!(!sees_root_cgroup("", root));
     }
 }

@@ -4,12 +4,16 @@ pub mod abi;
 pub mod attach_config;
 pub mod compiled_sweep;
 pub mod environment;
+pub mod loaded;
 pub mod lock;
 pub mod memory;
+pub mod names;
+pub mod object;
 pub mod pins;
 pub mod queues;
 pub mod registry;
 pub mod requeue;
+pub mod requirements;
 pub mod scopes;
 pub mod steps;
 pub mod sweep;
@@ -26,13 +30,14 @@ use libbpf_rs::MapType;
 use libbpf_rs::Object;
 use state_migrate::Scope;
 
-use crate::candidate::load;
-use crate::candidate::load::Loaded;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi::NR_SLOTS;
+use crate::host::loaded::Loaded;
 use crate::host::memory::Mapped;
+use crate::host::names::*;
+use crate::host::object::ENQUEUE_DEFAULT;
 use crate::host::pins::Pins;
 use crate::host::registry::Registry;
 use crate::host::registry::SlotInfo;
@@ -44,11 +49,6 @@ use crate::kernel::topology::Topology;
 use crate::os::realtime::Urgent;
 use crate::transition::reattach;
 
-/// Name that the kernel knows the host by.
-pub const NAME: &str = "scx_upgrade";
-/// Map of the shared memory.
-pub(crate) const HOST_MAP: &str = ".data.scxu_host";
-pub(crate) const REGISTRY_MAP: &str = "scxu_registry";
 const SETTLE_MAP: &str = "scxu_settle";
 const SETTLE_INNER: &str = "scxu_settle_inner";
 const OP_PREFIX: &str = "op_";
@@ -62,20 +62,8 @@ const START_HANDOVER: &str = "start_handover";
 /// Map of what the kernel's debug dump said last. Only `Host::dump` reads it: one that was started by an earlier version
 /// has none.
 const DUMP: &str = "scxu_dump";
-/// Map of the tasks that are on no queue: see `rescue.rs`.
-pub(crate) const LOST_TASKS: &str = "scxu_lost_tasks";
-/// Map of all tasks, a row each, and the rows of it that are free again.
-pub(crate) const TASK_TABLE: &str = "scxu_task_table";
-pub(crate) const FREE_ROWS: &str = "scxu_free_rows";
-/// Program that gives rows to who has none.
-pub(crate) const TRACK_UNTRACKED: &str = "track_untracked";
 /// Map of what state each number is in.
 const NUMBERS: &str = ".data.scxu_numbers";
-
-/// Is there a host's state, attached or not?
-pub(crate) fn has_state(pins: &Pins) -> bool {
-    pins.map_path(REGISTRY_MAP).exists()
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -210,7 +198,7 @@ impl Host {
             let name = program.name().to_string_lossy().into_owned();
             if queues::PROGRAMS.contains(&name.as_str())
                 || name == requeue::PROGRAM
-                || name == load::ENQUEUE_DEFAULT
+                || name == ENQUEUE_DEFAULT
                 || name == TRACK_UNTRACKED
                 || name == START_HANDOVER
                 || scopes::sweeps(&name)
@@ -324,7 +312,7 @@ impl Host {
     /// A slot has an `enqueue` always: see `bpf/host/main.bpf.c`.
     fn set_slot(&self, op: &str, array: &MapHandle, slot: u8, program: Option<BorrowedFd<'_>>) -> Result<()> {
         if op == "enqueue" && program.is_none() {
-            let default = self.program(load::ENQUEUE_DEFAULT)?;
+            let default = self.program(ENQUEUE_DEFAULT)?;
             return bpf::set_slot(array, slot, Some(default.as_fd()));
         }
         bpf::set_slot(array, slot, program)

@@ -20,6 +20,7 @@ use crate::error::Trying;
 use crate::host::lock::Lock;
 use crate::host::lock::PATIENCE;
 use crate::host::lock::Probation;
+use crate::host::names::REGISTRY_MAP;
 use crate::os::private_dir::Folder;
 
 /// Where a BPF file system is expected.
@@ -198,6 +199,11 @@ impl Pins {
     /// Path of the pin of a scheduler of someone else's that was put back: see `stranger.rs`.
     pub(crate) fn put_back(&self) -> PathBuf {
         self.dir.join("put-back")
+    }
+
+    /// Is there a host's state, attached or not?
+    pub(crate) fn has_state(&self) -> bool {
+        self.map_path(REGISTRY_MAP).exists()
     }
 
     /// Is anything pinned?

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use state_migrate::layout::Layout;
 use state_migrate::schema::Schema;
 
-use crate::candidate::load;
+use crate::host::attach_config::uses;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -68,7 +68,7 @@ impl SlotInfo {
 
     /// What it asks of its host's terms.
     pub(crate) fn asks(&self) -> Asks {
-        Asks { flags: self.flags, uses: load::uses(self.ops.iter(), self.lacks) }
+        Asks { flags: self.flags, uses: uses(self.ops.iter(), self.lacks) }
     }
 
     /// The policy's arguments, without the path of its binary.

@@ -11,7 +11,7 @@ use libbpf_rs::MapFlags;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::Host;
-use crate::host::LOST_TASKS;
+use crate::host::names::LOST_TASKS;
 use crate::kernel::bpf;
 
 /// The host's program that finds them.

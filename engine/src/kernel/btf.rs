@@ -7,11 +7,11 @@ use libbpf_rs::OpenObject;
 use state_migrate::Btf;
 use state_migrate::Kind;
 
-use crate::candidate::variables;
-use crate::candidate::variables::Variables;
 use crate::error::Error;
 use crate::error::Result;
 use crate::kernel::sysfs;
+use crate::kernel::variables;
+use crate::kernel::variables::Variables;
 
 /// The ops flags that a host does not always set: see `enum scx_ops_flags`, Linux v7.3 kernel/sched/ext/internal.h.
 const FLAGS: &[&str] = &[

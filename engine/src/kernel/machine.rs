@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use libbpf_rs::Object;
 use plain::Plain;
 
-use crate::candidate::load;
 use crate::error::Error;
 use crate::error::Result;
 use crate::kernel::bpf;
+use crate::kernel::object;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/machine.bpf.o"));
 const READ_CPU: &str = "machine_read_cpu";
@@ -83,9 +83,9 @@ impl RawCpu {
 /// The CPUs that are online, from the kernel's own run queues.
 ///
 /// # Errors
-/// The kernel does not take the program that reads them: see [`crate::kernel::sysfs::check_rights`], or a lockdown.
+/// The kernel does not take the program that reads them: see [`crate::kernel::requirements::check_rights`], or a lockdown.
 pub fn cpus() -> Result<Vec<Cpu>> {
-    let object: Object = load::load_host(load::open_tool(OBJECT)?)?;
+    let object: Object = load::load_host(object::open_tool(OBJECT)?)?;
     let program = object.progs().find(|p| p.name() == READ_CPU);
     let program = program.ok_or_else(|| Error::BadBuild { name: READ_CPU.to_string() })?;
     let mut cpus = Vec::new();

@@ -1,7 +1,6 @@
 //! What the running kernel says of itself.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -10,21 +9,11 @@ use std::time::Instant;
 
 use state_migrate::Btf;
 use state_migrate::Kind;
-use state_migrate::Scope;
 use state_migrate::malformed_kfuncs;
-use state_migrate::object as elf;
 
-use crate::candidate::load::HOST_OBJECT;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::environment;
-use crate::host::scopes;
-use crate::host::scopes::SCOPES;
-use crate::kernel::deadline;
-use crate::kernel::deadline::Demand;
-use crate::kernel::machine;
-use crate::kernel::machine::Tree;
 
 /// The largest number of tasks that any kernel takes (include/linux/threads.h).
 const PID_MAX_LIMIT: u32 = 4 << 20;
@@ -81,124 +70,9 @@ fn read(file: &str) -> String {
     fs::read_to_string(Path::new(SYSFS).join(file)).unwrap_or_default().trim().to_string()
 }
 
-/// Can this process and this kernel run a host at all? Cheap enough for every command.
-///
-/// # Errors
-/// [`Error::NotRoot`], [`Error::NotPermitted`] or [`Error::NoSchedExt`].
-pub fn check() -> Result<()> {
-    check_rights()?;
-    check_sched_ext()
-}
-
-/// Is this process root, with the capabilities that loading and attaching take?
-///
-/// # Errors
-/// [`Error::NotRoot`], [`Error::NotPermitted`] or [`Error::Namespace`].
-pub fn check_rights() -> Result<()> {
-    // SAFETY: no arguments, no effects.
-    if unsafe { libc::geteuid() } != 0 {
-        return Err(Error::NotRoot);
-    }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    // Without /proc nothing is known, and the kernel has the last word anyway.
-    let Some(mask) = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()) else {
-        return Ok(());
-    };
-    let missing = missing_capabilities(mask);
-    if !missing.is_empty() {
-        return Err(Error::NotPermitted { missing: missing.join(" and ") });
-    }
-    environment::check_user_namespace()
-}
-
-/// Those that a set of effective capabilities lacks, by name.
-fn missing_capabilities(effective: u64) -> Vec<&'static str> {
-    // Numbers of include/uapi/linux/capability.h.
-    const NEEDED: [(u32, &str); 3] = [(21, "CAP_SYS_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
-    // CAP_SYS_ADMIN stands for the other two.
-    if effective & 1 << 21 != 0 {
-        return Vec::new();
-    }
-    NEEDED.iter().filter(|(bit, _)| effective & 1 << bit == 0).map(|(_, name)| *name).collect()
-}
-
 /// Does the kernel have sched_ext?
-///
-/// # Errors
-/// [`Error::NoSchedExt`]
-pub fn check_sched_ext() -> Result<()> {
-    if Path::new(SYSFS).join("state").exists() { Ok(()) } else { Err(Error::NoSchedExt) }
-}
-
-/// What a host needs of a kernel. Costs a pass over the BTF, so only done when one is started.
-///
-/// # Errors
-/// The first of the checks of this module that fails.
-pub fn check_for_host() -> Result<()> {
-    check_release()?;
-    check_jit()?;
-    let raw = btf()?;
-    check_btf(&raw)?;
-    let btf = Btf::parse(&raw)?;
-    check_struct_ops(&btf)?;
-    check_kfuncs(&btf)?;
-    check_attach()?;
-    check_memory()
-}
-
-/// Would the kernel let a scheduler be attached, beside what a host needs of it? Asked before the one that runs is detached: the
-/// answer is of this moment.
-///
-/// # Errors
-/// [`Error::IsolatedCpus`] or [`Error::DeadlineBandwidth`].
-pub fn check_attach() -> Result<()> {
-    check_isolated(&Tree::default())?;
-    check_bandwidth().map(drop)
-}
-
-/// Did the boot leave all CPUs in the scheduling domains?
-///
-/// # Errors
-/// [`Error::IsolatedCpus`]
-pub fn check_isolated(tree: &Tree) -> Result<()> {
-    match tree.isolated() {
-        Some((option, cpus)) => Err(Error::IsolatedCpus { option, cpus }),
-        None => Ok(()),
-    }
-}
-
-/// Has the kernel the deadline bandwidth that it reserves for a scheduler? `None`: it cannot be known before, so the kernel
-/// has the last word.
-///
-/// # Errors
-/// [`Error::DeadlineBandwidth`]
-pub fn check_bandwidth() -> Result<Option<Vec<Demand>>> {
-    let cpus = match machine::cpus() {
-        Ok(cpus) => cpus,
-        Err(e) => {
-            log::debug!("the deadline bandwidth cannot be read: {e}");
-            return Ok(None);
-        }
-    };
-    let tree = Tree::default();
-    deadline::check(&cpus, |cpu| deadline::capacity(tree.root(), cpu)).map(Some)
-}
-
-/// Has the cgroup of this process room for the records of all tasks that there can be?
-///
-/// # Errors
-/// [`Error::LittleMemory`]
-pub fn check_memory() -> Result<()> {
-    machine::check_memory(Tree::default().memory().as_ref(), most_tasks(), task_record())
-}
-
-/// What the record of a task takes, bytes.
-pub(crate) fn task_record() -> u64 {
-    SCOPES
-        .iter()
-        .find(|scope| scope.scope == Scope::Task)
-        .map_or(0, |scope| u64::from(scopes::value_size(scope)))
+pub(crate) fn has_sched_ext() -> bool {
+    Path::new(SYSFS).join("state").exists()
 }
 
 /// `uname -r`
@@ -269,26 +143,6 @@ pub fn check_struct_ops(btf: &Btf<'_>) -> Result<()> {
         true => Ok(()),
         false => Err(Error::NoStructOps),
     }
-}
-
-/// Does the kernel have every kfunc without which the host does not load?
-///
-/// # Errors
-/// [`Error::MissingKfuncs`]
-pub fn check_kfuncs(btf: &Btf<'_>) -> Result<()> {
-    let known: BTreeSet<&str> = btf.ids(Kind::Func).map(|id| btf.name(id)).collect();
-    let wanted = elf::undefined(HOST_OBJECT).map_err(|e| Error::NotAPolicy { why: e.to_string() })?;
-    let missing: BTreeSet<String> =
-        wanted.into_iter().filter(|name| !known.contains(base(name))).map(|n| base(&n).to_string()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    Err(Error::MissingKfuncs { kfuncs: missing.into_iter().collect() })
-}
-
-/// A kfunc's name without what CO-RE calls its flavour.
-fn base(name: &str) -> &str {
-    name.split("___").next().unwrap_or(name)
 }
 
 /// Wait until the kernel says `enabled`. `exited`: did the scheduler's exit op run? Attach succeeds even where the kernel

@@ -12,11 +12,12 @@ use state_migrate::Btf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
-use crate::host::TASK_TABLE;
 use crate::host::environment;
+use crate::host::names::TASK_TABLE;
 use crate::host::pins;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
+use crate::host::requirements;
 use crate::kernel::deadline::Demand;
 use crate::kernel::machine;
 use crate::kernel::machine::Memory;
@@ -78,7 +79,7 @@ pub fn examine() -> Vec<Check> {
     };
     let ok = |text: &str| Found::Ok(text.to_string());
 
-    let root = sysfs::check_rights();
+    let root = requirements::check_rights();
     let is_root = root.is_ok();
     add(
         "rights",
@@ -90,7 +91,7 @@ pub fn examine() -> Vec<Check> {
         "what the host calls and how it is attached changed up to 6.16",
         sysfs::check_release().map(|()| Found::Ok(sysfs::release())),
     );
-    let sched_ext = sysfs::check_sched_ext();
+    let sched_ext = requirements::check_sched_ext();
     let has_sched_ext = sched_ext.is_ok();
     add("sched_ext", "the kernel's part of it", sched_ext.map(|()| ok("there")));
     for (name, why, finding) in of_btf(has_sched_ext) {
@@ -100,7 +101,7 @@ pub fn examine() -> Vec<Check> {
     add(
         "isolated CPUs",
         "the kernel refuses sched_ext where the boot took CPUs out of its domains",
-        sysfs::check_isolated(&tree).map(|()| ok("none by a boot option")),
+        requirements::check_isolated(&tree).map(|()| ok("none by a boot option")),
     );
     add(
         "bandwidth",
@@ -165,7 +166,7 @@ fn of_btf(has_sched_ext: bool) -> Vec<(&'static str, &'static str, Finding)> {
         ];
     }
     let (ops, kfuncs) = match Btf::parse(&raw) {
-        Ok(btf) => (sysfs::check_struct_ops(&btf), sysfs::check_kfuncs(&btf)),
+        Ok(btf) => (sysfs::check_struct_ops(&btf), requirements::check_kfuncs(&btf)),
         Err(e) => return vec![(BTF.0, BTF.1, Err(e.into()))],
     };
     vec![
@@ -198,7 +199,7 @@ fn cpus() -> Finding {
 
 /// Whether the kernel has the bandwidth that it would reserve.
 fn bandwidth() -> Finding {
-    Ok(match sysfs::check_bandwidth()? {
+    Ok(match requirements::check_bandwidth()? {
         None => Found::Unknown("the kernel does not let it be read: an attach that fails tells"),
         Some(demands) if demands.is_empty() => {
             Found::Ok("this kernel reserves none when a scheduler is attached".to_string())
@@ -222,7 +223,7 @@ fn namespaces(other: &[Namespace]) -> Found {
 /// Whether the records of all tasks that there can be have room in the cgroup that pays for them.
 fn memory(tree: &Tree) -> Finding {
     let memory = tree.memory();
-    let (tasks, record) = (sysfs::most_tasks(), sysfs::task_record());
+    let (tasks, record) = (sysfs::most_tasks(), requirements::task_record());
     machine::check_memory(memory.as_ref(), tasks, record)?;
     let needs = machine::memory_for(tasks, record).div_ceil(1 << 20);
     Ok(Found::Ok(match memory {

@@ -12,11 +12,11 @@ use libbpf_rs::Object;
 use libbpf_rs::RingBuffer;
 use libbpf_rs::RingBufferBuilder;
 
-use crate::candidate::load;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::kernel::libbpf_log;
+use crate::kernel::object;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exits.bpf.o"));
 const PROGRAM: &str = "exits_wake";
@@ -86,7 +86,7 @@ impl Exits {
 
 impl Attached {
     fn attach() -> Result<Attached> {
-        let object = load::load_host(load::open_tool(OBJECT)?)?;
+        let object = load::load_host(object::open_tool(OBJECT)?)?;
         let program = object.progs_mut().find(|p| p.name() == PROGRAM);
         let program = program.ok_or_else(|| Error::BadBuild { name: PROGRAM.to_string() })?;
         let (link, _) = libbpf_log::captured(|| program.attach());

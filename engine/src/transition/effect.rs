@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::host;
-use crate::host::HOST_MAP;
+use crate::host::names;
 use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::memory::Mapped;
+use crate::host::names::HOST_MAP;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
@@ -151,7 +151,7 @@ pub fn is_enabled() -> bool {
 pub(crate) fn after_stop(enable_seq: u64) -> Result<Option<String>> {
     match (sysfs::state().as_str(), sysfs::ops()) {
         ("disabled", _) => Ok(None),
-        (state, ops) if ops.starts_with(host::NAME) && sysfs::enable_seq() == enable_seq => {
+        (state, ops) if ops.starts_with(names::NAME) && sysfs::enable_seq() == enable_seq => {
             Err(Error::NotEnabled {
                 what: "the default scheduler again".to_string(),
                 state: state.to_string(),

@@ -31,10 +31,8 @@ use scx_upgrade_protocol::Records;
 use state_migrate::Layout;
 
 use crate::candidate::direct::Direct;
-use crate::candidate::load;
+use crate::host::loaded;
 use crate::candidate::policy::Policy;
-use crate::candidate::variables;
-use crate::candidate::variables::Variables;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
@@ -43,8 +41,10 @@ use crate::host::abi::ExitRecord;
 use crate::host::abi::HostData;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
+use crate::host::requirements;
 use crate::host::scopes::SCOPES;
-use crate::kernel::sysfs;
+use crate::kernel::variables;
+use crate::kernel::variables::Variables;
 use crate::observe::counters;
 use crate::os::clock::monotonic_ns;
 use crate::os::logger::print_line;
@@ -146,7 +146,8 @@ fn setup_direct(policy: &Policy, direct: &Direct, link: BorrowedFd<'_>) -> Front
     let loaded = direct.loaded();
     let maps: Vec<_> =
         loaded.object.maps().map(|map| (map.name().to_string_lossy().into_owned(), id_of(&map))).collect();
-    let memory_map = maps.iter().find(|(name, _)| name == crate::host::HOST_MAP).map_or(0, |(_, id)| *id);
+    let memory_map =
+        maps.iter().find(|(name, _)| name == crate::host::names::HOST_MAP).map_or(0, |(_, id)| *id);
     Frontend {
         path: path_of(policy),
         load: 0,
@@ -180,10 +181,10 @@ fn places(variables: &Variables, maps: &[(String, u32)]) -> BTreeMap<String, Pla
 }
 
 fn scopes(layout: &Layout, slot: u8, maps: &[(String, u32)]) -> BTreeMap<String, Records> {
-    columns(&load::places(layout, slot), maps)
+    columns(&loaded::places(layout, slot), maps)
 }
 
-fn columns(places: &load::Places, maps: &[(String, u32)]) -> BTreeMap<String, Records> {
+fn columns(places: &loaded::Places, maps: &[(String, u32)]) -> BTreeMap<String, Records> {
     let of = |scope: &crate::host::scopes::ScopeParts| {
         let (_, map) = maps.iter().find(|(name, _)| name == scope.map)?;
         let columns = places.get(&scope.scope)?;
@@ -274,7 +275,7 @@ pub fn become_frontend(launch: Launch<'_>, setup: &Frontend) -> Error {
 /// # Errors
 /// The policy cannot be loaded or attached. The value is why the frontend cannot be executed; the policy is detached then.
 pub fn run_direct(policy: &Policy, launch: Launch<'_>) -> Result<Error> {
-    sysfs::check()?;
+    requirements::check()?;
     let mut direct = Direct::load(policy)?;
     direct.attach()?;
     print_line(format_args!("{}: attached directly", direct.loaded().ops.name));

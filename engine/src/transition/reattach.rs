@@ -38,19 +38,21 @@ use state_migrate::QueueRow;
 
 use self::other_version::Old;
 use crate::candidate::load;
-use crate::candidate::load::HOST_OPS;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host;
+use crate::host::object;
+use crate::host::names;
 use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::attach_config::Terms;
+use crate::host::object::HOST_OPS;
 use crate::host::pins::Pins;
 use crate::host::registry::Reattach;
 use crate::host::registry::Registry;
 use crate::host::registry::SlotInfo;
+use crate::host::requirements;
 use crate::host::scopes::ScopeParts;
 use crate::kernel::bpf;
 use crate::kernel::btf::KernelBtf;
@@ -163,7 +165,7 @@ pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
 
 /// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.
 pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Object> {
-    let mut open = load::open_host(kernel, terms)?;
+    let mut open = object::open_host(kernel, terms)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if host.pins.map_path(&name).exists() {
@@ -171,7 +173,7 @@ pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Resul
             map.reuse_fd(pinned.as_fd()).trying(format!("cannot take over the host's map {name}"))?;
         }
     }
-    load::load_host(open)
+    object::load_host(open)
 }
 
 /// Steps 5 to 7. `pending` is in the books and the slot is filled; after it the new host runs, and the books are to be
@@ -235,7 +237,7 @@ pub(crate) fn resume(pins: &Pins) -> Result<Host> {
     let Some(Reattach { from, to }) = host.registry.pending.as_ref().and_then(|p| p.reattach.clone()) else {
         return Ok(host);
     };
-    sysfs::check_attach()?;
+    requirements::check_attach()?;
     let kernel = KernelBtf::read()?;
     let committed = recover::is_committed(&host);
     let terms = if committed { &to } else { &from };
@@ -270,7 +272,7 @@ fn arm(host: &Host, active: Active) {
 
 /// Where the host needs a program to see tasks exit, attach that, in place of the one that an earlier host of this shared memory had.
 fn watch_exits(host: &Host, object: &Object) -> Result<()> {
-    let Some(program) = object.progs_mut().find(|p| p.name() == load::TASK_EXITS && p.autoload()) else {
+    let Some(program) = object.progs_mut().find(|p| p.name() == object::TASK_EXITS && p.autoload()) else {
         return Ok(());
     };
     let mut link = program.attach().trying("cannot see tasks exit")?;
@@ -305,7 +307,7 @@ pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
 /// kernel's, from before the attach.
 fn enabled(host: &mut Host, mut log: KernelLog) -> Result<()> {
     let exited = || host.data.exit_reason().is_some();
-    if sysfs::wait_until_enabled(exited, ENABLE_TIMEOUT) && sysfs::ops().starts_with(host::NAME) {
+    if sysfs::wait_until_enabled(exited, ENABLE_TIMEOUT) && sysfs::ops().starts_with(names::NAME) {
         host.attached = true;
         return Ok(());
     }
@@ -381,7 +383,7 @@ fn wait_until_off() -> Result<()> {
     loop {
         match sysfs::state().as_str() {
             "disabled" => return Ok(()),
-            "enabled" if !sysfs::ops().starts_with(host::NAME) => {
+            "enabled" if !sysfs::ops().starts_with(names::NAME) => {
                 return Err(Error::OtherScheduler { ops: sysfs::ops(), state: sysfs::state() });
             }
             _ if Instant::now() > deadline => {

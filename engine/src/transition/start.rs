@@ -4,19 +4,21 @@ use std::time::Instant;
 
 use crate::candidate::load;
 use crate::candidate::load::Home;
-use crate::candidate::load::Loaded;
 use crate::candidate::load::On;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
+use crate::host::object;
 use crate::host::Host;
 use crate::host::abi;
 use crate::host::abi::Active;
 use crate::host::attach_config::Terms;
 use crate::host::environment;
+use crate::host::loaded::Loaded;
 use crate::host::pins::Pins;
 use crate::host::registry::Kind;
 use crate::host::registry::Registry;
+use crate::host::requirements;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::sysfs;
 use crate::observe::snapshot;
@@ -38,7 +40,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         (_, Error::OtherScheduler { .. }) if wish.replace => Some(Stranger::find()?),
         (_, other) => return Err(other),
     };
-    sysfs::check_for_host()?;
+    requirements::check_for_host()?;
     // What a killed start or an ejected host left.
     let change = interrupt::change()?;
     match &stranger {
@@ -64,7 +66,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         .transpose()?;
     let plan_ns = clock.lap();
 
-    let mut object = load::load_host(load::open_host(&kernel, &books.terms)?)?;
+    let mut object = object::load_host(object::open_host(&kernel, &books.terms)?)?;
     let mut change = interrupt::change()?;
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.

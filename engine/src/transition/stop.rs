@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::host;
+use crate::host::names;
 use crate::host::Host;
 use crate::host::environment;
 use crate::host::pins::Pins;
@@ -69,7 +69,7 @@ fn locked_stop(pins: &Pins) -> Result<Stopped> {
         host.registry.slot(slot).map(SlotInfo::title)
     });
     // Also one of another version, or in the middle of a reattach.
-    let ours = sysfs::state() != "disabled" && sysfs::ops().starts_with(host::NAME);
+    let ours = sysfs::state() != "disabled" && sysfs::ops().starts_with(names::NAME);
     // Its pins must be all that holds it: what this process has mapped goes first.
     drop(host);
     let (begin, enable_seq) = (Instant::now(), sysfs::enable_seq());

@@ -21,7 +21,6 @@ use state_migrate::Plan;
 
 use crate::candidate::load;
 use crate::candidate::load::Home;
-use crate::candidate::load::Loaded;
 use crate::candidate::load::On;
 use crate::candidate::policy::Inspected;
 use crate::candidate::policy::Policy;
@@ -32,6 +31,7 @@ use crate::host::abi::Active;
 use crate::host::attach_config::Asks;
 use crate::host::attach_config::Terms;
 use crate::host::compiled_sweep::Compiled;
+use crate::host::loaded::Loaded;
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
 use crate::host::registry::Pending;
@@ -40,6 +40,7 @@ use crate::host::registry::Reattach;
 use crate::host::registry::Registry;
 use crate::host::registry::SlotInfo;
 use crate::host::requeue;
+use crate::host::requirements;
 use crate::host::scopes::SCOPES;
 use crate::host::scopes::ScopeParts;
 use crate::host::steps;
@@ -212,7 +213,7 @@ fn go_back(
         return Err(Error::NeedsReattach { policy: target.policy, why });
     }
     if !in_place {
-        sysfs::check_attach()?;
+        requirements::check_attach()?;
     }
     let terms = host.registry.terms.changed_for(&asks);
     let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
@@ -375,7 +376,7 @@ impl Way {
         if host.attached && terms.suit(asks) {
             return Ok(Way::in_place());
         }
-        sysfs::check_attach()?;
+        requirements::check_attach()?;
         Ok(Ready::load_with(host, kernel, &terms.changed_for(asks))?.into_way())
     }
 

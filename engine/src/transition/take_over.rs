@@ -3,13 +3,12 @@
 
 use std::path::Path;
 
-use crate::candidate::load::Loaded;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
-use crate::host;
 use crate::host::Host;
 use crate::host::environment;
+use crate::host::loaded::Loaded;
 use crate::host::pins::Pins;
 use crate::host::requeue;
 use crate::kernel::sysfs;
@@ -120,7 +119,7 @@ fn put_in_charge(
     let mut host = match find(pins) {
         Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
         Err(Error::NothingRunning) => return start::start(pins, policy, wish),
-        Err(Error::OtherScheduler { .. }) if wish.replace && !host::has_state(pins) => {
+        Err(Error::OtherScheduler { .. }) if wish.replace && !pins.has_state() => {
             return start::start(pins, policy, wish);
         }
         Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),

@@ -34,6 +34,7 @@ use scx_upgrade_engine::Policy;
 use scx_upgrade_engine::candidate::direct::Direct;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::requirements;
 use scx_upgrade_engine::kernel::sysfs;
 use state_migrate::Layout;
 use state_migrate::Scope;
@@ -295,7 +296,7 @@ fn a_reattach_for_which_the_kernel_has_no_bandwidth_is_refused_before_the_detach
     let dry: &[&str] = &["swap", "--dry-run", "--allow-reattach", ON];
     report(&["run", OFF]);
     let (attached, generation) = (sysfs::enable_seq(), status().generation);
-    let reserves = sysfs::check_bandwidth().unwrap().is_some_and(|demands| !demands.is_empty());
+    let reserves = requirements::check_bandwidth().unwrap().is_some_and(|demands| !demands.is_empty());
     // Room for one of the two servers of each CPU, and not for both, as there must be while a scheduler is attached.
     let little = Setting::set("/proc/sys/kernel/sched_rt_runtime_us", "80000");
     if reserves {

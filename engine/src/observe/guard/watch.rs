@@ -11,13 +11,13 @@ use plain::Plain;
 use super::sample::CLASSES;
 use super::sample::Delays;
 use super::sample::Sample;
-use crate::candidate::load;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::HOST_MAP;
 use crate::host::Host;
+use crate::host::names::HOST_MAP;
 use crate::kernel::bpf;
+use crate::kernel::object;
 use crate::kernel::sysfs;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guard.bpf.o"));
@@ -58,10 +58,10 @@ pub(super) struct Watch {
 
 impl Watch {
     pub fn attach(host: &Host) -> Result<Watch> {
-        let mut open = load::open_tool(OBJECT)?;
+        let mut open = object::open_tool(OBJECT)?;
         let shared: Vec<_> = host.shared().into_iter().filter(|(name, _)| *name == HOST_MAP).collect();
-        load::share(&mut open, &shared)?;
-        let object = load::load_host(open)?;
+        object::share(&mut open, &shared)?;
+        let object = object::load(open, "a tool")?;
         let attached = object.progs_mut().filter(|p| TRACING.iter().any(|name| p.name() == *name));
         let links = attached.map(|p| p.attach().trying("cannot attach the guard")).collect::<Result<_>>()?;
         let mut watch = Watch { object, _links: links, counted: Counted::default(), events: sysfs::events() };

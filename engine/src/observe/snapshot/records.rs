@@ -16,13 +16,13 @@ use state_migrate::HEADER;
 use state_migrate::Scope;
 use state_migrate::snapshot::TaskKey;
 
-use crate::candidate::load;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi;
 use crate::kernel::bpf;
+use crate::kernel::object;
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/snapshot.bpf.o"));
 const STORES: &str = "snapshot_stores";
@@ -51,9 +51,9 @@ pub(super) struct Records(Object);
 
 impl Records {
     pub fn load(host: &Host) -> Result<Records> {
-        let mut open = load::open_tool(OBJECT)?;
-        load::share(&mut open, &host.shared())?;
-        Ok(Records(load::load_host(open)?))
+        let mut open = object::open_tool(OBJECT)?;
+        object::share(&mut open, &host.shared())?;
+        Ok(Records(object::load(open, "a tool")?))
     }
 
     /// Every task's record, header included.

@@ -23,25 +23,27 @@ use super::arm;
 use super::attach;
 use crate::candidate::load;
 use crate::candidate::load::Home;
-use crate::candidate::load::Loaded;
 use crate::candidate::load::On;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::HOST_MAP;
+use crate::host::object;
 use crate::host::Host;
-use crate::host::REGISTRY_MAP;
 use crate::host::abi;
 use crate::host::abi::Active;
 use crate::host::attach_config::Terms;
+use crate::host::loaded::Loaded;
 use crate::host::memory::Mapped;
+use crate::host::names::HOST_MAP;
+use crate::host::names::REGISTRY_MAP;
 use crate::host::pins::Pins;
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
 use crate::host::registry::Pending;
 use crate::host::registry::Reattach;
 use crate::host::registry::Registry;
+use crate::host::requirements;
 use crate::host::scopes;
 use crate::host::scopes::SCOPES;
 use crate::host::sweep::Sweeper;
@@ -157,7 +159,7 @@ pub(crate) fn replace(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Rep
 fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     let old = Old::read(pins)?;
-    sysfs::check_attach()?;
+    requirements::check_attach()?;
     let kernel = KernelBtf::read()?;
     let inspected = policy.inspect()?;
     let open_ns = clock.lap();
@@ -174,14 +176,14 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
 
     let mut change = interrupt::change()?;
     let next = make_next(pins)?;
-    let mut open = load::open_host(&kernel, &terms)?;
+    let mut open = object::open_host(&kernel, &terms)?;
     for mut map in open.maps_mut() {
         if SCOPES.iter().any(|s| map.name() == s.map) {
             map.reuse_pinned_map(pins.map_path(&map.name().to_string_lossy()))
                 .trying("cannot take over the host's records")?;
         }
     }
-    let mut object = load::load_host(open)?;
+    let mut object = object::load_host(open)?;
     let mut host = Host::pin(&next, &mut object)?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(old.active);
