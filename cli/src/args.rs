@@ -7,8 +7,8 @@ use clap::Parser;
 use clap::Subcommand;
 use clap_complete::Shell;
 use scx_upgrade_engine::exit::Exit;
+use scx_upgrade_engine::host::registry::RollbackTarget;
 use scx_upgrade_engine::observe::ejection::Limits;
-use scx_upgrade_engine::transition::swap::Aim;
 
 use crate::probation::ProbationArgs;
 
@@ -211,8 +211,8 @@ pub struct RollbackArgs {
 
 impl RollbackArgs {
     /// Where it goes.
-    pub fn aim(&self) -> Aim {
-        self.to.map_or(Aim::Before, Aim::Generation)
+    pub fn aim(&self) -> RollbackTarget {
+        self.to.map_or(RollbackTarget::Before, RollbackTarget::Generation)
     }
 }
 

@@ -5,11 +5,11 @@ use scx_upgrade_engine::Policy;
 use scx_upgrade_engine::candidate::describe::describe;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::transition::frontend::Launch;
 use scx_upgrade_engine::transition::interrupt;
-use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::transition::options::Wish;
 use scx_upgrade_engine::transition::take_over;
-use scx_upgrade_engine::transition::take_over::Wish;
 
 use anyhow::Context;
 

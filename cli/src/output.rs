@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::io::Write as _;
 
-use scx_upgrade_engine::observe::snapshot::Restored;
+use scx_upgrade_engine::observe::report::Report;
+use scx_upgrade_engine::observe::report::Restored;
 use scx_upgrade_engine::os::logger;
-use scx_upgrade_engine::transition::report::Report;
 use serde::Serialize;
 use state_migrate::QueueRow;
 use state_migrate::Row;

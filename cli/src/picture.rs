@@ -15,8 +15,8 @@ use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::observe::guard::recorder::Recorder;
 use scx_upgrade_engine::observe::guard::recorder::Window;
 use scx_upgrade_engine::observe::guard::sample::Delays;
+use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::os::clock::monotonic_ns;
-use scx_upgrade_engine::transition::report::Report;
 use tempfile::NamedTempFile;
 
 use self::draw::Dot;
@@ -160,7 +160,7 @@ fn scene(windows: &[Window], began_ns: u64, done: &Report) -> anyhow::Result<Sce
 #[cfg(test)]
 mod tests {
     use scx_upgrade_engine::host::registry::Kind;
-    use scx_upgrade_engine::transition::report::Timings;
+    use scx_upgrade_engine::observe::report::Timings;
     use tempfile::TempDir;
 
     use super::*;

@@ -7,14 +7,14 @@ use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::lock::Probation as Mark;
 use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::registry::RollbackTarget;
 use scx_upgrade_engine::observe::guard::Guard;
 use scx_upgrade_engine::observe::guard::Limits;
 use scx_upgrade_engine::observe::guard::Verdict;
+use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::os::realtime::Children;
 use scx_upgrade_engine::os::realtime::Urgent;
 use scx_upgrade_engine::transition::effect;
-use scx_upgrade_engine::transition::report::Report;
-use scx_upgrade_engine::transition::swap::Aim;
 use scx_upgrade_engine::transition::take_over;
 
 use crate::failure::Failure;
@@ -122,19 +122,20 @@ impl Probation {
             }
             Verdict::Bad(breach) => breach.to_string(),
         };
-        let back = take_over::rollback(pins, Aim::Before, may_reattach || verdict == Verdict::Ejected)
-            .map_err(|e| {
-                let failure = Failure::from(e);
-                // What ran before does not run: the bad one does, if any.
-                let exit_code = match verdict {
-                    Verdict::Ejected => Exit::DefaultScheduler.code(),
-                    _ if failure.exit_code == Exit::DefaultScheduler.code() => failure.exit_code,
-                    _ => Exit::AfterCommit.code(),
-                };
-                let message =
-                    format!("{} is bad ({why}) and cannot be rolled back: {}", done.to, failure.message);
-                out.show_failed(&document(done, &verdict), |_| {}, Failure::with_code(exit_code, message))
-            })?;
+        let back =
+            take_over::rollback(pins, RollbackTarget::Before, may_reattach || verdict == Verdict::Ejected)
+                .map_err(|e| {
+                    let failure = Failure::from(e);
+                    // What ran before does not run: the bad one does, if any.
+                    let exit_code = match verdict {
+                        Verdict::Ejected => Exit::DefaultScheduler.code(),
+                        _ if failure.exit_code == Exit::DefaultScheduler.code() => failure.exit_code,
+                        _ => Exit::AfterCommit.code(),
+                    };
+                    let message =
+                        format!("{} is bad ({why}) and cannot be rolled back: {}", done.to, failure.message);
+                    out.show_failed(&document(done, &verdict), |_| {}, Failure::with_code(exit_code, message))
+                })?;
         // It stood by; unless it had ended before.
         frontend::after(pins, back.generation);
         let runs = format!("{} is running as generation {}", back.to, back.generation);

@@ -14,9 +14,10 @@ use std::time::SystemTime;
 use anyhow::Context;
 use scx_upgrade_engine::Error;
 use scx_upgrade_engine::exit::Exit;
-use scx_upgrade_engine::host;
 use scx_upgrade_engine::host::Host;
+use scx_upgrade_engine::host::names;
 use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::registry::RollbackTarget;
 use scx_upgrade_engine::host::registry::SlotInfo;
 use scx_upgrade_engine::kernel::sysfs;
 use scx_upgrade_engine::observe::ejection::Decision;
@@ -26,13 +27,12 @@ use scx_upgrade_engine::observe::ejection::Supervisor;
 use scx_upgrade_engine::observe::ejection_trace::Exits;
 use scx_upgrade_engine::observe::last_good;
 use scx_upgrade_engine::observe::last_good::LastGood;
-use scx_upgrade_engine::observe::snapshot;
 use scx_upgrade_engine::os::private_dir::Folder;
-use scx_upgrade_engine::transition::swap::Aim;
-use scx_upgrade_engine::transition::swap::Ready;
+use scx_upgrade_engine::transition::method::Ready;
+use scx_upgrade_engine::transition::options::Only;
+use scx_upgrade_engine::transition::options::Wish;
+use scx_upgrade_engine::transition::snapshot;
 use scx_upgrade_engine::transition::take_over;
-use scx_upgrade_engine::transition::take_over::Only;
-use scx_upgrade_engine::transition::take_over::Wish;
 
 use self::event::Event;
 use self::event::Notice;
@@ -164,7 +164,7 @@ impl Watch<'_> {
         match Host::running(self.pins) {
             Ok(host) => self.runs(host),
             // Someone is about to detach and attach again, or was killed when doing so: the lock tells.
-            Err(Error::Detached { .. } | Error::HalfReplaced) => self.recover(Aim::Same, None)?,
+            Err(Error::Detached { .. } | Error::HalfReplaced) => self.recover(RollbackTarget::Same, None)?,
             Err(Error::Ejected { .. }) if self.left_alone == Some(sysfs::enable_seq()) => {}
             Err(Error::Ejected { .. }) => self.ejected()?,
             Err(Error::NothingRunning) => {
@@ -365,7 +365,7 @@ impl Watch<'_> {
         matches!(Host::running(self.pins), Err(Error::Ejected { .. } | Error::Detached { .. }))
     }
 
-    fn recover(&mut self, aim: Aim, noticed: Option<Instant>) -> Result<(), Failure> {
+    fn recover(&mut self, aim: RollbackTarget, noticed: Option<Instant>) -> Result<(), Failure> {
         match take_over::recover(self.pins, aim, self.ready.take()) {
             Ok(Some(report)) => {
                 let after_ms = noticed.map(|noticed| noticed.elapsed().as_millis() as u64);

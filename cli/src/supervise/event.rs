@@ -5,7 +5,7 @@ use std::fmt;
 use scx_upgrade_engine::observe::ejection::Ejection;
 use scx_upgrade_engine::observe::ejection::Kind;
 use scx_upgrade_engine::observe::ejection_trace::TRACEPOINT;
-use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::observe::report::Report;
 use serde::Serialize;
 
 /// How often the kernel's state is read, ms.

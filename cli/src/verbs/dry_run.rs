@@ -13,8 +13,7 @@ use scx_upgrade_engine::host::requirements;
 use scx_upgrade_engine::record_sizes;
 use scx_upgrade_engine::transition::preview;
 use scx_upgrade_engine::transition::preview::BackProspect;
-use scx_upgrade_engine::transition::reattach;
-use scx_upgrade_engine::transition::reattach::Prospect;
+use scx_upgrade_engine::transition::preview::SwapPreview;
 use serde::Serialize;
 use state_migrate::Layout;
 use state_migrate::PlanReport;
@@ -102,8 +101,9 @@ fn change(
 ) -> Result<(), Failure> {
     let policy = binary.policy()?;
     let schema = policy.schema()?;
-    let prospect = reattach::prospect(pins, &policy, !asks.no_carry)?;
-    let Prospect { layout, running, slot, queues, reattach, attached, from, generation, evicts } = prospect;
+    let prospect = preview::swap(pins, &policy, !asks.no_carry)?;
+    let SwapPreview { layout, running, slot, queues, reattach, attached, from, generation, evicts } =
+        prospect;
     let to = name(binary)?;
     if let Some(why) = reattach.as_ref().filter(|_| attached && !asks.may_reattach) {
         return Err(Error::NeedsReattach { policy: to, why: why.clone() }.into());

@@ -174,7 +174,7 @@ mod tests {
 
     use scx_upgrade_engine::observe::history::By;
     use scx_upgrade_engine::observe::history::Verb;
-    use scx_upgrade_engine::transition::report::Timings;
+    use scx_upgrade_engine::observe::report::Timings;
 
     use super::*;
 

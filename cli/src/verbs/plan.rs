@@ -10,8 +10,8 @@ use scx_upgrade_engine::error::PRICE;
 use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
-use scx_upgrade_engine::transition::reattach;
-use scx_upgrade_engine::transition::reattach::Prospect;
+use scx_upgrade_engine::transition::preview;
+use scx_upgrade_engine::transition::preview::SwapPreview;
 use serde::Serialize;
 use state_migrate::PlanReport;
 use state_migrate::plan_report;
@@ -40,7 +40,7 @@ pub fn plan(pins: &Pins, binary: &Path, out: Output) -> Result<(), Failure> {
     }
     let policy = PolicyBinary::open(binary)?.policy()?;
     let schema = policy.schema()?;
-    let Prospect { layout, running, slot, queues, reattach, .. } = reattach::prospect(pins, &policy, true)?;
+    let SwapPreview { layout, running, slot, queues, reattach, .. } = preview::swap(pins, &policy, true)?;
     let report = PlanReport { queues, ..plan_report(&layout, Some(running.into()), &schema, slot.into()) };
     show(&report, &Obstacles::of(&policy)?, reattach.as_deref(), out)
 }

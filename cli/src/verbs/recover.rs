@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use scx_upgrade_engine::host::pins::Pins;
+use scx_upgrade_engine::host::registry::RollbackTarget;
 use scx_upgrade_engine::transition::effect;
-use scx_upgrade_engine::transition::swap::Aim;
 use scx_upgrade_engine::transition::take_over;
 
 use crate::args::RecoverArgs;
@@ -18,7 +18,7 @@ pub fn recover(pins: Pins, args: &RecoverArgs, out: Output) -> Result<(), Failur
     if args.watch {
         return supervise::supervise(&pins, args, out);
     }
-    match take_over::recover(&pins, Aim::Same, None)? {
+    match take_over::recover(&pins, RollbackTarget::Same, None)? {
         Some(done) => {
             frontend::after(&pins, done.generation);
             effect::confirm(&pins, &done)?;

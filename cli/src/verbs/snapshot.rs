@@ -6,7 +6,7 @@ use std::path::Path;
 
 use scx_upgrade_engine::Error;
 use scx_upgrade_engine::host::pins::Pins;
-use scx_upgrade_engine::observe::snapshot;
+use scx_upgrade_engine::transition::snapshot;
 use serde::Serialize;
 use state_migrate::Snapshot;
 use state_migrate::Type;

@@ -5,8 +5,8 @@ use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::transition::effect;
-use scx_upgrade_engine::transition::take_over::Only;
-use scx_upgrade_engine::transition::take_over::Wish;
+use scx_upgrade_engine::transition::options::Only;
+use scx_upgrade_engine::transition::options::Wish;
 
 use crate::args::PolicyArgs;
 use crate::args::SwapArgs;

@@ -10,7 +10,7 @@ use scx_upgrade_engine::os::logger::print_line;
 use scx_upgrade_engine::transition::effect;
 use scx_upgrade_engine::transition::frontend;
 use scx_upgrade_engine::transition::frontend::Launch;
-use scx_upgrade_engine::transition::take_over::Wish;
+use scx_upgrade_engine::transition::options::Wish;
 
 use crate::args::TakeOverArgs;
 use crate::binary::PolicyBinary;

@@ -12,7 +12,6 @@ use state_migrate::Btf;
 use state_migrate::Kind;
 use state_migrate::Schema;
 
-use crate::candidate::load;
 use crate::candidate::obstacles;
 use crate::candidate::obstacles::Obstacle;
 use crate::candidate::obstacles::Obstacles;
@@ -134,7 +133,7 @@ impl Info {
         let policy = Policy::from_bytes(bytes, path)?;
         let btf = policy.btf()?;
         let abi = policy.abi()?;
-        let open = load::open_object_of(&policy)?;
+        let open = crate::kernel::object::open(policy.object(), None)?;
         let ops = Ops::read(&open, &btf)?;
         let sleepable = obstacles::sleepable_ops(&open, &ops);
         let obstacles = Obstacles::read(&open, &ops, Target::Host).all().to_vec();

@@ -14,6 +14,7 @@ use state_migrate::Btf;
 use state_migrate::Kind;
 use state_migrate::Layout;
 
+use crate::candidate::obstacles::DIRECT_OPS;
 use crate::candidate::obstacles::Obstacles;
 use crate::candidate::obstacles::Target;
 use crate::candidate::policy::Inspected;
@@ -27,21 +28,20 @@ use crate::host::abi::HostData;
 use crate::host::abi::SdkData;
 use crate::host::attach_config::Asks;
 use crate::host::attach_config::EMULATED;
+use crate::host::attach_config::Terms;
 use crate::host::attach_config::host_flags;
 use crate::host::attach_config::uses;
 use crate::host::loaded::Loaded;
 use crate::host::loaded::places;
-use crate::host::object::size_cpu_records;
-use crate::candidate::obstacles::DIRECT_OPS;
-use crate::kernel::object;
-use crate::kernel::object::BtfFile;
-use crate::host::attach_config::Terms;
 use crate::host::names::HOST_MAP;
+use crate::host::object::size_cpu_records;
 use crate::host::queues::family;
 use crate::host::registry::Claimed;
 use crate::host::scopes;
 use crate::host::scopes::SCOPES;
 use crate::kernel::btf::KernelBtf;
+use crate::kernel::object;
+use crate::kernel::object::BtfFile;
 use crate::kernel::ops::Ops;
 use crate::kernel::topology::Topology;
 use crate::kernel::variables;
@@ -61,11 +61,6 @@ pub(crate) enum On<'a> {
     These(&'a Terms),
     /// Whatever the policy asks for: the host is attached, or attached again, for it.
     Any,
-}
-
-/// Open a policy's object to look at it.
-pub(crate) fn open_object_of(policy: &Policy) -> Result<OpenObject> {
-    object::open(policy.object(), None)
 }
 
 /// What a policy asks of a host's terms.

@@ -11,10 +11,10 @@ use libbpf_rs::libbpf_sys;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::candidate::load;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
+use crate::kernel::object;
 use crate::kernel::object::SCX_PROBE;
 use crate::kernel::ops::Ops;
 
@@ -109,7 +109,7 @@ impl Obstacles {
     /// # Errors
     /// [`Error::NotAPolicy`]
     pub fn of(policy: &Policy) -> Result<Obstacles> {
-        let open = load::open_object_of(policy)?;
+        let open = object::open(policy.object(), None)?;
         Ok(Obstacles::read(&open, &Ops::read(&open, &policy.btf()?)?, Target::Host))
     }
 
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn the_list_is_that_of_the_host() {
         let host = Policy::new(HOST_OBJECT, "");
-        let open = load::open_object_of(&host).unwrap();
+        let open = object::open(host.object(), None).unwrap();
         let ops = Ops::read_of_host(&open, &host.btf().unwrap(), HOST_OPS).unwrap();
         let own: BTreeSet<&str> =
             ops.programs.keys().map(String::as_str).filter(|op| !DIRECT_OPS.contains(op)).collect();

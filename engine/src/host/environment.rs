@@ -13,8 +13,8 @@ use state_migrate::Kind;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::host::names;
 use crate::host::memory::Mapped;
+use crate::host::names;
 use crate::host::names::HOST_MAP;
 use crate::host::names::REGISTRY_MAP;
 use crate::host::object::HOST_OPS;

@@ -47,7 +47,6 @@ use crate::kernel::bpf;
 use crate::kernel::sysfs;
 use crate::kernel::topology::Topology;
 use crate::os::realtime::Urgent;
-use crate::transition::reattach;
 
 const SETTLE_MAP: &str = "scxu_settle";
 const SETTLE_INNER: &str = "scxu_settle_inner";
@@ -95,7 +94,7 @@ impl Host {
     /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead,
     /// [`Error::HiddenPins`] when that is a host whose pins are elsewhere, or its pins or books cannot be read.
     pub fn running(pins: &Pins) -> Result<Host> {
-        if reattach::other_version::is_half_way(pins) {
+        if pins.is_half_replaced() {
             return Err(Error::HalfReplaced);
         }
         if !pins.link().exists() {

@@ -116,6 +116,21 @@ impl Pins {
         Ok(names.filter(|name| name.starts_with(&prefix)).map(|name| self.dir.join(name)).collect())
     }
 
+    /// The pins of a host that is to take the place of this one, complete.
+    pub(crate) fn ready(&self) -> Pins {
+        self.beside("ready")
+    }
+
+    /// The same while they are moved to their place.
+    pub(crate) fn moving(&self) -> Pins {
+        self.beside("moving")
+    }
+
+    /// Was a command cut off that replaces the host by one of another version?
+    pub(crate) fn is_half_replaced(&self) -> bool {
+        self.ready().dir().exists() || self.moving().dir().exists()
+    }
+
     /// Remove a pin, if it is there.
     ///
     /// # Errors

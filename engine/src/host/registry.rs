@@ -15,13 +15,13 @@ use serde::de::DeserializeOwned;
 use state_migrate::layout::Layout;
 use state_migrate::schema::Schema;
 
-use crate::host::attach_config::uses;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi;
 use crate::host::attach_config::Asks;
 use crate::host::attach_config::Terms;
+use crate::host::attach_config::uses;
 use crate::host::scopes;
 use crate::os::identity::Binary;
 
@@ -373,6 +373,17 @@ fn unframe(bytes: &[u8]) -> Result<&[u8]> {
 
 fn damaged(why: &str) -> Error {
     Error::Registry { why: why.to_string() }
+}
+
+/// Which of the loaded policies a rollback or a recovery makes active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RollbackTarget {
+    /// The one before the running one.
+    Before,
+    /// That of the generation of this number.
+    Generation(u32),
+    /// The one that ran when the kernel took the host off.
+    Same,
 }
 
 #[cfg(test)]

@@ -18,20 +18,37 @@ use std::time::Instant;
 use state_migrate::Scope;
 
 use crate::error::Result;
-use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi::SweepArgs;
 use crate::host::compiled_sweep::Compiled;
 use crate::host::names::TRACK_UNTRACKED;
 use crate::host::scopes::SCOPES;
-use crate::host::scopes::SWEEP_TASKS;
 use crate::host::scopes::SWEEP_UNTRACKED;
 use crate::host::scopes::ScopeParts;
 use crate::host::worker_pool::Crew;
-use crate::kernel::bpf;
+use crate::host::worker_pool::SLOW;
+use crate::host::worker_pool::plus;
+use crate::host::worker_pool::run;
+use crate::host::worker_pool::share;
 use crate::kernel::sysfs;
-use crate::os::realtime;
-use crate::transition::report::Swept;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// The sweep of one scope.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Swept {
+    /// `task`, `cgroup`, …
+    pub scope: String,
+    /// Tasks, cgroups or CPUs that it saw.
+    pub visited: u64,
+    /// Records that it brought up to date; the others had been by an op.
+    pub applied: u64,
+    /// Those for which there was no memory for a record.
+    pub missing: u64,
+    /// How long it took, ns.
+    #[serde(default)]
+    pub took_ns: u64,
+}
 
 /// Whose program sweeps, if not the host's own.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,10 +61,6 @@ pub(crate) struct Sweeper<'a> {
 
 /// After so many tasks others may run: half a millisecond or so on hardware. A multiple of SCXU_SWEEP_TAKE.
 const PIECE: u32 = 2_048;
-/// Who is urgent then pauses for this part of the time that the piece took.
-const PAUSE: u32 = 8;
-/// From so many tasks on a sweep may take long enough to say how far it is, and how often; and for a pause to be as long as a piece.
-const SLOW: u64 = 500_000;
 const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
@@ -203,45 +216,5 @@ impl Host {
             Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, program)),
             None => self.program(program),
         }
-    }
-}
-
-/// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
-pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let yields = realtime::is_urgent();
-    let pause = if sysfs::tasks() >= SLOW { 1 } else { PAUSE };
-    let args = SweepArgs { yields: yields.into(), ..args };
-    let mut sums = args;
-    loop {
-        let begin = Instant::now();
-        let piece = run(program, SWEEP_TASKS, args)?;
-        sums = plus(sums, piece);
-        if piece.has_more == 0 {
-            return Ok(sums);
-        }
-        if yields {
-            thread::sleep(begin.elapsed() / pause);
-        } else {
-            thread::yield_now();
-        }
-    }
-}
-
-fn run(program: BorrowedFd<'_>, name: &str, mut args: SweepArgs) -> Result<SweepArgs> {
-    let ret = bpf::run(&program, name, &mut args)?;
-    if ret < 0 {
-        return Err(std::io::Error::from_raw_os_error(-ret)).trying(format!("cannot sweep: {name}"));
-    }
-    Ok(args)
-}
-
-/// The sums of both, and otherwise the first.
-fn plus(a: SweepArgs, b: SweepArgs) -> SweepArgs {
-    SweepArgs {
-        visited: a.visited + b.visited,
-        applied: a.applied + b.applied,
-        missing: a.missing + b.missing,
-        remaining: a.remaining + b.remaining,
-        ..a
     }
 }

@@ -4,6 +4,8 @@
 //! They need not be as urgent as that one: if all CPUs were taken from everybody else for as long as a sweep takes, everybody else
 //! would wait for so long, and behind each other afterwards.
 
+use crate::host::scopes::SWEEP_TASKS;
+use crate::kernel::bpf;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -12,15 +14,20 @@ use std::sync::mpsc::Sender;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi::SweepArgs;
-use crate::host::sweep;
 use crate::kernel::sysfs;
 use crate::os::affinity::Stay;
 use crate::os::priority;
 use crate::os::realtime;
+
+/// From so many tasks on a sweep may take long enough to say how far it is, and how often; and for a pause to be as long as a piece.
+pub(crate) const SLOW: u64 = 500_000;
+/// Who is urgent then pauses for this part of the time that the piece took.
+const PAUSE: u32 = 8;
 
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
 pub(crate) const MANY: u64 = 4_000;
@@ -104,7 +111,7 @@ impl Hand {
         let serve = move || {
             begin();
             for Job { program, args } in orders {
-                if results.send(sweep::share(program.as_fd(), args)).is_err() {
+                if results.send(share(program.as_fd(), args)).is_err() {
                     return;
                 }
             }
@@ -123,5 +130,45 @@ impl Hand {
 
     fn wait(&self) -> Result<SweepArgs> {
         self.done.recv().map_err(std::io::Error::other).trying("a thread of the sweep is gone")?
+    }
+}
+
+/// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
+pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
+    let yields = realtime::is_urgent();
+    let pause = if sysfs::tasks() >= SLOW { 1 } else { PAUSE };
+    let args = SweepArgs { yields: yields.into(), ..args };
+    let mut sums = args;
+    loop {
+        let begin = Instant::now();
+        let piece = run(program, SWEEP_TASKS, args)?;
+        sums = plus(sums, piece);
+        if piece.has_more == 0 {
+            return Ok(sums);
+        }
+        if yields {
+            thread::sleep(begin.elapsed() / pause);
+        } else {
+            thread::yield_now();
+        }
+    }
+}
+
+pub(crate) fn run(program: BorrowedFd<'_>, name: &str, mut args: SweepArgs) -> Result<SweepArgs> {
+    let ret = bpf::run(&program, name, &mut args)?;
+    if ret < 0 {
+        return Err(std::io::Error::from_raw_os_error(-ret)).trying(format!("cannot sweep: {name}"));
+    }
+    Ok(args)
+}
+
+/// The sums of both, and otherwise the first.
+pub(crate) fn plus(a: SweepArgs, b: SweepArgs) -> SweepArgs {
+    SweepArgs {
+        visited: a.visited + b.visited,
+        applied: a.applied + b.applied,
+        missing: a.missing + b.missing,
+        remaining: a.remaining + b.remaining,
+        ..a
     }
 }

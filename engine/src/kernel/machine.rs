@@ -85,7 +85,7 @@ impl RawCpu {
 /// # Errors
 /// The kernel does not take the program that reads them: see [`crate::kernel::requirements::check_rights`], or a lockdown.
 pub fn cpus() -> Result<Vec<Cpu>> {
-    let object: Object = load::load_host(object::open_tool(OBJECT)?)?;
+    let object: Object = object::load(object::open_tool(OBJECT)?, "a tool")?;
     let program = object.progs().find(|p| p.name() == READ_CPU);
     let program = program.ok_or_else(|| Error::BadBuild { name: READ_CPU.to_string() })?;
     let mut cpus = Vec::new();

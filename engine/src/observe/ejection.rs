@@ -17,12 +17,12 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi::ExitRecord;
 use crate::host::pins::Pins;
+use crate::host::registry::RollbackTarget;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
 use crate::observe::history;
 use crate::observe::history::Entry;
 use crate::os::private_dir::Folder;
-use crate::transition::swap::Aim;
 
 /// The kernel's dump of the latest ejection.
 const DUMP: &CStr = c"ejection.dump";
@@ -215,7 +215,8 @@ impl Ejection {
     pub fn record(&self, dump: &str, folder: &Folder) -> Vec<String> {
         let kept = folder.replace(DUMP, dump.as_bytes()).err();
         let kept = kept.map(|e| format!("the kernel's dump is not kept: {e}"));
-        history::note(Entry::ejected(self)).into_iter().chain(kept).collect()
+        let why = format!("{}: {}", self.kind, self.reason);
+        history::note(Entry::ejected(&self.policy, &why)).into_iter().chain(kept).collect()
     }
 
     /// That of a host that the kernel took off; `None` if it did not, or has not told yet.
@@ -265,7 +266,7 @@ pub enum Decision {
     /// Attach again, after a while, with this policy.
     Recover {
         /// Which.
-        aim: Aim,
+        aim: RollbackTarget,
         /// How long to wait before.
         after: Duration,
     },
@@ -291,7 +292,7 @@ impl Supervisor {
     pub fn ejected(&mut self, now: Duration, of: &Ejection, ran: Duration) -> Decision {
         let &Ejection { kind, load, has_other, .. } = of;
         if !kind.is_fault() {
-            return Decision::Recover { aim: Aim::Same, after: Duration::ZERO };
+            return Decision::Recover { aim: RollbackTarget::Same, after: Duration::ZERO };
         }
         self.faults.retain(|(then, _)| now.saturating_sub(*then) < self.limits.window);
         let is_first = self.faults.iter().all(|(_, known)| *known != load);
@@ -299,8 +300,11 @@ impl Supervisor {
         if self.faults.len() > self.limits.at_most {
             return Decision::GiveUp;
         }
-        let aim =
-            if is_first && ran >= self.limits.good_after || !has_other { Aim::Same } else { Aim::Before };
+        let aim = if is_first && ran >= self.limits.good_after || !has_other {
+            RollbackTarget::Same
+        } else {
+            RollbackTarget::Before
+        };
         let after = match self.faults.len() {
             1 => Duration::ZERO,
             // Bounded by `at_most` anyway; a limit that is set to millions must not overflow.
@@ -328,7 +332,7 @@ mod tests {
         Ejection { kind, reason, policy, generation: 1, has_other, load }
     }
 
-    fn aim(decision: Decision) -> Option<Aim> {
+    fn aim(decision: Decision) -> Option<RollbackTarget> {
         match decision {
             Decision::Recover { aim, .. } => Some(aim),
             Decision::GiveUp => None,
@@ -339,10 +343,10 @@ mod tests {
     fn one_that_was_good_gets_a_second_chance_and_no_third() {
         let mut of = Supervisor::new(Limits::default());
         let first = of.ejected(at(10), &of_load(Kind::Stall, 7, true), LONG);
-        assert_eq!(first, Decision::Recover { aim: Aim::Same, after: Duration::ZERO });
+        assert_eq!(first, Decision::Recover { aim: RollbackTarget::Same, after: Duration::ZERO });
         assert_eq!(
             of.ejected(at(20), &of_load(Kind::Stall, 7, true), SHORT),
-            Decision::Recover { aim: Aim::Before, after: at(1) }
+            Decision::Recover { aim: RollbackTarget::Before, after: at(1) }
         );
         // Long after, that is forgotten.
         assert_eq!(of.ejected(at(5000), &of_load(Kind::Stall, 7, true), LONG), first);
@@ -351,9 +355,15 @@ mod tests {
     #[test]
     fn one_that_is_new_makes_way_for_the_one_before_if_there_is_one() {
         let mut of = Supervisor::new(Limits::default());
-        assert_eq!(aim(of.ejected(at(0), &of_load(Kind::Error, 8, true), SHORT)), Some(Aim::Before));
+        assert_eq!(
+            aim(of.ejected(at(0), &of_load(Kind::Error, 8, true), SHORT)),
+            Some(RollbackTarget::Before)
+        );
         let mut alone = Supervisor::new(Limits::default());
-        assert_eq!(aim(alone.ejected(at(0), &of_load(Kind::Error, 8, false), SHORT)), Some(Aim::Same));
+        assert_eq!(
+            aim(alone.ejected(at(0), &of_load(Kind::Error, 8, false), SHORT)),
+            Some(RollbackTarget::Same)
+        );
     }
 
     #[test]
@@ -374,7 +384,7 @@ mod tests {
         let mut of = Supervisor::new(Limits::default());
         for n in 0..100 {
             let decision = of.ejected(at(n), &of_load(Kind::Restart, 1, true), SHORT);
-            assert_eq!(decision, Decision::Recover { aim: Aim::Same, after: Duration::ZERO });
+            assert_eq!(decision, Decision::Recover { aim: RollbackTarget::Same, after: Duration::ZERO });
         }
     }
 

@@ -86,7 +86,7 @@ impl Exits {
 
 impl Attached {
     fn attach() -> Result<Attached> {
-        let object = load::load_host(object::open_tool(OBJECT)?)?;
+        let object = object::load(object::open_tool(OBJECT)?, "a tool")?;
         let program = object.progs_mut().find(|p| p.name() == PROGRAM);
         let program = program.ok_or_else(|| Error::BadBuild { name: PROGRAM.to_string() })?;
         let (link, _) = libbpf_log::captured(|| program.attach());

@@ -23,11 +23,10 @@ use crate::error::Error;
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
 use crate::host::registry::SlotInfo;
-use crate::observe::ejection::Ejection;
+use crate::observe::report::Report;
+use crate::observe::report::Timings;
 use crate::os::clock::unix_time;
 use crate::os::identity::Binary;
-use crate::transition::report::Report;
-use crate::transition::report::Timings;
 
 /// How long a command waits for its entry to be on the disk.
 const AT_MOST: Duration = Duration::from_secs(2);
@@ -228,10 +227,10 @@ impl Entry {
     }
 
     /// The kernel took the host off.
-    pub(crate) fn ejected(ejection: &Ejection) -> Entry {
+    pub(crate) fn ejected(policy: &str, why: &str) -> Entry {
         Entry {
-            from: Some(ejection.policy.clone()),
-            message: Some(cut(&format!("{}: {}", ejection.kind, ejection.reason), LONGEST)),
+            from: Some(policy.to_string()),
+            message: Some(cut(why, LONGEST)),
             by: By::default(),
             ..Entry::new(Verb::Eject, Outcome::Failed)
         }

@@ -7,5 +7,6 @@ pub mod ejection_trace;
 pub mod guard;
 pub mod history;
 pub mod last_good;
+pub mod report;
 pub mod snapshot;
 pub mod status;

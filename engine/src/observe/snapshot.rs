@@ -3,12 +3,12 @@
 
 mod records;
 
+use crate::observe::report::Restored;
+use crate::observe::report::RestoredScope;
 use std::path::Path;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
-use serde::Deserialize;
-use serde::Serialize;
 use state_migrate::Layout;
 use state_migrate::Row;
 use state_migrate::Schema;
@@ -26,110 +26,11 @@ use state_migrate::snapshot::convert;
 use state_migrate::snapshot::restore as match_columns;
 
 use self::records::Records;
-use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::Host;
-use crate::host::pins::Pins;
-use crate::host::scopes::SCOPES;
-use crate::host::sweep::Sweeper;
-use crate::host::worker_pool::Crew;
-use crate::os::clock::unix_time;
-use crate::transition::effect::Before;
-use crate::transition::recover;
 
-/// What was saved.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Saved {
-    /// The policy, as `name version`.
-    pub policy: String,
-    /// By scope: columns and rows.
-    pub scopes: Vec<SavedScope>,
-}
-
-/// What was saved of one scope.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct SavedScope {
-    /// `task`, `cgroup`, …
-    pub scope: String,
-    /// Columns.
-    pub columns: usize,
-    /// Records.
-    pub records: usize,
-}
-
-/// What was restored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Restored {
-    /// The policy that the snapshot is of, as `name version`.
-    pub saved_by: String,
-    /// What became of each column that is saved or wanted: `carried`, `converted`, `dropped` if the policy has no column
-    /// for it, `defaulted` if nothing was saved for it, `refused`, `skipped` if its value is true only at its moment.
-    pub columns: Vec<Row>,
-    /// By scope: records.
-    pub scopes: Vec<RestoredScope>,
-    /// Is the snapshot of another boot? Its tasks mean nothing then.
-    pub other_boot: bool,
-}
-
-/// What was restored of one scope.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RestoredScope {
-    /// `task`, `cgroup`, …
-    pub scope: String,
-    /// Records that got values.
-    pub restored: u64,
-    /// Records that are no more: the task ended, the cgroup was removed.
-    pub gone: u64,
-}
-
-/// Save what the running policy knows into a file. Also of a host that the kernel took off, whose records are left.
-///
-/// # Errors
-/// There is no host, or [`Error::Snapshot`]; a file that was there is untouched then.
-pub fn save(pins: &Pins, path: &Path, with_tasks: bool) -> Result<Saved> {
-    let _lock = pins.lock()?;
-    let mut host = match Host::running(pins) {
-        Err(Error::Ejected { .. } | Error::Detached { .. }) => Host::pinned(pins)?,
-        other => other?,
-    };
-    if host.attached {
-        recover::recover(&mut host)?;
-    }
-    // So that every record is up to date. Only of a host that is taken off something may be pending still.
-    let cut_off = host.registry.pending.as_ref().filter(|_| recover::is_committed(&host));
-    let sweeper = Sweeper { slot: cut_off.and_then(|pending| pending.sweeper), ..Sweeper::default() };
-    let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &Crew::muster());
-    swept.into_iter().try_for_each(|swept| swept.map(drop))?;
-    let slot = host.data.active().slot;
-    let info = host.registry.slot(slot).cloned().ok_or(Error::NothingRunning)?;
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let meta = Meta {
-        created_unix: unix_time(),
-        boot_id: boot_id()?,
-        policy: info.policy.clone(),
-        version: info.version.clone(),
-        kernel: kernel.trim().to_string(),
-    };
-    let snapshot = take(&host, &info.schema, slot, meta, with_tasks)?;
-    snapshot.write(path)?;
-    let scope = |scope: Scope, columns: usize, records: usize| SavedScope {
-        scope: scope.to_string(),
-        columns,
-        records,
-    };
-    Ok(Saved {
-        policy: info.title(),
-        scopes: vec![
-            scope(Scope::Task, snapshot.tasks.columns().len(), snapshot.tasks.keys().len()),
-            scope(Scope::Cgroup, snapshot.cgroups.columns().len(), snapshot.cgroups.keys().len()),
-            scope(Scope::Cpu, snapshot.cpus.columns().len(), snapshot.cpus.keys().len()),
-            scope(Scope::Global, snapshot.global.columns().len(), snapshot.global.keys().len()),
-        ],
-    })
-}
-
-fn take(host: &Host, schema: &Schema, slot: u8, meta: Meta, with_tasks: bool) -> Result<Snapshot> {
+pub(crate) fn take(host: &Host, schema: &Schema, slot: u8, meta: Meta, with_tasks: bool) -> Result<Snapshot> {
     let select = |scope: Scope| {
         let column = |name: &str| schema.scopes.get(&scope).into_iter().flatten().find(|c| c.name == name);
         Selection::new(&host.registry.layout, scope, slot.into(), |placed| {
@@ -240,26 +141,7 @@ pub(crate) fn apply(host: &Host, prepared: &Prepared, schema: &Schema, slot: u8)
     })
 }
 
-/// Restore into the policy that runs.
-///
-/// # Errors
-/// Nothing runs, [`Error::Snapshot`], or the records cannot be written.
-pub fn restore(pins: &Pins, path: &Path) -> Result<Restored> {
-    let _lock = pins.lock()?;
-    let before = Before::look(pins);
-    before.compare(pins, restore_into_running(pins, path))
-}
-
-fn restore_into_running(pins: &Pins, path: &Path) -> Result<Restored> {
-    let mut host = Host::running(pins)?;
-    recover::recover(&mut host)?;
-    let slot = host.data.active().slot;
-    let info = host.registry.slot(slot).cloned().ok_or(Error::NothingRunning)?;
-    let prepared = prepare(path, &info.schema, (&info.policy, &info.version))?;
-    apply(&host, &prepared, &info.schema, slot)
-}
-
-fn boot_id() -> Result<BootId> {
+pub(crate) fn boot_id() -> Result<BootId> {
     let text =
         std::fs::read_to_string("/proc/sys/kernel/random/boot_id").trying("cannot read the boot id")?;
     Ok(text.parse()?)

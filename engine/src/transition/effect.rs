@@ -6,16 +6,15 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::host::names;
 use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::memory::Mapped;
+use crate::host::names;
 use crate::host::names::HOST_MAP;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
-use crate::transition::reattach::other_version;
-use crate::transition::report::Report;
+use crate::observe::report::Report;
 
 /// How long the kernel may take from `disabling` to `disabled`, where it says why.
 const SETTLES: Duration = Duration::from_secs(30);
@@ -84,7 +83,7 @@ impl Now {
         Now {
             enabled: sysfs::state() == "enabled",
             active: active(pins),
-            half_replaced: other_version::is_half_way(pins),
+            half_replaced: pins.is_half_replaced(),
             ejected,
         }
     }

@@ -31,7 +31,6 @@ use scx_upgrade_protocol::Records;
 use state_migrate::Layout;
 
 use crate::candidate::direct::Direct;
-use crate::host::loaded;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
@@ -39,6 +38,7 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi::ExitRecord;
 use crate::host::abi::HostData;
+use crate::host::loaded;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::host::requirements;

@@ -1,14 +1,20 @@
 //! The changes to what runs: start, swap, rollback, recovery, reattach.
 
+pub mod commit;
 pub mod effect;
+pub mod finish;
 pub mod foreign_scheduler;
 pub mod frontend;
 pub mod interrupt;
+pub mod method;
+pub mod options;
+pub mod plan;
+pub mod prepare;
 pub mod preview;
 pub mod quiesce;
 pub mod reattach;
 pub mod recover;
-pub mod report;
+pub mod snapshot;
 pub mod start;
 pub mod stop;
 pub mod swap;

@@ -1,7 +1,13 @@
 //! What a rollback would do, found out without changing anything. Of a swap that is [`crate::transition::reattach::prospect`].
 
+use crate::candidate::load;
+use crate::candidate::policy::Policy;
+use crate::host::registry::Registry;
+use crate::transition::plan;
+use crate::transition::reattach::other_version::Old;
 use serde::Deserialize;
 use serde::Serialize;
+use state_migrate::Layout;
 use state_migrate::QueueRow;
 use state_migrate::Row;
 
@@ -9,13 +15,12 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::pins::Pins;
+use crate::host::registry::RollbackTarget;
 use crate::host::registry::SlotInfo;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::sysfs;
 use crate::transition::quiesce;
 use crate::transition::quiesce::Back;
-use crate::transition::swap;
-use crate::transition::swap::Aim;
 
 /// See the module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,7 +50,7 @@ pub struct BackProspect {
 ///
 /// # Errors
 /// As a rollback, as far as can be known without doing it.
-pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
+pub fn rollback(pins: &Pins, aim: RollbackTarget) -> Result<BackProspect> {
     let host = match Host::running(pins) {
         // What a rollback would attach again.
         Err(Error::Ejected { .. } | Error::Detached { .. }) if sysfs::state() == "disabled" => {
@@ -54,7 +59,7 @@ pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
         other => other?,
     };
     let active = host.data.active();
-    let target = swap::target(&host.registry, active.slot, aim)?.clone();
+    let target = plan::target(&host.registry, active.slot, aim)?.clone();
     let info = host.registry.slot(target.slot);
     let (terms, asks) = (&host.registry.terms, info.map(SlotInfo::asks).unwrap_or_default());
     let reattach = match host.attached {
@@ -77,4 +82,83 @@ pub fn rollback(pins: &Pins, aim: Aim) -> Result<BackProspect> {
         reattach,
         attached: host.attached,
     })
+}
+
+/// What a swap to a policy would be, found out without changing anything.
+#[derive(Debug)]
+pub struct SwapPreview {
+    /// The columns that are there. The new policy's slot is free in it.
+    pub layout: Layout,
+    /// The slot that runs.
+    pub running: u8,
+    /// The slot that the new policy would get.
+    pub slot: u8,
+    /// What becomes of queues.
+    pub queues: Vec<QueueRow>,
+    /// Why it would take a reattach, if so.
+    pub reattach: Option<String>,
+    /// Does the kernel run the host? As it was when all of this was found out.
+    pub attached: bool,
+    /// What runs, as `name version`.
+    pub from: Option<String>,
+    /// The number that the generation would have.
+    pub generation: u32,
+    /// The policy that would have to go for the new one, as `name version`.
+    pub evicts: Option<String>,
+}
+
+/// What a swap to `policy` would be; where nothing was to be carried, if not `carry`.
+///
+/// # Errors
+/// Nothing runs, or the policy cannot be read.
+pub fn swap(pins: &Pins, policy: &Policy, carry: bool) -> Result<SwapPreview> {
+    let wanted = policy.schema()?.queues;
+    let host = match Host::running(pins) {
+        // What a swap would attach again.
+        Err(Error::Ejected { .. } | Error::Detached { .. }) if sysfs::state() == "disabled" => {
+            Host::pinned(pins)?
+        }
+        Err(Error::OtherHost { ours, theirs }) => {
+            let old = Old::read(pins)?;
+            let (slot, layout) = old.room();
+            let why =
+                format!("the host that runs is of version {theirs}, this program brings version {ours}");
+            let running = old.active.slot;
+            let queues = Registry::new().queue_rows(running, &wanted);
+            let (from, generation) = (old.running(), old.active.generation + 1);
+            let reattach = Some(why);
+            let (attached, evicts) = (sysfs::state() == "enabled", None);
+            return Ok(SwapPreview {
+                layout,
+                running,
+                slot,
+                queues,
+                reattach,
+                attached,
+                from,
+                generation,
+                evicts,
+            });
+        }
+        other => other?,
+    };
+    let active = host.data.active();
+    let running = active.slot;
+    let slot = host.registry.choose_slot(running);
+    let named = |slot| host.registry.slot(slot).map(SlotInfo::title);
+    let (from, evicts) = (named(running), named(slot));
+    let mut books = host.registry.clone();
+    books.evict(slot);
+    let queues = match carry {
+        true => books.queue_rows(running, &wanted),
+        false => books.queue_rows_anew(running, &wanted),
+    };
+    let kernel = KernelBtf::read()?;
+    let (terms, asks) = (&host.registry.terms, load::asks_of(policy, &kernel)?);
+    let reattach = match host.attached {
+        true => (!terms.suit(&asks)).then(|| terms.why_not(&asks, &kernel)),
+        false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
+    };
+    let (layout, generation, attached) = (books.layout, active.generation + 1, host.attached);
+    Ok(SwapPreview { layout, running, slot, queues, reattach, attached, from, generation, evicts })
 }

@@ -14,6 +14,8 @@
 //! Where the rollback takes a reattach no policy runs between detach and attach anyway: there only 3 is done, and if it is
 //! killed the newer policy is attached again, whose own columns 3 does not touch.
 
+use crate::transition::commit;
+use crate::transition::plan;
 use std::time::Instant;
 
 use state_migrate::Plan;
@@ -27,10 +29,9 @@ use crate::host::registry::Pending;
 use crate::host::registry::Registry;
 use crate::host::scopes::ScopeParts;
 use crate::host::sweep::Sweeper;
+use crate::host::sweep::Swept;
 use crate::host::worker_pool::Crew;
-use crate::transition::report::Swept;
-use crate::transition::report::Timings;
-use crate::transition::swap;
+use crate::observe::report::Timings;
 
 /// A rollback, planned.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub(crate) struct Back {
 pub(crate) fn plan_back(books: &mut Registry, running: u8, target: u8, in_place: bool) -> Result<Back> {
     let plan = |books: &Registry| state_migrate::plan_back(&books.layout, running.into(), target.into());
     let planned = plan(books)?;
-    let caller = swap::caller(&planned).filter(|caller| in_place && *caller != target);
+    let caller = plan::caller(&planned).filter(|caller| in_place && *caller != target);
     let Some(caller) = caller else { return Ok(Back { plan: planned, hold: None }) };
     let slot = books.choose_slot_but(&[running, target, caller]);
     if books.slot(slot).is_none() {
@@ -88,7 +89,7 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
     let empty = Active { slot, ..host.data.active() };
 
     let crew = Crew::muster();
-    swap::adopt(host, empty);
+    commit::adopt(host, empty);
     let begin = Instant::now();
     host.data.commit(empty);
     host.settle()?;
@@ -98,8 +99,8 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
     let sweep_ns = settled.elapsed().as_nanos() as u64;
     let Generation { slot, number: generation, .. } = pending.generation;
     let after = Active { slot, generation, epoch: pending.epoch };
-    swap::adopt(host, after);
-    let commit_ns = swap::commit(host, after);
+    commit::adopt(host, after);
+    let commit_ns = commit::commit(host, after);
     Ok(Held {
         swept,
         hold_ns: begin.elapsed().as_nanos() as u64,

@@ -23,6 +23,7 @@
 
 pub(crate) mod other_version;
 
+use crate::observe::report::Report;
 use std::fs;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -33,34 +34,27 @@ use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
 use libbpf_rs::Object;
 use libbpf_rs::query::LinkTypeInfo;
-use state_migrate::Layout;
-use state_migrate::QueueRow;
 
-use self::other_version::Old;
-use crate::candidate::load;
-use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::object;
-use crate::host::names;
 use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::attach_config::Terms;
+use crate::host::names;
+use crate::host::object;
 use crate::host::object::HOST_OPS;
 use crate::host::pins::Pins;
 use crate::host::registry::Reattach;
-use crate::host::registry::Registry;
-use crate::host::registry::SlotInfo;
 use crate::host::requirements;
 use crate::host::scopes::ScopeParts;
+use crate::host::sweep::Swept;
 use crate::kernel::bpf;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::messages::KernelLog;
 use crate::kernel::sysfs;
 use crate::transition::quiesce;
 use crate::transition::recover;
-use crate::transition::report::Swept;
 
 /// How long the kernel may take to say `enabled` after attach. With 40,000 busy threads under emulation it took 1.5 s.
 const ENABLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,83 +78,17 @@ pub(crate) struct Switched {
     pub gap_ns: u64,
 }
 
-/// What a swap to a policy would be, found out without changing anything.
-#[derive(Debug)]
-pub struct Prospect {
-    /// The columns that are there. The new policy's slot is free in it.
-    pub layout: Layout,
-    /// The slot that runs.
-    pub running: u8,
-    /// The slot that the new policy would get.
-    pub slot: u8,
-    /// What becomes of queues.
-    pub queues: Vec<QueueRow>,
-    /// Why it would take a reattach, if so.
-    pub reattach: Option<String>,
-    /// Does the kernel run the host? As it was when all of this was found out.
-    pub attached: bool,
-    /// What runs, as `name version`.
-    pub from: Option<String>,
-    /// The number that the generation would have.
-    pub generation: u32,
-    /// The policy that would have to go for the new one, as `name version`.
-    pub evicts: Option<String>,
-}
-
-/// What a swap to `policy` would be; where nothing was to be carried, if not `carry`.
-///
-/// # Errors
-/// Nothing runs, or the policy cannot be read.
-pub fn prospect(pins: &Pins, policy: &Policy, carry: bool) -> Result<Prospect> {
-    let wanted = policy.schema()?.queues;
-    let host = match Host::running(pins) {
-        // What a swap would attach again.
-        Err(Error::Ejected { .. } | Error::Detached { .. }) if sysfs::state() == "disabled" => {
-            Host::pinned(pins)?
-        }
-        Err(Error::OtherHost { ours, theirs }) => {
-            let old = Old::read(pins)?;
-            let (slot, layout) = old.room();
-            let why =
-                format!("the host that runs is of version {theirs}, this program brings version {ours}");
-            let running = old.active.slot;
-            let queues = Registry::new().queue_rows(running, &wanted);
-            let (from, generation) = (old.running(), old.active.generation + 1);
-            let reattach = Some(why);
-            let (attached, evicts) = (sysfs::state() == "enabled", None);
-            return Ok(Prospect {
-                layout,
-                running,
-                slot,
-                queues,
-                reattach,
-                attached,
-                from,
-                generation,
-                evicts,
-            });
-        }
-        other => other?,
-    };
-    let active = host.data.active();
-    let running = active.slot;
-    let slot = host.registry.choose_slot(running);
-    let named = |slot| host.registry.slot(slot).map(SlotInfo::title);
-    let (from, evicts) = (named(running), named(slot));
-    let mut books = host.registry.clone();
-    books.evict(slot);
-    let queues = match carry {
-        true => books.queue_rows(running, &wanted),
-        false => books.queue_rows_anew(running, &wanted),
-    };
-    let kernel = KernelBtf::read()?;
-    let (terms, asks) = (&host.registry.terms, load::asks_of(policy, &kernel)?);
-    let reattach = match host.attached {
-        true => (!terms.suit(&asks)).then(|| terms.why_not(&asks, &kernel)),
-        false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
-    };
-    let (layout, generation, attached) = (books.layout, active.generation + 1, host.attached);
-    Ok(Prospect { layout, running, slot, queues, reattach, attached, from, generation, evicts })
+impl Switched {
+    /// Enters the steps that only a reattach has.
+    pub(crate) fn report(self, report: &mut Report) {
+        report.reattached = true;
+        report.swept = self.swept;
+        report.timings.sweep_ns = self.sweep_ns;
+        report.timings.detach_ns = self.detach_ns;
+        report.timings.commit_ns = self.commit_ns;
+        report.timings.attach_ns = self.attach_ns;
+        report.timings.gap_ns = self.gap_ns;
+    }
 }
 
 /// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.

@@ -7,8 +7,8 @@ use crate::host::registry::Kind;
 use crate::host::scopes::SCOPES;
 use crate::host::sweep::Sweeper;
 use crate::host::worker_pool::Crew;
+use crate::transition::finish;
 use crate::transition::quiesce;
-use crate::transition::swap;
 
 /// Bring a host whose last command was killed back to one without a pending swap. Idempotent. The host need not be
 /// attached: then it has no queues, and only its books and records are brought in order.
@@ -33,8 +33,8 @@ pub fn recover(host: &mut Host) -> Result<()> {
         let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
         let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &crew);
         swept.into_iter().try_for_each(|swept| swept.map(drop))?;
-        swap::hand_over(host)?;
-        swap::close_books(host);
+        finish::hand_over(host)?;
+        finish::mark_complete(host);
         return Ok(());
     }
     log::warn!("undoing the preparation of generation {} that was cut off", pending.generation.number);
@@ -61,7 +61,7 @@ pub(crate) fn is_committed(host: &Host) -> bool {
 pub(crate) fn abandon(host: &mut Host, slot: u8) -> Result<()> {
     host.empty(slot)?;
     host.registry.evict(slot);
-    swap::hand_over(host)?;
+    finish::hand_over(host)?;
     host.registry.pending = None;
     host.save()
 }

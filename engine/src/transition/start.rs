@@ -1,5 +1,9 @@
 //! The start: a host is attached, with a policy in its first slot, where there was none.
 
+use crate::transition::commit;
+use crate::transition::finish;
+use crate::transition::plan;
+use crate::transition::prepare;
 use std::time::Instant;
 
 use crate::candidate::load;
@@ -8,28 +12,27 @@ use crate::candidate::load::On;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
-use crate::host::object;
 use crate::host::Host;
 use crate::host::abi;
 use crate::host::abi::Active;
 use crate::host::attach_config::Terms;
 use crate::host::environment;
 use crate::host::loaded::Loaded;
+use crate::host::object;
 use crate::host::pins::Pins;
 use crate::host::registry::Kind;
 use crate::host::registry::Registry;
 use crate::host::requirements;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::sysfs;
+use crate::observe::report::Report;
 use crate::observe::snapshot;
 use crate::os::clock::Clock;
 use crate::transition::foreign_scheduler::Stranger;
 use crate::transition::interrupt;
+use crate::transition::method::Way;
+use crate::transition::options::Wish;
 use crate::transition::reattach;
-use crate::transition::report::Report;
-use crate::transition::swap;
-use crate::transition::swap::Way;
-use crate::transition::take_over::Wish;
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, where they have not been yet, so there is nothing to settle or to sweep.
@@ -55,7 +58,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
 
     let slot = 0;
     let mut books = Registry::new();
-    let plan = swap::plan(&mut books, &inspected, None, slot, true)?;
+    let plan = plan::plan(&mut books, &inspected, None, slot, true)?;
     let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?;
     books.terms = Terms::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
@@ -80,17 +83,17 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         on: On::These(&books.terms),
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
-    let generation = swap::settle_books(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
+    let generation = plan::record_load(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
     host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
     let after = Active { slot, generation: generation.number, epoch: 1 };
     books.pending = Some(Way::in_place().pending(&host, &generation, after, None));
-    swap::prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
+    prepare::prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
     let mut report = Report::new(&generation, None);
     report.timings.prepare_ns = clock.lap();
 
-    report.timings.commit_ns = swap::commit(&host, after);
+    report.timings.commit_ns = commit::commit(&host, after);
     // Makes their records; init_task finds them, and makes those of the tasks that are born meanwhile.
     host.walk_tasks();
     clock.lap();
@@ -126,7 +129,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
         }
     }
 
-    swap::close_books(&mut host);
+    finish::mark_complete(&mut host);
     report.columns = plan.rows();
     report.queues = queue_rows;
     report.timings.open_ns = open_ns;

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::host::names;
 use crate::host::Host;
 use crate::host::environment;
+use crate::host::names;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;

@@ -1,7 +1,8 @@
 //! Where commands that change what runs come in: one at a time, after what a killed one left is brought in order, and with an
 //! entry in the history.
 
-use std::path::Path;
+use crate::transition::options::Only;
+use crate::transition::options::Wish;
 
 use crate::candidate::policy::Policy;
 use crate::error::Error;
@@ -10,54 +11,24 @@ use crate::host::Host;
 use crate::host::environment;
 use crate::host::loaded::Loaded;
 use crate::host::pins::Pins;
+use crate::host::registry::RollbackTarget;
 use crate::host::requeue;
 use crate::kernel::sysfs;
 use crate::observe::history;
 use crate::observe::history::Entry;
 use crate::observe::history::Verb;
+use crate::observe::report::Report;
 use crate::os::identity::Binary;
 use crate::os::realtime::Children;
 use crate::os::realtime::Urgent;
 use crate::transition::effect::Before;
 use crate::transition::frontend;
-use crate::transition::frontend::Launch;
 use crate::transition::interrupt;
+use crate::transition::method::Ready;
 use crate::transition::reattach;
 use crate::transition::recover;
-use crate::transition::report::Report;
 use crate::transition::start;
 use crate::transition::swap;
-use crate::transition::swap::Aim;
-use crate::transition::swap::Ready;
-
-/// How a policy is to be put in charge.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Wish<'a> {
-    /// Also where that takes a reattach.
-    pub may_reattach: bool,
-    /// A snapshot to begin with, for a host that is started.
-    pub restore: Option<&'a Path>,
-    /// Also where a scheduler runs that is not of this project: that is taken off.
-    pub replace: bool,
-    /// A host that is started is to do without what the policy does not use: see [`crate::host::attach_config`].
-    pub lean: bool,
-    /// Carry nothing: the policy's state starts anew.
-    pub no_carry: bool,
-    /// Only if it comes to this; none: whatever it comes to.
-    pub only: Option<Only>,
-    /// How to start the frontend once the policy runs; none: the caller does.
-    pub frontend: Option<Launch<'a>>,
-}
-
-/// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was
-/// faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Only {
-    /// A start, or attaching again where the kernel took the host off.
-    Run,
-    /// A swap, or attaching again where the kernel took the host off.
-    Swap,
-}
 
 /// Put `policy` in charge: swap it in where a host runs, attach again where one was taken off, else start a host with it.
 ///
@@ -170,7 +141,7 @@ fn find(pins: &Pins) -> Result<Host> {
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<Report> {
+pub fn rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Result<Report> {
     match locked_rollback(pins, aim, may_reattach) {
         Ok((host, mut report)) => {
             note(&host, &mut report);
@@ -183,7 +154,7 @@ pub fn rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<Report> {
     }
 }
 
-fn locked_rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<(Host, Report)> {
+fn locked_rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Result<(Host, Report)> {
     // The policy that is to go may be one that forgets tasks, this one too.
     let urgent = Urgent::begin(Children::Too);
     let _lock = pins.lock()?;
@@ -204,7 +175,7 @@ fn locked_rollback(pins: &Pins, aim: Aim, may_reattach: bool) -> Result<(Host, R
 ///
 /// # Errors
 /// Any [`Error`]; tasks are on the default scheduler then, and what is pinned is kept for another attempt.
-pub fn recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<Option<Report>> {
+pub fn recover(pins: &Pins, aim: RollbackTarget, ready: Option<Ready>) -> Result<Option<Report>> {
     match locked_recover(pins, aim, ready) {
         Ok((host, Some(mut report))) => {
             note(&host, &mut report);
@@ -218,7 +189,7 @@ pub fn recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<Option<Rep
     }
 }
 
-fn locked_recover(pins: &Pins, aim: Aim, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
+fn locked_recover(pins: &Pins, aim: RollbackTarget, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
     let urgent = Urgent::begin(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);

@@ -25,8 +25,8 @@ use libbpf_rs::query::LinkInfoIter;
 use libbpf_rs::query::MapInfoIter;
 use libbpf_rs::query::ProgInfoIter;
 use scx_upgrade_engine::kernel::sysfs;
+use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::observe::status::Status;
-use scx_upgrade_engine::transition::report::Report;
 
 /// Where the host is pinned.
 pub const PINS: &str = "/sys/fs/bpf/scx-upgrade";

@@ -38,7 +38,7 @@ use guest::reader::Reader;
 use scx_upgrade_engine::Policy;
 use scx_upgrade_engine::host::abi::Active;
 use scx_upgrade_engine::kernel::sysfs;
-use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::observe::report::Report;
 use state_migrate::Call;
 use state_migrate::Layout;
 use state_migrate::Plan;

@@ -22,7 +22,7 @@ use e2e::wait_until;
 use guest::load::Kind;
 use libbpf_rs::query::ProgInfoIter;
 use scx_upgrade_engine::kernel::sysfs;
-use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::observe::report::Report;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";

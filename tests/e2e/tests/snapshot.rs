@@ -22,7 +22,7 @@ use libbpf_rs::MapFlags;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::kernel::sysfs;
-use scx_upgrade_engine::observe::snapshot::Restored;
+use scx_upgrade_engine::observe::report::Restored;
 use state_migrate::Layout;
 use state_migrate::Scope;
 use state_migrate::Snapshot;

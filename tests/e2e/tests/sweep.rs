@@ -21,7 +21,7 @@ use guest::reader::Entry;
 use guest::reader::Key;
 use guest::reader::Reader;
 use guest::sweep;
-use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::observe::report::Report;
 use state_migrate::Layout;
 use state_migrate::Plan;
 use state_migrate::Scope;

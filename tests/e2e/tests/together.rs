@@ -17,7 +17,7 @@ use e2e::report;
 use e2e::status;
 use e2e::swaps;
 use e2e::wait_until;
-use scx_upgrade_engine::transition::report::Report;
+use scx_upgrade_engine::observe::report::Report;
 
 const V1: &str = "/bin/scx_fair_v1";
 const V2: &str = "/bin/scx_fair_v2";

@@ -8,6 +8,9 @@
 //! - `ready`: the old host is being detached and this one attached. The next command goes on with that.
 //! - `moving`: it is attached, and its pins are being moved to their place. The next command goes on with that.
 
+use crate::transition::finish;
+use crate::transition::plan;
+use crate::transition::prepare;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -28,7 +31,6 @@ use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::object;
 use crate::host::Host;
 use crate::host::abi;
 use crate::host::abi::Active;
@@ -37,6 +39,7 @@ use crate::host::loaded::Loaded;
 use crate::host::memory::Mapped;
 use crate::host::names::HOST_MAP;
 use crate::host::names::REGISTRY_MAP;
+use crate::host::object;
 use crate::host::pins::Pins;
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
@@ -50,15 +53,12 @@ use crate::host::sweep::Sweeper;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::messages::KernelLog;
 use crate::kernel::sysfs;
+use crate::observe::report::Report;
 use crate::os::clock::Clock;
 use crate::transition::interrupt;
 use crate::transition::recover;
-use crate::transition::report::Report;
-use crate::transition::swap;
 
 const NEXT: &str = "next";
-const READY: &str = "ready";
-const MOVING: &str = "moving";
 
 /// What is read of the host of another version.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let (slot, layout) = old.room();
     (books.layout, books.loads, books.queue_ids) = (layout, old.books.loads, old.books.queue_ids);
     books.generations = old.books.generations.clone();
-    let plan = swap::plan(&mut books, &inspected, Some(old.active.slot), slot, true)?;
+    let plan = plan::plan(&mut books, &inspected, Some(old.active.slot), slot, true)?;
     let queue_rows = books.queue_rows(old.active.slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?.ids();
     let terms = old.books.terms.changed_for(&load::asks_of(policy, &kernel)?);
@@ -197,26 +197,26 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
     let number = old.active.generation + 1;
-    let generation = swap::settle_books(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, number);
+    let generation = plan::record_load(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, number);
     let load_ns = clock.lap();
 
-    let scopes = swap::scopes_to_sweep(&plan);
+    let scopes = plan::scopes_to_sweep(&plan);
     let epoch = old.active.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot, generation: number, epoch };
     let reattach = Some(Reattach { from: terms.clone(), to: terms.clone() });
     books.terms = terms;
-    let sweeper = swap::caller(&plan);
+    let sweeper = plan::caller(&plan);
     books.pending = Some(Pending { generation: generation.clone(), epoch, sweeper, hold: None, reattach });
-    swap::prepare(&mut host, books, &plan, &loaded, after, &[])?;
+    prepare::prepare(&mut host, books, &plan, &loaded, after, &[])?;
     let mut report = Report::new(&generation, old.running());
     report.timings.prepare_ns = clock.lap();
 
     change.decide()?;
     let switched = switch(pins, &mut host, &mut object, after)?;
-    report.take(switched);
+    switched.report(&mut report);
     clock.lap();
     let sweeper = Sweeper { slot: sweeper, ..Sweeper::default() };
-    swap::finish(&mut host, &mut report, &scopes, sweeper, &mut clock)?;
+    finish::finish(&mut host, &mut report, &scopes, sweeper, &mut clock)?;
     // The old policies are gone, and with them the way back.
     host.registry.layout.evict(old.active.slot.into());
     host.save()?;
@@ -234,7 +234,7 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
     let old = if pins.link().exists() { Some(Attached::find(pins)?) } else { None };
     // Nothing is attached to this shared memory yet. Before the rename: from there on it is what is to run.
     arm(host, after);
-    let ready = pins.beside(READY);
+    let ready = pins.ready();
     rename(host.pins.dir(), ready.dir())?;
     host.pins = ready;
 
@@ -248,7 +248,7 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
         return Err(put_back(pins, host, old.as_ref(), error));
     }
     let (attach_ns, gap_ns) = (laps.lap(), laps.total());
-    rename(host.pins.dir(), pins.beside(MOVING).dir())?;
+    rename(host.pins.dir(), pins.moving().dir())?;
     move_over(pins)?;
     *host = Host::running(pins)?;
     recover::remake_queues(host)?;
@@ -275,7 +275,7 @@ fn put_back(pins: &Pins, host: &Host, old: Option<&Attached>, error: Error) -> E
 
 /// Finish, or throw away, what a replacement that was killed left.
 pub(crate) fn finish_move(pins: &Pins) -> Result<()> {
-    let (next, ready, moving) = (pins.beside(NEXT), pins.beside(READY), pins.beside(MOVING));
+    let (next, ready, moving) = (pins.beside(NEXT), pins.ready(), pins.moving());
     if next.dir().exists() {
         next.remove()?;
     }
@@ -299,15 +299,10 @@ pub(crate) fn finish_move(pins: &Pins) -> Result<()> {
     if moving.dir().exists() { move_over(pins) } else { Ok(()) }
 }
 
-/// Is a replacement under way, or was one cut off where the old host no longer counts?
-pub(crate) fn is_half_way(pins: &Pins) -> bool {
-    pins.beside(READY).dir().exists() || pins.beside(MOVING).dir().exists()
-}
-
 /// Move the pins of the new host to their place. The link goes first: while it is in the folder nothing was moved, and
 /// what is in the way is the old host's.
 fn move_over(pins: &Pins) -> Result<()> {
-    let moving = pins.beside(MOVING);
+    let moving = pins.moving();
     if moving.link().exists() {
         for entry in files(pins)? {
             fs::remove_file(&entry).trying(format!("cannot unpin {}", entry.display()))?;

@@ -41,9 +41,8 @@ fn main() -> Result<()> {
     for _ in 0..GOES {
         prepared.push(command.launch("swap", &path)?.timings);
     }
-    let sum = |t: &scx_upgrade_engine::transition::report::Timings| {
-        t.open_ns + t.plan_ns + t.load_ns + t.prepare_ns
-    };
+    let sum =
+        |t: &scx_upgrade_engine::observe::report::Timings| t.open_ns + t.plan_ns + t.load_ns + t.prepare_ns;
     let best = prepared.iter().min_by_key(|t| sum(t)).context("no swap")?;
 
     let host = Host::running(&Pins::open()?)?;

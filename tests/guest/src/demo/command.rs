@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result, bail};
-use scx_upgrade_engine::transition::report;
+use scx_upgrade_engine::observe::report;
 use scx_upgrade_engine::transition::stop::Stopped;
 use serde::de::DeserializeOwned;
 

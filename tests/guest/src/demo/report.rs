@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use scx_upgrade_engine::transition::report::Report as Swapped;
+use scx_upgrade_engine::observe::report::Report as Swapped;
 
 use super::Options;
 use super::rounds::{self, Attempt, Summary};

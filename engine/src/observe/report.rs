@@ -8,8 +8,7 @@ use state_migrate::Row;
 
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
-use crate::observe::snapshot::Restored;
-use crate::transition::reattach::Switched;
+use crate::host::sweep::Swept;
 
 /// Nanoseconds of each step, in the order of the swap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -46,22 +45,6 @@ pub struct Timings {
     pub gap_ns: u64,
     /// From the first step to the last.
     pub total_ns: u64,
-}
-
-/// The sweep of one scope.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Swept {
-    /// `task`, `cgroup`, …
-    pub scope: String,
-    /// Tasks, cgroups or CPUs that it saw.
-    pub visited: u64,
-    /// Records that it brought up to date; the others had been by an op.
-    pub applied: u64,
-    /// Those for which there was no memory for a record.
-    pub missing: u64,
-    /// How long it took, ns.
-    #[serde(default)]
-    pub took_ns: u64,
 }
 
 /// See the module.
@@ -112,17 +95,6 @@ impl Report {
         self.swept.iter().find(|s| s.scope == scope)
     }
 
-    /// The steps that only a reattach has.
-    pub(crate) fn take(&mut self, switched: Switched) {
-        self.reattached = true;
-        self.swept = switched.swept;
-        self.timings.sweep_ns = switched.sweep_ns;
-        self.timings.detach_ns = switched.detach_ns;
-        self.timings.commit_ns = switched.commit_ns;
-        self.timings.attach_ns = switched.attach_ns;
-        self.timings.gap_ns = switched.gap_ns;
-    }
-
     /// What the plan did to columns. Of a scope that it has no steps for the sweep is not told: it changed nothing.
     pub(crate) fn tell(&mut self, plan: &Plan) {
         self.columns = plan.rows();
@@ -150,4 +122,29 @@ impl Report {
             warnings: Vec::new(),
         }
     }
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Restored {
+    /// The policy that the snapshot is of, as `name version`.
+    pub saved_by: String,
+    /// What became of each column that is saved or wanted: `carried`, `converted`, `dropped` if the policy has no column
+    /// for it, `defaulted` if nothing was saved for it, `refused`, `skipped` if its value is true only at its moment.
+    pub columns: Vec<Row>,
+    /// By scope: records.
+    pub scopes: Vec<RestoredScope>,
+    /// Is the snapshot of another boot? Its tasks mean nothing then.
+    pub other_boot: bool,
+}
+
+/// What was restored of one scope.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoredScope {
+    /// `task`, `cgroup`, …
+    pub scope: String,
+    /// Records that got values.
+    pub restored: u64,
+    /// Records that are no more: the task ended, the cgroup was removed.
+    pub gone: u64,
 }

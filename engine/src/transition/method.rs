@@ -1,0 +1,125 @@
+//! How a commit is done: by one store, by one store behind a quiescence, or by a reattach.
+
+use crate::error::Result;
+use crate::host::Host;
+use crate::host::abi::Active;
+use crate::host::attach_config::Asks;
+use crate::host::attach_config::Terms;
+use crate::host::registry::Generation;
+use crate::host::registry::Pending;
+use crate::host::registry::Reattach;
+use crate::host::requirements;
+use crate::host::scopes::ScopeParts;
+use crate::kernel::btf::KernelBtf;
+use crate::observe::report::Report;
+use crate::os::priority::politely;
+use crate::transition::commit::adopt;
+use crate::transition::commit::commit;
+use crate::transition::quiesce;
+use crate::transition::reattach;
+use crate::transition::recover;
+use libbpf_rs::Object;
+
+/// The host, loaded ahead of a reattach: verified, over the maps of the one that is pinned.
+#[derive(Debug)]
+pub struct Ready {
+    object: Box<Object>,
+    terms: Terms,
+    maps: Option<u32>,
+}
+
+impl Ready {
+    /// Load it, to be attached on `terms`.
+    ///
+    /// # Errors
+    /// The kernel does not take it.
+    pub fn load(host: &Host, terms: &Terms) -> Result<Ready> {
+        Ready::load_with(host, &politely(KernelBtf::read)?, terms)
+    }
+
+    fn load_with(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Ready> {
+        let object = Box::new(politely(|| reattach::load_over(host, kernel, terms))?);
+        Ok(Ready { object, terms: terms.clone(), maps: host.identity() })
+    }
+
+    /// Can it be attached in the place of this host, on these terms? Not where that was stopped and another started
+    /// meanwhile, which has other maps.
+    pub fn is_for(&self, host: &Host, terms: &Terms) -> bool {
+        self.terms == *terms && self.maps.is_some() && self.maps == host.identity()
+    }
+
+    pub(crate) fn into_way(self) -> Way {
+        Way::Reattach { object: self.object, terms: self.terms }
+    }
+}
+
+/// How the commit is done.
+pub(crate) enum Way {
+    /// By one store; behind a hold in this slot, if there is one.
+    InPlace { hold: Option<u8> },
+    /// By a reattach, for which the host's programs were loaded anew.
+    Reattach { object: Box<Object>, terms: Terms },
+}
+
+impl Way {
+    pub fn in_place() -> Way {
+        Way::InPlace { hold: None }
+    }
+
+    /// `asks`: what the policy to come asks for.
+    pub(crate) fn find(host: &Host, kernel: &KernelBtf, asks: &Asks) -> Result<Way> {
+        let terms = &host.registry.terms;
+        if host.attached && terms.suit(asks) {
+            return Ok(Way::in_place());
+        }
+        requirements::check_attach()?;
+        Ok(Ready::load_with(host, kernel, &terms.changed_for(asks))?.into_way())
+    }
+
+    pub(crate) fn is_in_place(&self) -> bool {
+        matches!(self, Way::InPlace { .. })
+    }
+
+    pub fn pending(
+        &self,
+        host: &Host,
+        generation: &Generation,
+        after: Active,
+        sweeper: Option<u8>,
+    ) -> Pending {
+        let (hold, reattach) = match self {
+            Way::InPlace { hold } => (*hold, None),
+            Way::Reattach { terms, .. } => {
+                (None, Some(Reattach { from: host.registry.terms.clone(), to: terms.clone() }))
+            }
+        };
+        Pending { generation: generation.clone(), epoch: after.epoch, sweeper, hold, reattach }
+    }
+
+    /// Step 5. Of the scopes whose records the plan changes it leaves those that are yet to be swept.
+    pub(crate) fn take<'s>(
+        self,
+        host: &mut Host,
+        after: Active,
+        scopes: &'s [&'static ScopeParts],
+        report: &mut Report,
+    ) -> Result<&'s [&'static ScopeParts]> {
+        match self {
+            Way::InPlace { hold: None } => {
+                adopt(host, after);
+                report.timings.commit_ns = commit(host, after);
+                return Ok(scopes);
+            }
+            Way::InPlace { hold: Some(slot) } => {
+                if let Some(pending) = &host.registry.pending {
+                    report.swept = quiesce::run(host, pending, slot, scopes)?.report(&mut report.timings);
+                }
+            }
+            Way::Reattach { mut object, .. } => {
+                reattach::switch(host, &mut object, after, scopes)?.report(report);
+                recover::remake_queues(host)?;
+            }
+        }
+        Ok(if report.swept.is_empty() { scopes } else { &[] })
+    }
+}
