@@ -8,7 +8,7 @@ use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::transition::frontend::Launch;
 use scx_upgrade_engine::transition::interrupt;
-use scx_upgrade_engine::transition::options::Wish;
+use scx_upgrade_engine::transition::options::SwapOptions;
 use scx_upgrade_engine::transition::take_over;
 
 use anyhow::Context;
@@ -38,7 +38,7 @@ pub fn launch(
     binary: &PolicyBinary,
     args: &[String],
     unit: Option<bool>,
-    wish: Wish<'_>,
+    wish: SwapOptions<'_>,
     out: Output,
 ) -> Result<Launched, Failure> {
     // Before anything is started: is this a policy, and one for this host?
@@ -57,7 +57,7 @@ pub fn launch(
     let policy = if unit.is_some() { policy } else { policy.in_foreground() };
     let program = binary.program();
     let launch = unit.map(|unit| Launch { program: &program, path: &binary.identity().path, args, unit });
-    let taken = take_over::take_over(pins, &policy, Wish { frontend: launch, ..wish });
+    let taken = take_over::take_over(pins, &policy, SwapOptions { frontend: launch, ..wish });
     interrupt::finished();
     let interrupted = interrupts.caught();
     match taken {

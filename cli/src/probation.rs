@@ -13,7 +13,7 @@ use scx_upgrade_engine::observe::guard::Limits;
 use scx_upgrade_engine::observe::guard::Verdict;
 use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::os::realtime::Children;
-use scx_upgrade_engine::os::realtime::Urgent;
+use scx_upgrade_engine::os::realtime::RealtimeGuard;
 use scx_upgrade_engine::transition::effect;
 use scx_upgrade_engine::transition::take_over;
 
@@ -63,7 +63,7 @@ pub struct Probation {
     guard: Guard,
     length: Duration,
     /// The guard watches also where the new policy forgets it.
-    _urgent: Urgent,
+    _urgent: RealtimeGuard,
     /// For as long as this lives the old policy's process stands by.
     _mark: Mark,
 }
@@ -74,7 +74,7 @@ impl Probation {
         let Some(length) = args.probation else { return Ok(None) };
         let host = Host::running(pins)?;
         log::info!("watching what runs for {}", humantime::format_duration(args.baseline));
-        let urgent = Urgent::begin(Children::No);
+        let urgent = RealtimeGuard::begin(Children::No);
         urgent.warning().iter().for_each(|warning| log::warn!("{warning}"));
         Ok(Some(Probation {
             guard: Guard::with_baseline(&host, args.limits())?,

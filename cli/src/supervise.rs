@@ -27,10 +27,10 @@ use scx_upgrade_engine::observe::ejection::Supervisor;
 use scx_upgrade_engine::observe::ejection_trace::Exits;
 use scx_upgrade_engine::observe::last_good;
 use scx_upgrade_engine::observe::last_good::LastGood;
-use scx_upgrade_engine::os::private_dir::Folder;
-use scx_upgrade_engine::transition::method::Ready;
-use scx_upgrade_engine::transition::options::Only;
-use scx_upgrade_engine::transition::options::Wish;
+use scx_upgrade_engine::os::private_dir::PrivateDir;
+use scx_upgrade_engine::transition::method::PreloadedHost;
+use scx_upgrade_engine::transition::options::ExpectedAction;
+use scx_upgrade_engine::transition::options::SwapOptions;
 use scx_upgrade_engine::transition::snapshot;
 use scx_upgrade_engine::transition::take_over;
 
@@ -63,7 +63,7 @@ pub fn supervise(pins: &Pins, args: &RecoverArgs, out: Output) -> Result<(), Fai
         args,
         out,
         interrupted: &interrupted,
-        folder: Folder::of_this_machine(),
+        folder: PrivateDir::of_this_machine(),
         supervisor: Supervisor::new(args.limits()),
         exits: Exits::attach(),
         begin: Instant::now(),
@@ -110,14 +110,14 @@ struct Watch<'a> {
     args: &'a RecoverArgs,
     out: Output,
     interrupted: &'a AtomicBool,
-    folder: Folder,
+    folder: PrivateDir,
     supervisor: Supervisor,
     /// What the kernel tells by, where it does.
     exits: Exits,
     begin: Instant,
     running: Option<Running>,
     /// The host, loaded ahead: the verifier's work is done when it is needed.
-    ready: Option<Ready>,
+    ready: Option<PreloadedHost>,
     /// After an ejection that a person wanted: the count of attachments then.
     left_alone: Option<u64>,
     process: Process,
@@ -287,7 +287,7 @@ impl Watch<'_> {
         if self.ready.as_ref().is_some_and(|ready| ready.is_for(host, terms)) {
             return;
         }
-        match Ready::load(host, terms) {
+        match PreloadedHost::load(host, terms) {
             Ok(ready) => self.ready = Some(ready),
             Err(e) => {
                 self.ready = None;
@@ -444,8 +444,12 @@ impl Watch<'_> {
         good: &LastGood,
         snapshot: Option<PathBuf>,
     ) -> Result<Event, Failure> {
-        let wish =
-            Wish { restore: snapshot.as_deref(), lean: good.lean, only: Some(Only::Run), ..Wish::default() };
+        let wish = SwapOptions {
+            restore: snapshot.as_deref(),
+            lean: good.lean,
+            only: Some(ExpectedAction::Run),
+            ..SwapOptions::default()
+        };
         let launched = launch::launch(self.pins, binary, &good.args, Some(true), wish, self.out)?;
         Ok(Event::Started { report: Box::new(launched.report) })
     }

@@ -11,7 +11,7 @@ use state_migrate::snapshot::SnapshotError;
 
 use crate::exit::Exit;
 use crate::kernel::messages;
-use crate::os::private_dir::FolderError;
+use crate::os::private_dir::PrivateDirError;
 
 /// What a reattach costs, for messages.
 pub const PRICE: &str = "the scheduler is detached and the new one attached, and every task spends the time in \
@@ -458,7 +458,7 @@ pub enum Error {
     },
     /// A folder of this project's is not root's own.
     #[error("a folder of scx-upgrade's cannot be used: {0}")]
-    Folder(#[from] FolderError),
+    PrivateDir(#[from] PrivateDirError),
     /// A setting that the policy does not have, or of another type.
     #[error("the policy has no setting `{name}` of {size} bytes in its read-only data")]
     NoSetting {

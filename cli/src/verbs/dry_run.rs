@@ -12,7 +12,7 @@ use scx_upgrade_engine::host::registry::SlotInfo;
 use scx_upgrade_engine::host::requirements;
 use scx_upgrade_engine::record_sizes;
 use scx_upgrade_engine::transition::preview;
-use scx_upgrade_engine::transition::preview::BackProspect;
+use scx_upgrade_engine::transition::preview::RollbackPreview;
 use scx_upgrade_engine::transition::preview::SwapPreview;
 use serde::Serialize;
 use state_migrate::Layout;
@@ -56,7 +56,7 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
         Err(Error::NothingRunning) => None,
         // The kernel took a host off: its state is there, and what is to run takes it over.
         _ => {
-            let asks = Asks { no_carry: args.policy.no_carry, may_reattach: true };
+            let asks = OpsRequirements { no_carry: args.policy.no_carry, may_reattach: true };
             return change("attach", pins, binary, asks, out);
         }
     };
@@ -81,13 +81,13 @@ pub fn run(pins: &Pins, args: &RunArgs, binary: &PolicyBinary, out: Output) -> R
 }
 
 pub fn swap(pins: &Pins, args: &SwapArgs, binary: &PolicyBinary, out: Output) -> Result<(), Failure> {
-    let asks = Asks { no_carry: args.policy.no_carry, may_reattach: args.reattach.allow_reattach };
+    let asks = OpsRequirements { no_carry: args.policy.no_carry, may_reattach: args.reattach.allow_reattach };
     change("swap in", pins, binary, asks, out)
 }
 
 /// How a change is asked for.
 #[derive(Clone, Copy)]
-struct Asks {
+struct OpsRequirements {
     no_carry: bool,
     may_reattach: bool,
 }
@@ -96,7 +96,7 @@ fn change(
     would: &'static str,
     pins: &Pins,
     binary: &PolicyBinary,
-    asks: Asks,
+    asks: OpsRequirements,
     out: Output,
 ) -> Result<(), Failure> {
     let policy = binary.policy()?;
@@ -152,7 +152,7 @@ struct WouldRollBack<'a> {
     dry_run: bool,
     would: &'static str,
     #[serde(flatten)]
-    prospect: &'a BackProspect,
+    prospect: &'a RollbackPreview,
 }
 
 pub fn rollback(pins: &Pins, args: &RollbackArgs, out: Output) -> Result<(), Failure> {

@@ -8,8 +8,8 @@ use scx_upgrade_engine::host::pins;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::observe::history::Entry;
 use scx_upgrade_engine::observe::history::History;
+use scx_upgrade_engine::observe::history::HistoryLog;
 use scx_upgrade_engine::observe::history::Outcome;
-use scx_upgrade_engine::observe::history::Past;
 use serde::Serialize;
 
 use crate::args::HistoryArgs;
@@ -33,12 +33,12 @@ pub fn history(args: &HistoryArgs, out: Output) -> Result<(), Failure> {
     let mut warnings = Vec::new();
     let past = History::new().read().unwrap_or_else(|e| {
         warnings.push(format!("the history cannot be read: {e}"));
-        Past::default()
+        HistoryLog::default()
     });
     if past.damaged > 0 {
         warnings.push(format!("{} lines of the history are damaged and left out", past.damaged));
     }
-    let Past { mut entries, damaged } = past;
+    let HistoryLog { mut entries, damaged } = past;
     let lacking = lacking(&entries);
     if !lacking.is_empty() {
         warnings.push(format!("{} commits are in the host's books only", lacking.len()));
@@ -172,7 +172,7 @@ fn long(out: &mut String, entry: &Entry) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use scx_upgrade_engine::observe::history::By;
+    use scx_upgrade_engine::observe::history::Actor;
     use scx_upgrade_engine::observe::history::Verb;
     use scx_upgrade_engine::observe::report::Timings;
 
@@ -189,7 +189,7 @@ mod tests {
             from: Some("scx_fair 1.0.0".into()),
             binary: None,
             args: vec!["--slice-us".into(), "100".into()],
-            by: By { sudo_user: Some("a-very-long-name".into()), ..By::default() },
+            by: By { sudo_user: Some("a-very-long-name".into()), ..Actor::default() },
             plan: BTreeMap::from([("carried".into(), 4)]),
             reattached: false,
             timings: Timings { total_ns: 12_000_000, ..Timings::default() },

@@ -4,8 +4,8 @@ use scx_upgrade_engine::Error;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::transition::effect;
-use scx_upgrade_engine::transition::options::Only;
-use scx_upgrade_engine::transition::options::Wish;
+use scx_upgrade_engine::transition::options::ExpectedAction;
+use scx_upgrade_engine::transition::options::SwapOptions;
 
 use crate::args::RunArgs;
 use crate::binary::PolicyBinary;
@@ -33,13 +33,13 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     if args.change.dry_run {
         return dry_run::run(pins, args, &binary, out);
     }
-    let wish = Wish {
+    let wish = SwapOptions {
         restore: args.restore.as_deref(),
         replace: args.replace,
         lean: args.minimal_ops,
         no_carry: args.policy.no_carry,
-        only: Some(Only::Run),
-        ..Wish::default()
+        only: Some(ExpectedAction::Run),
+        ..SwapOptions::default()
     };
     let pins = pins.clone().patient(args.change.patience());
     let unit = Some(!args.policy.no_unit);

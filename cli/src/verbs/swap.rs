@@ -5,8 +5,8 @@ use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::transition::effect;
-use scx_upgrade_engine::transition::options::Only;
-use scx_upgrade_engine::transition::options::Wish;
+use scx_upgrade_engine::transition::options::ExpectedAction;
+use scx_upgrade_engine::transition::options::SwapOptions;
 
 use crate::args::PolicyArgs;
 use crate::args::SwapArgs;
@@ -36,11 +36,11 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     if args.change.dry_run {
         return dry_run::swap(pins, args, &binary, out);
     }
-    let wish = Wish {
+    let wish = SwapOptions {
         may_reattach: allowed,
         no_carry: args.policy.no_carry,
-        only: Some(Only::Swap),
-        ..Wish::default()
+        only: Some(ExpectedAction::Swap),
+        ..SwapOptions::default()
     };
     let unit = Some(!args.policy.no_unit);
     let mut picture = sheet.map(|sheet| Picture::begin(pins, sheet)).transpose()?;

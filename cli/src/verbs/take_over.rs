@@ -10,7 +10,7 @@ use scx_upgrade_engine::os::logger::print_line;
 use scx_upgrade_engine::transition::effect;
 use scx_upgrade_engine::transition::frontend;
 use scx_upgrade_engine::transition::frontend::Launch;
-use scx_upgrade_engine::transition::options::Wish;
+use scx_upgrade_engine::transition::options::SwapOptions;
 
 use crate::args::TakeOverArgs;
 use crate::binary::PolicyBinary;
@@ -21,13 +21,13 @@ use crate::output::Output;
 
 pub fn take_over(pins: &Pins, args: &TakeOverArgs, out: Output) -> Result<(), Failure> {
     let binary = PolicyBinary::open(&args.binary)?;
-    let wish = Wish {
+    let wish = SwapOptions {
         may_reattach: args.reattach.allow_reattach,
         restore: args.restore.as_deref(),
         replace: args.replace,
         lean: args.minimal_ops,
         no_carry: args.no_carry,
-        ..Wish::default()
+        ..SwapOptions::default()
     };
     let pins = &pins.clone().patient(Duration::from_secs(args.timeout));
     let Launched { report, host, policy, .. } = launch::launch(pins, &binary, &args.args, None, wish, out)?;

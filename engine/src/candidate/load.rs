@@ -26,9 +26,9 @@ use crate::host::abi::Active;
 use crate::host::abi::DsqGroup;
 use crate::host::abi::HostData;
 use crate::host::abi::SdkData;
-use crate::host::attach_config::Asks;
+use crate::host::attach_config::AttachConfig;
 use crate::host::attach_config::EMULATED;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::OpsRequirements;
 use crate::host::attach_config::host_flags;
 use crate::host::attach_config::uses;
 use crate::host::loaded::Loaded;
@@ -56,9 +56,9 @@ const MAX_DEPTH: u32 = 32;
 
 /// The terms of the host that a policy is loaded for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum On<'a> {
+pub(crate) enum AttachConstraint<'a> {
     /// These: a policy that they do not suit is refused.
-    These(&'a Terms),
+    These(&'a AttachConfig),
     /// Whatever the policy asks for: the host is attached, or attached again, for it.
     Any,
 }
@@ -67,7 +67,7 @@ pub(crate) enum On<'a> {
 ///
 /// # Errors
 /// [`Error::NotAPolicy`], or [`Error::UnknownFlags`].
-pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<Asks> {
+pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<OpsRequirements> {
     let open = object::open(policy.object(), None)?;
     asks(&Ops::read(&open, &policy.btf()?)?, kernel)
 }
@@ -82,7 +82,7 @@ pub(crate) fn name_of(policy: &Policy) -> Result<String> {
 
 /// Where a policy is loaded to.
 #[derive(Debug)]
-pub(crate) struct Home<'a> {
+pub(crate) struct LoadTarget<'a> {
     /// Where each column stands.
     pub layout: &'a Layout,
     /// The slot.
@@ -94,7 +94,7 @@ pub(crate) struct Home<'a> {
     /// The host's maps of records and shared memory, which become the policy's: name and map.
     pub shared: Vec<(&'static str, &'a MapHandle)>,
     /// The host's terms.
-    pub on: On<'a>,
+    pub on: AttachConstraint<'a>,
 }
 
 /// Load a policy for the host.
@@ -102,7 +102,7 @@ pub(crate) fn load_for_host(
     policy: &Policy,
     inspected: &Inspected,
     kernel: &KernelBtf,
-    home: &Home<'_>,
+    home: &LoadTarget<'_>,
 ) -> Result<Loaded> {
     let btf = augmented_btf(inspected, kernel, home.layout, home.slot)?;
     let mut open = open_policy(policy, inspected, kernel, &btf, home.queues)?;
@@ -117,8 +117,8 @@ pub(crate) fn load_for_host(
     let mut warnings: Vec<String> = obstacles.warnings().collect();
     warnings.extend(drop_unknown_ops(&mut open, &mut ops, kernel));
     let asks = asks(&ops, kernel)?;
-    if let On::These(terms) = home.on
-        && !terms.suit(&asks)
+    if let AttachConstraint::These(terms) = home.on
+        && !terms.satisfies(&asks)
     {
         return Err(Error::NeedsReattach { policy: ops.name, why: terms.why_not(&asks, kernel) });
     }
@@ -194,7 +194,7 @@ pub(crate) fn load_direct(
     }
     let object = object::load(open, &ops.name)?;
     let (variables, places) = (inspected.variables.clone(), places(layout, 0));
-    let asks = Asks::default();
+    let asks = OpsRequirements::default();
     Ok(Loaded { object, ops, lacks: 0, asks, load: 0, held: Vec::new(), variables, places, warnings })
 }
 
@@ -260,13 +260,13 @@ fn lacks(ops: &Ops, kernel: &KernelBtf) -> u8 {
 }
 
 /// What the policy asks of a host's terms.
-fn asks(ops: &Ops, kernel: &KernelBtf) -> Result<Asks> {
+fn asks(ops: &Ops, kernel: &KernelBtf) -> Result<OpsRequirements> {
     let unknown = kernel.unknown_flags(ops.flags);
     if unknown != 0 {
         return Err(Error::UnknownFlags { policy: ops.name.clone(), flags: unknown });
     }
     let flags = ops.flags & !host_flags(kernel);
-    Ok(Asks { flags, uses: uses(ops.programs.keys(), lacks(ops, kernel)) })
+    Ok(OpsRequirements { flags, uses: uses(ops.programs.keys(), lacks(ops, kernel)) })
 }
 
 #[cfg(test)]

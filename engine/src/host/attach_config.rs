@@ -29,7 +29,7 @@ const KEEP_BUILTIN_IDLE: &str = "SCX_OPS_KEEP_BUILTIN_IDLE";
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct AttachConfig {
     /// The ops flags, beyond those that every host can have. A policy has to ask for the same.
     #[serde(default)]
     pub flags: u64,
@@ -40,34 +40,34 @@ pub struct Terms {
 
 /// What a policy asks of a host's terms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Asks {
+pub(crate) struct OpsRequirements {
     /// The ops flags, beyond those that every host can have.
     pub flags: u64,
     /// Names of its ops, and of its flags among those that every host can have.
     pub uses: BTreeSet<String>,
 }
 
-impl Terms {
+impl AttachConfig {
     /// Of a host with a first policy that asks for this; `lean`: that does without what the policy does not use.
-    pub(crate) fn first(asks: &Asks, lean: bool, kernel: &KernelBtf) -> Terms {
+    pub(crate) fn first(asks: &OpsRequirements, lean: bool, kernel: &KernelBtf) -> AttachConfig {
         let ops = HOT_OPS.into_iter().filter(|op| kernel.has_op(op));
         let all = ops.chain(EMULATED.iter().map(|(flag, _)| *flag)).filter(|_| lean);
         let spared = all.filter(|name| !asks.uses.contains(*name)).map(str::to_string).collect();
-        Terms { flags: asks.flags, spared }
+        AttachConfig { flags: asks.flags, spared }
     }
 
     /// Can a policy that asks for this run on them?
-    pub(crate) fn suit(&self, asks: &Asks) -> bool {
+    pub(crate) fn satisfies(&self, asks: &OpsRequirements) -> bool {
         self.flags == asks.flags && self.spared.is_disjoint(&asks.uses)
     }
 
     /// Those of a host that is attached again for it.
-    pub(crate) fn changed_for(&self, asks: &Asks) -> Terms {
-        Terms { flags: asks.flags, spared: self.spared.difference(&asks.uses).cloned().collect() }
+    pub(crate) fn extended_for(&self, asks: &OpsRequirements) -> AttachConfig {
+        AttachConfig { flags: asks.flags, spared: self.spared.difference(&asks.uses).cloned().collect() }
     }
 
     /// Why they do not suit.
-    pub(crate) fn why_not(&self, asks: &Asks, kernel: &KernelBtf) -> String {
+    pub(crate) fn why_not(&self, asks: &OpsRequirements, kernel: &KernelBtf) -> String {
         let mut why = Vec::new();
         let (wants, has) = (asks.flags & !self.flags, self.flags & !asks.flags);
         let missing: Vec<&str> = self.spared.intersection(&asks.uses).map(String::as_str).collect();
@@ -117,47 +117,47 @@ pub(crate) fn uses<'a>(ops: impl Iterator<Item = &'a String>, lacks: u8) -> BTre
 mod tests {
     use super::*;
 
-    fn asks(flags: u64, uses: &[&str]) -> Asks {
-        Asks { flags, uses: uses.iter().map(|name| (*name).to_string()).collect() }
+    fn asks(flags: u64, uses: &[&str]) -> OpsRequirements {
+        OpsRequirements { flags, uses: uses.iter().map(|name| (*name).to_string()).collect() }
     }
 
-    fn lean(spared: &[&str]) -> Terms {
-        Terms { flags: 0, spared: spared.iter().map(|name| (*name).to_string()).collect() }
+    fn lean(spared: &[&str]) -> AttachConfig {
+        AttachConfig { flags: 0, spared: spared.iter().map(|name| (*name).to_string()).collect() }
     }
 
     #[test]
     fn a_lean_host_suits_who_uses_nothing_of_what_it_spares() {
         let terms = lean(&["runnable", "quiescent", "SCX_OPS_ENQ_EXITING"]);
-        assert!(terms.suit(&asks(0, &["enqueue", "running"])));
-        assert!(!terms.suit(&asks(0, &["enqueue", "runnable"])));
-        assert!(!terms.suit(&asks(0, &["SCX_OPS_ENQ_EXITING"])));
-        assert!(!terms.suit(&asks(2, &["enqueue"])));
-        assert!(Terms::default().suit(&asks(0, &["enqueue", "runnable", "SCX_OPS_ENQ_EXITING"])));
+        assert!(terms.satisfies(&asks(0, &["enqueue", "running"])));
+        assert!(!terms.satisfies(&asks(0, &["enqueue", "runnable"])));
+        assert!(!terms.satisfies(&asks(0, &["SCX_OPS_ENQ_EXITING"])));
+        assert!(!terms.satisfies(&asks(2, &["enqueue"])));
+        assert!(AttachConfig::default().satisfies(&asks(0, &["enqueue", "runnable", "SCX_OPS_ENQ_EXITING"])));
     }
 
     #[test]
     fn what_it_spares_only_ever_becomes_less() {
         let first = lean(&["runnable", "quiescent", "tick"]);
         let (one, other) = (asks(0, &["tick", "enqueue"]), asks(0, &["quiescent"]));
-        let second = first.changed_for(&one);
+        let second = first.extended_for(&one);
         assert_eq!(second, lean(&["runnable", "quiescent"]));
-        let third = second.changed_for(&other);
+        let third = second.extended_for(&other);
         assert_eq!(third, lean(&["runnable"]));
-        assert!(third.suit(&one) && third.suit(&other), "both run on what it came to");
-        assert_eq!(third.changed_for(&one), third);
+        assert!(third.satisfies(&one) && third.satisfies(&other), "both run on what it came to");
+        assert_eq!(third.extended_for(&one), third);
     }
 
     #[test]
     fn the_flags_are_those_of_whom_it_was_attached_for() {
-        assert_eq!(lean(&["tick"]).changed_for(&asks(6, &[])), Terms { flags: 6, ..lean(&["tick"]) });
+        assert_eq!(lean(&["tick"]).extended_for(&asks(6, &[])), Terms { flags: 6, ..lean(&["tick"]) });
         assert!(lean(&["tick", "SCX_OPS_ENQ_EXITING"]).emulates(), "the other flag's lack");
         assert!(!lean(&["SCX_OPS_ENQ_EXITING", "SCX_OPS_ENQ_MIGRATION_DISABLED"]).emulates());
-        assert!(Terms::default().emulates());
+        assert!(AttachConfig::default().emulates());
     }
 
     #[test]
     fn books_from_before_there_were_terms_are_those_of_a_full_host() {
         let terms: Terms = serde_json::from_str(r#"{"flags": 4}"#).unwrap();
-        assert_eq!(terms, Terms { flags: 4, spared: BTreeSet::new() });
+        assert_eq!(terms, AttachConfig { flags: 4, spared: BTreeSet::new() });
     }
 }

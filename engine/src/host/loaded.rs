@@ -11,7 +11,7 @@ use state_migrate::Layout;
 use state_migrate::Scope;
 use state_migrate::ScopeLayout;
 
-use crate::host::attach_config::Asks;
+use crate::host::attach_config::OpsRequirements;
 use crate::kernel::ops::Ops;
 use crate::kernel::variables::Variables;
 
@@ -25,7 +25,7 @@ pub struct Loaded {
     pub(crate) ops: Ops,
     pub(crate) lacks: u8,
     /// What it asks of its host's terms.
-    pub(crate) asks: Asks,
+    pub(crate) asks: OpsRequirements,
     /// Its number among the loads into one host; 0 without a host.
     pub(crate) load: u64,
     /// Names of its own maps that lose what they do with user space's last reference, by which they are pinned.

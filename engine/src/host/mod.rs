@@ -46,7 +46,7 @@ use crate::host::scopes::SWEEP_UNTRACKED;
 use crate::kernel::bpf;
 use crate::kernel::sysfs;
 use crate::kernel::topology::Topology;
-use crate::os::realtime::Urgent;
+use crate::os::realtime::RealtimeGuard;
 
 const SETTLE_MAP: &str = "scxu_settle";
 const SETTLE_INNER: &str = "scxu_settle_inner";
@@ -76,7 +76,7 @@ pub struct Host {
     /// What an earlier command left and this process finished or undid, in words.
     pub(crate) found: Option<String>,
     /// Set from a swap's commit on, until the swap has been reported.
-    pub(crate) urgent: Option<Urgent>,
+    pub(crate) urgent: Option<RealtimeGuard>,
     /// Does the kernel run it? If not, what is pinned is all there is of it, and there are no queues.
     pub(crate) attached: bool,
     registry_map: MapHandle,

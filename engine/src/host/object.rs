@@ -7,7 +7,7 @@ use state_migrate::object as elf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::AttachConfig;
 use crate::host::names::FREE_ROWS;
 use crate::host::names::TASK_TABLE;
 use crate::host::scopes::CPU_MAP;
@@ -40,7 +40,7 @@ const REST_MAP: &str = "scxu_force_idle";
 
 /// Open the host's own object and make it ready to be loaded, to be attached on `terms`: constants filled in, ops taken out
 /// that this kernel does not know or that the terms spare.
-pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject> {
+pub(crate) fn open_host(kernel: &KernelBtf, terms: &AttachConfig) -> Result<OpenObject> {
     let damaged = |e: state_migrate::object::ObjectError| Error::NotAPolicy { why: e.to_string() };
     let btf = Btf::parse(elf::btf_section(HOST_OBJECT).map_err(damaged)?)?;
     let mut open = object::open(HOST_OBJECT, None)?;

@@ -21,7 +21,7 @@ use crate::host::lock::Lock;
 use crate::host::lock::PATIENCE;
 use crate::host::lock::Probation;
 use crate::host::names::REGISTRY_MAP;
-use crate::os::private_dir::Folder;
+use crate::os::private_dir::PrivateDir;
 
 /// Where a BPF file system is expected.
 pub(crate) const BPFFS: &str = "/sys/fs/bpf";
@@ -54,7 +54,7 @@ impl Pins {
         check_bpffs()?;
         let dir = Path::new(BPFFS).join("scx-upgrade");
         // Where bpffs is mounted for everyone to write, someone else may have made it.
-        Folder::at(&dir).make()?;
+        PrivateDir::at(&dir).make()?;
         Ok(Pins { dir, patience: PATIENCE })
     }
 
@@ -171,7 +171,7 @@ impl Pins {
     /// A pin that cannot be removed.
     pub fn remove_all(&self) -> Result<()> {
         self.remove_host()?;
-        self.unpin(&self.put_back())
+        self.unpin(&self.restore_previous())
     }
 
     /// The same, but for the pin of a scheduler that was put back: it may be all that holds that.
@@ -179,7 +179,7 @@ impl Pins {
         self.retire_link()?;
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
-            if path == self.put_back() {
+            if path == self.restore_previous() {
                 continue;
             }
             if path.is_dir() {
@@ -212,7 +212,7 @@ impl Pins {
     }
 
     /// Path of the pin of a scheduler of someone else's that was put back: see `stranger.rs`.
-    pub(crate) fn put_back(&self) -> PathBuf {
+    pub(crate) fn restore_previous(&self) -> PathBuf {
         self.dir.join("put-back")
     }
 

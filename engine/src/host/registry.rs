@@ -19,8 +19,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi;
-use crate::host::attach_config::Asks;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::AttachConfig;
+use crate::host::attach_config::OpsRequirements;
 use crate::host::attach_config::uses;
 use crate::host::scopes;
 use crate::os::identity::Binary;
@@ -48,7 +48,7 @@ pub struct SlotInfo {
     pub ops: Vec<String>,
     /// Flags that the host sets and it lacks, `LACKS_*`.
     pub lacks: u8,
-    /// Ops flags that it asks for and that the host sets only for such a policy: see [`Terms`].
+    /// Ops flags that it asks for and that the host sets only for such a policy: see [`AttachConfig`].
     #[serde(default)]
     pub flags: u64,
     /// The process of its frontend; 0 where none was started yet.
@@ -67,8 +67,8 @@ impl SlotInfo {
     }
 
     /// What it asks of its host's terms.
-    pub(crate) fn asks(&self) -> Asks {
-        Asks { flags: self.flags, uses: uses(self.ops.iter(), self.lacks) }
+    pub(crate) fn asks(&self) -> OpsRequirements {
+        OpsRequirements { flags: self.flags, uses: uses(self.ops.iter(), self.lacks) }
     }
 
     /// The policy's arguments, without the path of its binary.
@@ -140,9 +140,9 @@ pub struct Pending {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reattach {
     /// Its terms before,
-    pub from: Terms,
+    pub from: AttachConfig,
     /// and after.
-    pub to: Terms,
+    pub to: AttachConfig,
 }
 
 /// See the module.
@@ -155,7 +155,7 @@ pub struct Registry {
     pub records: u32,
     /// What the host is attached on. A policy that it does not suit takes a reattach.
     #[serde(flatten)]
-    pub terms: Terms,
+    pub terms: AttachConfig,
     /// Counter for [`SlotInfo::load`].
     pub loads: u64,
     /// Counter for families of DSQs, the upper half of their ids: none is used twice while the host lives.
@@ -178,7 +178,7 @@ impl Registry {
         Registry {
             abi: abi::ABI,
             records: abi::RECORDS,
-            terms: Terms::default(),
+            terms: AttachConfig::default(),
             loads: 0,
             queue_ids: 0,
             layout: scopes::empty_layout(),

@@ -25,8 +25,8 @@ use crate::host::names::TRACK_UNTRACKED;
 use crate::host::scopes::SCOPES;
 use crate::host::scopes::SWEEP_UNTRACKED;
 use crate::host::scopes::ScopeParts;
-use crate::host::worker_pool::Crew;
 use crate::host::worker_pool::SLOW;
+use crate::host::worker_pool::WorkerPool;
 use crate::host::worker_pool::plus;
 use crate::host::worker_pool::run;
 use crate::host::worker_pool::share;
@@ -73,7 +73,7 @@ impl Host {
         let Some(tasks) = SCOPES.iter().find(|s| s.scope == Scope::Task) else { return };
         if let Err(e) = self
             .track_untracked()
-            .and_then(|()| self.sweep(tasks, Sweeper::default(), &Crew::none(), &mut || {}))
+            .and_then(|()| self.sweep(tasks, Sweeper::default(), &WorkerPool::none(), &mut || {}))
         {
             log::debug!("the sweep takes longer: {e}");
         }
@@ -97,7 +97,7 @@ impl Host {
         &self,
         scopes: &[&ScopeParts],
         sweeper: Sweeper<'_>,
-        crew: &Crew,
+        crew: &WorkerPool,
     ) -> Vec<Result<Swept>> {
         let each = |scopes: &[&ScopeParts]| -> Vec<_> {
             scopes.iter().map(|s| self.sweep(s, sweeper, crew, &mut || {})).collect()
@@ -118,7 +118,7 @@ impl Host {
         &self,
         scope: &ScopeParts,
         sweeper: Sweeper<'_>,
-        crew: &Crew,
+        crew: &WorkerPool,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Swept> {
         let begin = Instant::now();
@@ -154,7 +154,7 @@ impl Host {
         &self,
         scope: &ScopeParts,
         sweeper: Sweeper<'_>,
-        crew: &Crew,
+        crew: &WorkerPool,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
         let mut sums = SweepArgs::default();
@@ -179,7 +179,7 @@ impl Host {
     fn sweep_roster(
         &self,
         program: BorrowedFd<'_>,
-        crew: &Crew,
+        crew: &WorkerPool,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
         let tasks = sysfs::tasks();

@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::host::abi::SweepArgs;
 use crate::kernel::sysfs;
-use crate::os::affinity::Stay;
+use crate::os::affinity::PinnedToCpu;
 use crate::os::priority;
 use crate::os::realtime;
 
@@ -38,13 +38,13 @@ const MOST: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Crew {
-    hands: Vec<Hand>,
+pub(crate) struct WorkerPool {
+    hands: Vec<Worker>,
 }
 
 /// A thread, which ends when there can be no more jobs for it.
 #[derive(Debug)]
-struct Hand {
+struct Worker {
     jobs: Sender<Job>,
     done: Receiver<Result<SweepArgs>>,
     thread: JoinHandle<()>,
@@ -56,28 +56,28 @@ struct Job {
     args: SweepArgs,
 }
 
-impl Crew {
+impl WorkerPool {
     /// Nobody: this thread does all of it.
-    pub fn none() -> Crew {
-        Crew { hands: Vec::new() }
+    pub fn none() -> WorkerPool {
+        WorkerPool { hands: Vec::new() }
     }
 
     /// As many as the machine has CPUs for, besides the one that this thread has; none where there are few tasks. They are in
     /// the class and at the priority that this thread is in. Where one cannot be had, its share is for the others.
-    pub fn muster() -> Crew {
-        Crew::of(|| {})
+    pub fn spawn() -> WorkerPool {
+        WorkerPool::of(|| {})
     }
 
     /// The same, and they run when the policy lets them. This thread never depends on it.
-    pub fn muster_eager() -> Crew {
-        Crew::of(priority::be_eager)
+    pub fn spawn_at_min_nice() -> WorkerPool {
+        WorkerPool::of(priority::raise)
     }
 
-    fn of(begin: fn()) -> Crew {
+    fn of(begin: fn()) -> WorkerPool {
         let many = sysfs::tasks() >= MANY;
         let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MOST));
-        let hands = if many { (1..cpus).map_while(|_| Hand::start(begin)).collect() } else { Vec::new() };
-        Crew { hands }
+        let hands = if many { (1..cpus).map_while(|_| Worker::start(begin)).collect() } else { Vec::new() };
+        WorkerPool { hands }
     }
 
     /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile. What they came to.
@@ -91,21 +91,21 @@ impl Crew {
         args: SweepArgs,
         own: impl FnOnce() -> Result<SweepArgs>,
     ) -> Result<Vec<SweepArgs>> {
-        let stay = (!self.hands.is_empty() && realtime::is_urgent()).then(Stay::begin).flatten();
+        let stay = (!self.hands.is_empty() && realtime::is_realtime()).then(PinnedToCpu::begin).flatten();
         if let Some(stay) = &stay {
-            self.hands.iter().for_each(|hand| stay.keep_off(&hand.thread));
+            self.hands.iter().for_each(|hand| stay.exclude_cpu(&hand.thread));
         }
         let at_it: Vec<_> = self.hands.iter().filter(|hand| hand.begin(program, args)).collect();
         let own = own();
-        at_it.iter().for_each(|hand| realtime::hurry(&hand.thread));
+        at_it.iter().for_each(|hand| realtime::promote_to_fifo(&hand.thread));
         // All of them are waited for, whatever becomes of one.
-        let theirs: Vec<_> = at_it.into_iter().map(Hand::wait).collect();
+        let theirs: Vec<_> = at_it.into_iter().map(Worker::wait).collect();
         std::iter::once(own).chain(theirs).collect()
     }
 }
 
-impl Hand {
-    fn start(begin: fn()) -> Option<Hand> {
+impl Worker {
+    fn start(begin: fn()) -> Option<Worker> {
         let (jobs, orders) = channel::<Job>();
         let (results, done) = channel();
         let serve = move || {
@@ -119,7 +119,7 @@ impl Hand {
         let thread = thread::Builder::new().name("sweep".to_string()).spawn(serve);
         let thread =
             thread.map_err(|e| log::warn!("the sweep takes longer: it has no other thread: {e}")).ok()?;
-        Some(Hand { jobs, done, thread })
+        Some(Worker { jobs, done, thread })
     }
 
     /// False if it cannot: then there is nothing to wait for, and the others have more to do.
@@ -135,7 +135,7 @@ impl Hand {
 
 /// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
-    let yields = realtime::is_urgent();
+    let yields = realtime::is_realtime();
     let pause = if sysfs::tasks() >= SLOW { 1 } else { PAUSE };
     let args = SweepArgs { yields: yields.into(), ..args };
     let mut sums = args;

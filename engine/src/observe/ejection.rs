@@ -22,7 +22,7 @@ use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
 use crate::observe::history;
 use crate::observe::history::Entry;
-use crate::os::private_dir::Folder;
+use crate::os::private_dir::PrivateDir;
 
 /// The kernel's dump of the latest ejection.
 const DUMP: &CStr = c"ejection.dump";
@@ -212,7 +212,7 @@ impl Ejection {
     }
 
     /// Enter it into the history, and keep the dump beside that. What went wrong, for warnings: nothing depends on it.
-    pub fn record(&self, dump: &str, folder: &Folder) -> Vec<String> {
+    pub fn record(&self, dump: &str, folder: &PrivateDir) -> Vec<String> {
         let kept = folder.replace(DUMP, dump.as_bytes()).err();
         let kept = kept.map(|e| format!("the kernel's dump is not kept: {e}"));
         let why = format!("{}: {}", self.kind, self.reason);

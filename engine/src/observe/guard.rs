@@ -27,8 +27,8 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::host::Host;
 use crate::kernel::sysfs;
-use judge::Breach;
-use judge::Judge;
+use judge::Evaluator;
+use judge::Violation;
 use watch::Watch;
 
 /// What an operator can set.
@@ -74,7 +74,7 @@ pub enum Verdict {
     /// Nothing was beyond a limit.
     Good,
     /// Something was: take it back.
-    Bad(Breach),
+    Bad(Violation),
     /// The kernel took the host off.
     Ejected,
     /// Another generation runs: someone has swapped or rolled back meanwhile.
@@ -86,7 +86,7 @@ pub enum Verdict {
 pub struct Guard {
     limits: Limits,
     watch: Watch,
-    judge: Judge,
+    judge: Evaluator,
 }
 
 impl Guard {
@@ -108,7 +108,7 @@ impl Guard {
             std::thread::sleep(limits.window);
             baseline.push(watch.sample(host)?);
         }
-        Ok(Guard { limits, watch, judge: Judge::new(limits, baseline) })
+        Ok(Guard { limits, watch, judge: Evaluator::new(limits, baseline) })
     }
 
     /// Watch `generation`, which has just been committed, for `probation`.

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 pub use self::file::History;
 pub use self::file::HistoryError;
-pub use self::file::Past;
+pub use self::file::HistoryLog;
 use crate::error::Error;
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
@@ -90,7 +90,7 @@ pub enum Outcome {
 
 /// Who did it, as far as the kernel and sudo say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct By {
+pub struct Actor {
     /// The real user id.
     pub uid: u32,
     /// The user id of the login session, which su and sudo do not change; none in a service.
@@ -101,11 +101,11 @@ pub struct By {
     pub pid: u32,
 }
 
-impl By {
+impl Actor {
     /// This process.
-    fn this() -> By {
+    fn this() -> Actor {
         let login = fs::read_to_string("/proc/self/loginuid").ok().and_then(|uid| uid.trim().parse().ok());
-        By {
+        Actor {
             // SAFETY: no arguments, no effects.
             uid: unsafe { libc::getuid() },
             // -1 where nobody logged in.
@@ -116,7 +116,7 @@ impl By {
     }
 }
 
-impl fmt::Display for By {
+impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.sudo_user, self.login_uid) {
             (Some(user), _) => f.pad(user),
@@ -149,7 +149,7 @@ pub struct Entry {
     /// The policy's arguments.
     pub args: Vec<String>,
     /// Who did it.
-    pub by: By,
+    pub by: Actor,
     /// How many columns and queues had which fate.
     pub plan: BTreeMap<String, u32>,
     /// Was the scheduler detached and attached again?
@@ -177,7 +177,7 @@ impl Entry {
             from: None,
             binary: None,
             args: Vec::new(),
-            by: By::this(),
+            by: Actor::this(),
             plan: BTreeMap::new(),
             reattached: false,
             timings: Timings::default(),
@@ -215,7 +215,7 @@ impl Entry {
             generation: Some(generation.number),
             policy: generation.policy.clone(),
             version: generation.version.clone(),
-            by: By::default(),
+            by: Actor::default(),
             ..Entry::new(generation.kind.into(), Outcome::Done)
         }
     }
@@ -231,7 +231,7 @@ impl Entry {
         Entry {
             from: Some(policy.to_string()),
             message: Some(cut(why, LONGEST)),
-            by: By::default(),
+            by: Actor::default(),
             ..Entry::new(Verb::Eject, Outcome::Failed)
         }
     }
@@ -306,9 +306,9 @@ pub(crate) mod tests {
 
     #[test]
     fn who_did_it_is_named_by_what_is_known() {
-        let by = By { uid: 0, login_uid: None, sudo_user: None, pid: 1 };
+        let by = Actor { uid: 0, login_uid: None, sudo_user: None, pid: 1 };
         assert_eq!(by.to_string(), "root");
-        assert_eq!(By { login_uid: Some(1000), ..by.clone() }.to_string(), "uid 1000");
-        assert_eq!(By { sudo_user: Some("ada".into()), login_uid: Some(1000), ..by }.to_string(), "ada");
+        assert_eq!(Actor { login_uid: Some(1000), ..by.clone() }.to_string(), "uid 1000");
+        assert_eq!(Actor { sudo_user: Some("ada".into()), login_uid: Some(1000), ..by }.to_string(), "ada");
     }
 }

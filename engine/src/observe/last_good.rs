@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::host::Host;
 use crate::os::identity::Binary;
-use crate::os::private_dir::Folder;
-use crate::os::private_dir::FolderError;
+use crate::os::private_dir::PrivateDir;
+use crate::os::private_dir::PrivateDirError;
 
 const NAME: &CStr = c"last-good.json";
 const SNAPSHOT: &CStr = c"last-good.snapshot";
@@ -51,7 +51,7 @@ impl LastGood {
     ///
     /// # Errors
     /// It is not written; what was there is as it was.
-    pub fn write(&self, folder: &Folder) -> Result<(), FolderError> {
+    pub fn write(&self, folder: &PrivateDir) -> Result<(), PrivateDirError> {
         let json = serde_json::to_vec_pretty(self).map_err(|e| folder.io(NAME, e.into()))?;
         folder.replace(NAME, &json)
     }
@@ -60,14 +60,14 @@ impl LastGood {
     ///
     /// # Errors
     /// It cannot be read, or makes no sense.
-    pub fn read(folder: &Folder) -> Result<Option<LastGood>, FolderError> {
+    pub fn read(folder: &PrivateDir) -> Result<Option<LastGood>, PrivateDirError> {
         let Some(bytes) = folder.read(NAME, LONGEST)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| folder.io(NAME, e.into()))
     }
 }
 
 /// Where the snapshot is kept.
-pub fn snapshot(folder: &Folder) -> PathBuf {
+pub fn snapshot(folder: &PrivateDir) -> PathBuf {
     folder.file(SNAPSHOT)
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn what_was_written_is_read_and_what_makes_no_sense_is_told() {
         let dir = std::env::temp_dir().join(format!("scx-upgrade-last-good-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        let folder = Folder::at(&dir);
+        let folder = PrivateDir::at(&dir);
         assert_eq!(LastGood::read(&folder).unwrap(), None);
         let good = LastGood {
             policy: "p".into(),

@@ -8,14 +8,14 @@ use log::debug;
 
 /// This thread stays on the CPU that it is on for as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Stay {
+pub(crate) struct PinnedToCpu {
     cpu: usize,
     before: libc::cpu_set_t,
 }
 
-impl Stay {
+impl PinnedToCpu {
     /// From now on. None where it cannot be had: the thread goes on as it is.
-    pub fn begin() -> Option<Stay> {
+    pub fn begin() -> Option<PinnedToCpu> {
         // SAFETY: no memory is involved.
         let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).ok()?;
         let mut before = no_cpus();
@@ -28,11 +28,11 @@ impl Stay {
         let mut only = no_cpus();
         // SAFETY: `cpu` is within the set.
         unsafe { libc::CPU_SET(cpu, &mut only) };
-        set(&only).then_some(Stay { cpu, before })
+        set(&only).then_some(PinnedToCpu { cpu, before })
     }
 
     /// `thread` may be on any CPU that this thread could be on but this one, unless there is no other.
-    pub fn keep_off(&self, thread: &JoinHandle<()>) {
+    pub fn exclude_cpu(&self, thread: &JoinHandle<()>) {
         let mut others = self.before;
         // SAFETY: `cpu` is within the set.
         unsafe { libc::CPU_CLR(self.cpu, &mut others) };
@@ -50,7 +50,7 @@ impl Stay {
     }
 }
 
-impl Drop for Stay {
+impl Drop for PinnedToCpu {
     fn drop(&mut self) {
         set(&self.before);
     }
@@ -79,7 +79,7 @@ mod tests {
 
     fn may_be_on() -> Vec<usize> {
         let mut cpus = no_cpus();
-        // SAFETY: as in `Stay::begin()`.
+        // SAFETY: as in `PinnedToCpu::begin()`.
         assert_eq!(unsafe { libc::sched_getaffinity(0, mem::size_of_val(&cpus), &mut cpus) }, 0);
         // SAFETY: all of these are within the set.
         (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &cpus) }).collect()
@@ -90,9 +90,9 @@ mod tests {
         let before = may_be_on();
         let (go_on, wait) = channel();
         let thread = thread::spawn(move || wait.recv().map(|found| assert_eq!(may_be_on(), found)).unwrap());
-        let stay = Stay::begin().unwrap();
+        let stay = PinnedToCpu::begin().unwrap();
         assert_eq!(may_be_on(), [stay.cpu]);
-        stay.keep_off(&thread);
+        stay.exclude_cpu(&thread);
         let others: Vec<_> = before.iter().copied().filter(|cpu| *cpu != stay.cpu).collect();
         go_on.send(if others.is_empty() { before.clone() } else { others }).unwrap();
         thread.join().unwrap();

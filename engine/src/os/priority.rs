@@ -12,7 +12,7 @@ const LEAST_NICE: i32 = -20;
 /// starts are so too, and stay so.
 ///
 /// A priority that cannot be changed is no error: it only takes longer for others.
-pub(crate) fn politely<T>(f: impl FnOnce() -> T) -> T {
+pub(crate) fn lowered<T>(f: impl FnOnce() -> T) -> T {
     let _class = realtime::normal();
     // SAFETY: 0 names the calling thread; no memory is involved.
     let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
@@ -25,7 +25,7 @@ pub(crate) fn politely<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// From now on this thread is in the normal class, and before all others there as far as the policy that runs goes by that.
-pub(crate) fn be_eager() {
+pub(crate) fn raise() {
     realtime::be_normal();
     // SAFETY: 0 names the calling thread; no memory is involved.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_NICE) };

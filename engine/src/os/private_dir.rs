@@ -26,7 +26,7 @@ const PATH: &str = "/var/lib/scx-upgrade";
 
 /// Why something in the folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum FolderError {
+pub enum PrivateDirError {
     /// A system call.
     #[error("{}: {source}", path.display())]
     Io {
@@ -47,26 +47,26 @@ pub enum FolderError {
 
 /// See the module. It need not be there yet.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub struct PrivateDir {
     path: PathBuf,
 }
 
 /// One that is there and is safe. Open: what comes to its path later does not matter.
 #[derive(Debug)]
 pub struct Opened<'a> {
-    folder: &'a Folder,
+    folder: &'a PrivateDir,
     file: File,
 }
 
-impl Folder {
+impl PrivateDir {
     /// That of this machine.
-    pub fn of_this_machine() -> Folder {
-        Folder::at(Path::new(PATH))
+    pub fn of_this_machine() -> PrivateDir {
+        PrivateDir::at(Path::new(PATH))
     }
 
     /// Another one.
-    pub fn at(path: &Path) -> Folder {
-        Folder { path: path.to_path_buf() }
+    pub fn at(path: &Path) -> PrivateDir {
+        PrivateDir { path: path.to_path_buf() }
     }
 
     /// Where it is.
@@ -78,7 +78,7 @@ impl Folder {
     ///
     /// # Errors
     /// It is not written. What was there is as it was.
-    pub fn replace(&self, name: &CStr, bytes: &[u8]) -> Result<(), FolderError> {
+    pub fn replace(&self, name: &CStr, bytes: &[u8]) -> Result<(), PrivateDirError> {
         let folder = self.make()?;
         let new = CString::new([name.to_bytes(), b".new"].concat()).map_err(|e| self.io(name, e.into()))?;
         let mut file = folder.open(&new, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)?;
@@ -91,7 +91,7 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be read, or is no plain file that root alone has.
-    pub fn read(&self, name: &CStr, at_most: u64) -> Result<Option<Vec<u8>>, FolderError> {
+    pub fn read(&self, name: &CStr, at_most: u64) -> Result<Option<Vec<u8>>, PrivateDirError> {
         let Some(folder) = self.open()? else { return Ok(None) };
         let Some(file) = folder.open_existing(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
@@ -103,8 +103,8 @@ impl Folder {
     ///
     /// # Errors
     /// It cannot be made, or is not this user's own.
-    pub fn make(&self) -> Result<Opened<'_>, FolderError> {
-        let io = |source| FolderError::Io { path: self.path.clone(), source };
+    pub fn make(&self) -> Result<Opened<'_>, PrivateDirError> {
+        let io = |source| PrivateDirError::Io { path: self.path.clone(), source };
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent).map_err(io)?;
         }
@@ -118,9 +118,9 @@ impl Folder {
 
     /// The folder, if it is one and nobody else can write to it. Access that is too wide is taken away. `None` if there is
     /// none.
-    pub(crate) fn open(&self) -> Result<Option<Opened<'_>>, FolderError> {
-        let io = |source| FolderError::Io { path: self.path.clone(), source };
-        let wrong = |why| FolderError::Unsafe { path: self.path.clone(), why };
+    pub(crate) fn open(&self) -> Result<Option<Opened<'_>>, PrivateDirError> {
+        let io = |source| PrivateDirError::Io { path: self.path.clone(), source };
+        let wrong = |why| PrivateDirError::Unsafe { path: self.path.clone(), why };
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(&self.path) {
             Ok(file) => file,
@@ -142,13 +142,13 @@ impl Folder {
     }
 
     /// Could it be made, where it is not there? Nothing is made for the answer.
-    pub(crate) fn could_be_made(&self) -> Result<(), FolderError> {
+    pub(crate) fn could_be_made(&self) -> Result<(), PrivateDirError> {
         let above = self.path.ancestors().skip(1).find(|path| path.exists());
         writable(above.unwrap_or(Path::new("/")))
     }
 
-    pub(crate) fn io(&self, name: &CStr, source: io::Error) -> FolderError {
-        FolderError::Io { path: self.file(name), source }
+    pub(crate) fn io(&self, name: &CStr, source: io::Error) -> PrivateDirError {
+        PrivateDirError::Io { path: self.file(name), source }
     }
 
     /// Where a file in it is.
@@ -162,8 +162,8 @@ impl Opened<'_> {
     ///
     /// # Errors
     /// It cannot be opened, or is no plain file with one name.
-    pub fn open(&self, name: &CStr, flags: libc::c_int) -> Result<File, FolderError> {
-        let wrong = |why| FolderError::Unsafe { path: self.folder.file(name), why };
+    pub fn open(&self, name: &CStr, flags: libc::c_int) -> Result<File, PrivateDirError> {
+        let wrong = |why| PrivateDirError::Unsafe { path: self.folder.file(name), why };
         // Not waiting: whatever a pipe's other end does.
         let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
         // SAFETY: the descriptor is open and the name NUL-terminated; the mode is an unsigned int, as O_CREAT takes it.
@@ -190,9 +190,9 @@ impl Opened<'_> {
     ///
     /// # Errors
     /// As for [`Opened::open`].
-    pub fn open_existing(&self, name: &CStr) -> Result<Option<File>, FolderError> {
+    pub fn open_existing(&self, name: &CStr) -> Result<Option<File>, PrivateDirError> {
         match self.open(name, libc::O_RDONLY) {
-            Err(FolderError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(PrivateDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some),
         }
     }
@@ -201,7 +201,7 @@ impl Opened<'_> {
     ///
     /// # Errors
     /// It is not there, or cannot be renamed.
-    pub fn rename(&self, from: &CStr, to: &CStr) -> Result<(), FolderError> {
+    pub fn rename(&self, from: &CStr, to: &CStr) -> Result<(), PrivateDirError> {
         let fd = self.file.as_raw_fd();
         // SAFETY: the descriptor is open and both names are NUL-terminated.
         match unsafe { libc::renameat(fd, from.as_ptr(), fd, to.as_ptr()) } {
@@ -214,14 +214,14 @@ impl Opened<'_> {
     ///
     /// # Errors
     /// Why not.
-    pub fn is_writable(&self) -> Result<(), FolderError> {
+    pub fn is_writable(&self) -> Result<(), PrivateDirError> {
         writable(&self.folder.path)
     }
 }
 
 /// May something be made in a folder?
-fn writable(folder: &Path) -> Result<(), FolderError> {
-    let io = |source| FolderError::Io { path: folder.to_path_buf(), source };
+fn writable(folder: &Path) -> Result<(), PrivateDirError> {
+    let io = |source| PrivateDirError::Io { path: folder.to_path_buf(), source };
     let path = CString::new(folder.as_os_str().as_bytes()).map_err(|e| io(e.into()))?;
     // SAFETY: the path is NUL-terminated.
     match unsafe { libc::access(path.as_ptr(), libc::W_OK) } {

@@ -23,23 +23,23 @@ pub enum Children {
 /// This thread is urgent for as long as this lives. Where it may not be, in a cgroup without real-time for example, it goes
 /// on as it is.
 #[derive(Debug)]
-pub struct Urgent {
+pub struct RealtimeGuard {
     before: Option<(libc::c_int, libc::sched_param)>,
     refused: Option<io::Error>,
 }
 
-impl Urgent {
+impl RealtimeGuard {
     /// From now on.
-    pub fn begin(children: Children) -> Urgent {
+    pub fn begin(children: Children) -> RealtimeGuard {
         let flag = if children == Children::No { libc::SCHED_RESET_ON_FORK } else { 0 };
         // One that is in such a class already stays there.
-        Urgent::change(|priority| (priority == 0).then_some((libc::SCHED_FIFO | flag, LOWEST)))
+        RealtimeGuard::change(|priority| (priority == 0).then_some((libc::SCHED_FIFO | flag, LOWEST)))
     }
 
-    fn change(to: impl FnOnce(libc::c_int) -> Option<(libc::c_int, libc::c_int)>) -> Urgent {
+    fn change(to: impl FnOnce(libc::c_int) -> Option<(libc::c_int, libc::c_int)>) -> RealtimeGuard {
         match change(to) {
-            Ok(before) => Urgent { before, refused: None },
-            Err(refused) => Urgent { before: None, refused: Some(refused) },
+            Ok(before) => RealtimeGuard { before, refused: None },
+            Err(refused) => RealtimeGuard { before: None, refused: Some(refused) },
         }
     }
 
@@ -54,8 +54,8 @@ impl Urgent {
 }
 
 /// Not urgent for as long as what this gives lives, if it is.
-pub(crate) fn normal() -> Urgent {
-    Urgent::change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0)))
+pub(crate) fn normal() -> RealtimeGuard {
+    RealtimeGuard::change(|priority| (priority != 0).then_some((libc::SCHED_OTHER, 0)))
 }
 
 /// Not urgent from now on.
@@ -64,15 +64,15 @@ pub(crate) fn be_normal() {
 }
 
 /// Is this thread in a class above sched_ext?
-pub(crate) fn is_urgent() -> bool {
+pub(crate) fn is_realtime() -> bool {
     // SAFETY: 0 names the calling thread; no memory is involved.
     let class = unsafe { libc::sched_getscheduler(0) } & !libc::SCHED_RESET_ON_FORK;
     [libc::SCHED_FIFO, libc::SCHED_RR].contains(&class)
 }
 
 /// From now on `thread` is in the lowest real-time class, if this one is urgent.
-pub(crate) fn hurry(thread: &JoinHandle<()>) {
-    if !is_urgent() {
+pub(crate) fn promote_to_fifo(thread: &JoinHandle<()>) {
+    if !is_realtime() {
         return;
     }
     let param = libc::sched_param { sched_priority: LOWEST };
@@ -104,7 +104,7 @@ fn change(
     Err(refused)
 }
 
-impl Drop for Urgent {
+impl Drop for RealtimeGuard {
     fn drop(&mut self) {
         if let Some((class, param)) = &self.before {
             set(*class, param);
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn it_ends_as_it_began() {
         let before = class();
-        let urgent = Urgent::begin(Children::No);
+        let urgent = RealtimeGuard::begin(Children::No);
         // Who may not runs on as before; both are right.
         assert!([before, libc::SCHED_FIFO].contains(&class()));
         let begun = class();

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::host::scopes::ScopeParts;
 use crate::host::sweep::Sweeper;
-use crate::host::worker_pool::Crew;
+use crate::host::worker_pool::WorkerPool;
 use crate::observe::report::Report;
 use crate::os::clock::Clock;
 use crate::os::clock::monotonic_ns;
@@ -20,7 +20,7 @@ pub(crate) fn finish(
 ) -> Result<()> {
     report.committed_at_ns = monotonic_ns();
     // Those who will sweep are there when it is settled. They run when the new policy lets them.
-    let crew = (!scopes.is_empty()).then(Crew::muster_eager);
+    let crew = (!scopes.is_empty()).then(WorkerPool::spawn_at_min_nice);
     log_step("settle");
     host.settle()?;
     host.start_handover(true);

@@ -25,19 +25,19 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Stranger {
+pub(crate) struct ForeignScheduler {
     /// Its name, as the kernel shows it.
     pub name: String,
     link: OwnedFd,
     map: MapHandle,
 }
 
-impl Stranger {
+impl ForeignScheduler {
     /// The one that runs.
     ///
     /// # Errors
     /// [`Error::NotReplaceable`]: it has no link, or there are several.
-    pub fn find() -> Result<Stranger> {
+    pub fn find() -> Result<ForeignScheduler> {
         let name = sysfs::ops();
         let not = |why: &str| Error::NotReplaceable { ops: name.clone(), why: why.to_string() };
         let mut found = environment::scheduler_links()?;
@@ -53,7 +53,7 @@ impl Stranger {
         }
         // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
         let link = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Stranger { name, link, map })
+        Ok(ForeignScheduler { name, link, map })
     }
 
     /// Take it off, with the pin that holds it if it was put back before. An error means that it runs as before.
@@ -65,7 +65,7 @@ impl Stranger {
                 .trying("cannot take off the other scheduler");
         }
         if sysfs::wait_for_state("disabled", DETACH_TIMEOUT) {
-            return pins.unpin(&pins.put_back());
+            return pins.unpin(&pins.restore_previous());
         }
         Err(Error::NotEnabled {
             what: "the default scheduler".to_string(),
@@ -76,8 +76,8 @@ impl Stranger {
     }
 
     /// Attach it again; a pin holds it from here on.
-    pub fn put_back(&self, pins: &Pins) -> Result<()> {
+    pub fn restore_previous(&self, pins: &Pins) -> Result<()> {
         let link = bpf::attach_struct_ops(&self.map, "cannot attach the other scheduler again")?;
-        bpf::pin(&link, &pins.put_back())
+        bpf::pin(&link, &pins.restore_previous())
     }
 }

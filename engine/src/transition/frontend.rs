@@ -48,7 +48,7 @@ use crate::kernel::variables::Variables;
 use crate::observe::counters;
 use crate::os::clock::monotonic_ns;
 use crate::os::logger::print_line;
-use crate::os::private_dir::Folder;
+use crate::os::private_dir::PrivateDir;
 use crate::transition::unit;
 
 /// Where the output of frontends goes. In memory, and gone with the boot, as they are.
@@ -317,7 +317,7 @@ fn log_file(binary: &Path) -> Result<File> {
     let mut name = binary.file_name().unwrap_or_default().to_os_string();
     name.push(".log");
     let name = CString::new(name.as_bytes()).map_err(io::Error::other).trying("no name for a log")?;
-    let folder = Folder::at(Path::new(LOGS));
+    let folder = PrivateDir::at(Path::new(LOGS));
     let flags = libc::O_RDWR | libc::O_APPEND | libc::O_CREAT;
     let file = folder.make().and_then(|f| f.open(&name, flags))?;
     // Not when it is opened: then it would be emptied before it is known to be ours.

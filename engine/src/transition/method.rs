@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi::Active;
-use crate::host::attach_config::Asks;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::AttachConfig;
+use crate::host::attach_config::OpsRequirements;
 use crate::host::registry::Generation;
 use crate::host::registry::Pending;
 use crate::host::registry::Reattach;
@@ -12,7 +12,7 @@ use crate::host::requirements;
 use crate::host::scopes::ScopeParts;
 use crate::kernel::btf::KernelBtf;
 use crate::observe::report::Report;
-use crate::os::priority::politely;
+use crate::os::priority;
 use crate::transition::commit::adopt;
 use crate::transition::commit::commit;
 use crate::transition::quiesce;
@@ -22,62 +22,62 @@ use libbpf_rs::Object;
 
 /// The host, loaded ahead of a reattach: verified, over the maps of the one that is pinned.
 #[derive(Debug)]
-pub struct Ready {
+pub struct PreloadedHost {
     object: Box<Object>,
-    terms: Terms,
+    terms: AttachConfig,
     maps: Option<u32>,
 }
 
-impl Ready {
+impl PreloadedHost {
     /// Load it, to be attached on `terms`.
     ///
     /// # Errors
     /// The kernel does not take it.
-    pub fn load(host: &Host, terms: &Terms) -> Result<Ready> {
-        Ready::load_with(host, &politely(KernelBtf::read)?, terms)
+    pub fn load(host: &Host, terms: &AttachConfig) -> Result<PreloadedHost> {
+        PreloadedHost::load_with(host, &priority::lowered(KernelBtf::read)?, terms)
     }
 
-    fn load_with(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Ready> {
-        let object = Box::new(politely(|| reattach::load_over(host, kernel, terms))?);
-        Ok(Ready { object, terms: terms.clone(), maps: host.identity() })
+    fn load_with(host: &Host, kernel: &KernelBtf, terms: &AttachConfig) -> Result<PreloadedHost> {
+        let object = Box::new(priority::lowered(|| reattach::load_over(host, kernel, terms))?);
+        Ok(PreloadedHost { object, terms: terms.clone(), maps: host.identity() })
     }
 
     /// Can it be attached in the place of this host, on these terms? Not where that was stopped and another started
     /// meanwhile, which has other maps.
-    pub fn is_for(&self, host: &Host, terms: &Terms) -> bool {
+    pub fn is_for(&self, host: &Host, terms: &AttachConfig) -> bool {
         self.terms == *terms && self.maps.is_some() && self.maps == host.identity()
     }
 
-    pub(crate) fn into_way(self) -> Way {
-        Way::Reattach { object: self.object, terms: self.terms }
+    pub(crate) fn into_way(self) -> CommitMethod {
+        CommitMethod::Reattach { object: self.object, terms: self.terms }
     }
 }
 
 /// How the commit is done.
-pub(crate) enum Way {
+pub(crate) enum CommitMethod {
     /// By one store; behind a hold in this slot, if there is one.
     InPlace { hold: Option<u8> },
     /// By a reattach, for which the host's programs were loaded anew.
-    Reattach { object: Box<Object>, terms: Terms },
+    Reattach { object: Box<Object>, terms: AttachConfig },
 }
 
-impl Way {
-    pub fn in_place() -> Way {
-        Way::InPlace { hold: None }
+impl CommitMethod {
+    pub fn in_place() -> CommitMethod {
+        CommitMethod::InPlace { hold: None }
     }
 
     /// `asks`: what the policy to come asks for.
-    pub(crate) fn find(host: &Host, kernel: &KernelBtf, asks: &Asks) -> Result<Way> {
+    pub(crate) fn find(host: &Host, kernel: &KernelBtf, asks: &OpsRequirements) -> Result<CommitMethod> {
         let terms = &host.registry.terms;
-        if host.attached && terms.suit(asks) {
-            return Ok(Way::in_place());
+        if host.attached && terms.satisfies(asks) {
+            return Ok(CommitMethod::in_place());
         }
         requirements::check_attach()?;
-        Ok(Ready::load_with(host, kernel, &terms.changed_for(asks))?.into_way())
+        Ok(PreloadedHost::load_with(host, kernel, &terms.extended_for(asks))?.into_way())
     }
 
     pub(crate) fn is_in_place(&self) -> bool {
-        matches!(self, Way::InPlace { .. })
+        matches!(self, CommitMethod::InPlace { .. })
     }
 
     pub fn pending(
@@ -88,8 +88,8 @@ impl Way {
         sweeper: Option<u8>,
     ) -> Pending {
         let (hold, reattach) = match self {
-            Way::InPlace { hold } => (*hold, None),
-            Way::Reattach { terms, .. } => {
+            CommitMethod::InPlace { hold } => (*hold, None),
+            CommitMethod::Reattach { terms, .. } => {
                 (None, Some(Reattach { from: host.registry.terms.clone(), to: terms.clone() }))
             }
         };
@@ -105,17 +105,17 @@ impl Way {
         report: &mut Report,
     ) -> Result<&'s [&'static ScopeParts]> {
         match self {
-            Way::InPlace { hold: None } => {
+            CommitMethod::InPlace { hold: None } => {
                 adopt(host, after);
                 report.timings.commit_ns = commit(host, after);
                 return Ok(scopes);
             }
-            Way::InPlace { hold: Some(slot) } => {
+            CommitMethod::InPlace { hold: Some(slot) } => {
                 if let Some(pending) = &host.registry.pending {
                     report.swept = quiesce::run(host, pending, slot, scopes)?.report(&mut report.timings);
                 }
             }
-            Way::Reattach { mut object, .. } => {
+            CommitMethod::Reattach { mut object, .. } => {
                 reattach::switch(host, &mut object, after, scopes)?.report(report);
                 recover::remake_queues(host)?;
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// How a policy is to be put in charge.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wish<'a> {
+pub struct SwapOptions<'a> {
     /// Also where that takes a reattach.
     pub may_reattach: bool,
     /// A snapshot to begin with, for a host that is started.
@@ -17,7 +17,7 @@ pub struct Wish<'a> {
     /// Carry nothing: the policy's state starts anew.
     pub no_carry: bool,
     /// Only if it comes to this; none: whatever it comes to.
-    pub only: Option<Only>,
+    pub only: Option<ExpectedAction>,
     /// How to start the frontend once the policy runs; none: the caller does.
     pub frontend: Option<Launch<'a>>,
 }
@@ -25,7 +25,7 @@ pub struct Wish<'a> {
 /// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was
 /// faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Only {
+pub enum ExpectedAction {
     /// A start, or attaching again where the kernel took the host off.
     Run,
     /// A swap, or attaching again where the kernel took the host off.

@@ -11,7 +11,7 @@ use crate::host::scopes::SCOPES;
 use crate::host::steps;
 use crate::host::worker_pool;
 use crate::kernel::sysfs;
-use crate::os::priority::politely;
+use crate::os::priority;
 use crate::transition::commit::warm_up_commit;
 use crate::transition::recover;
 use state_migrate::Plan;
@@ -59,7 +59,7 @@ pub(crate) fn compile(host: &Host, plan: &Plan) -> Option<Compiled> {
     if sysfs::tasks() < worker_pool::MANY {
         return None;
     }
-    politely(|| Compiled::load(plan, &host.shared())).unwrap_or_else(|e| {
+    priority::lowered(|| Compiled::load(plan, &host.shared())).unwrap_or_else(|e| {
         log::warn!("the sweep takes longer: {e}");
         None
     })

@@ -20,11 +20,11 @@ use crate::host::registry::SlotInfo;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::sysfs;
 use crate::transition::quiesce;
-use crate::transition::quiesce::Back;
+use crate::transition::quiesce::QuiescedRollback;
 
 /// See the module.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct BackProspect {
+pub struct RollbackPreview {
     /// What runs, as `name version`.
     pub from: Option<String>,
     /// What would run, as `name version`.
@@ -50,7 +50,7 @@ pub struct BackProspect {
 ///
 /// # Errors
 /// As a rollback, as far as can be known without doing it.
-pub fn rollback(pins: &Pins, aim: RollbackTarget) -> Result<BackProspect> {
+pub fn rollback(pins: &Pins, aim: RollbackTarget) -> Result<RollbackPreview> {
     let host = match Host::running(pins) {
         // What a rollback would attach again.
         Err(Error::Ejected { .. } | Error::Detached { .. }) if sysfs::state() == "disabled" => {
@@ -63,15 +63,15 @@ pub fn rollback(pins: &Pins, aim: RollbackTarget) -> Result<BackProspect> {
     let info = host.registry.slot(target.slot);
     let (terms, asks) = (&host.registry.terms, info.map(SlotInfo::asks).unwrap_or_default());
     let reattach = match host.attached {
-        true if terms.suit(&asks) => None,
+        true if terms.satisfies(&asks) => None,
         true => Some(terms.why_not(&asks, &KernelBtf::read()?)),
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
     let queues = host.registry.queue_rows(active.slot, info.map_or(&[][..], |s| s.schema.queues.as_slice()));
     let mut books = host.registry.clone();
-    let Back { plan, hold } =
+    let QuiescedRollback { plan, hold } =
         quiesce::plan_back(&mut books, active.slot, target.slot, reattach.is_none() && host.attached)?;
-    Ok(BackProspect {
+    Ok(RollbackPreview {
         from: host.registry.slot(active.slot).map(SlotInfo::title),
         to: target.title(),
         back_to: target.number,
@@ -156,7 +156,7 @@ pub fn swap(pins: &Pins, policy: &Policy, carry: bool) -> Result<SwapPreview> {
     let kernel = KernelBtf::read()?;
     let (terms, asks) = (&host.registry.terms, load::asks_of(policy, &kernel)?);
     let reattach = match host.attached {
-        true => (!terms.suit(&asks)).then(|| terms.why_not(&asks, &kernel)),
+        true => (!terms.satisfies(&asks)).then(|| terms.why_not(&asks, &kernel)),
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
     let (layout, generation, attached) = (books.layout, active.generation + 1, host.attached);

@@ -30,12 +30,12 @@ use crate::host::registry::Registry;
 use crate::host::scopes::ScopeParts;
 use crate::host::sweep::Sweeper;
 use crate::host::sweep::Swept;
-use crate::host::worker_pool::Crew;
+use crate::host::worker_pool::WorkerPool;
 use crate::observe::report::Timings;
 
 /// A rollback, planned.
 #[derive(Debug)]
-pub(crate) struct Back {
+pub(crate) struct QuiescedRollback {
     pub plan: Plan,
     /// The slot to hold in, if it must. The books have nothing there; it has yet to be emptied.
     pub hold: Option<u8>,
@@ -43,23 +43,28 @@ pub(crate) struct Back {
 
 /// Plan the way from the policy in `running` to the one in `target`. The books change only where a hold needs a slot and
 /// all are taken: then the policy goes that was longest not committed. A way that is not `in_place` needs none.
-pub(crate) fn plan_back(books: &mut Registry, running: u8, target: u8, in_place: bool) -> Result<Back> {
+pub(crate) fn plan_back(
+    books: &mut Registry,
+    running: u8,
+    target: u8,
+    in_place: bool,
+) -> Result<QuiescedRollback> {
     let plan = |books: &Registry| state_migrate::plan_back(&books.layout, running.into(), target.into());
     let planned = plan(books)?;
     let caller = plan::caller(&planned).filter(|caller| in_place && *caller != target);
-    let Some(caller) = caller else { return Ok(Back { plan: planned, hold: None }) };
+    let Some(caller) = caller else { return Ok(QuiescedRollback { plan: planned, hold: None }) };
     let slot = books.choose_slot_but(&[running, target, caller]);
     if books.slot(slot).is_none() {
-        return Ok(Back { plan: planned, hold: Some(slot) });
+        return Ok(QuiescedRollback { plan: planned, hold: Some(slot) });
     }
     books.evict(slot);
     // A way over a column of the policy that went is lost, but none with a call: those have nothing in between.
-    Ok(Back { plan: plan(books)?, hold: Some(slot) })
+    Ok(QuiescedRollback { plan: plan(books)?, hold: Some(slot) })
 }
 
 /// What a hold did.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct Quiesced {
     pub swept: Vec<Swept>,
     /// From step 1 to step 4, ns.
     pub hold_ns: u64,
@@ -71,7 +76,7 @@ pub(crate) struct Held {
     pub commit_ns: u64,
 }
 
-impl Held {
+impl Quiesced {
     pub(crate) fn report(self, timings: &mut Timings) -> Vec<Swept> {
         timings.hold_ns = self.hold_ns;
         timings.settle_ns = self.settle_ns;
@@ -82,26 +87,26 @@ impl Held {
 }
 
 /// Hold in `slot`, from the beginning or from wherever an earlier command was killed.
-pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopeParts]) -> Result<Held> {
+pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopeParts]) -> Result<Quiesced> {
     let caller = pending.sweeper.and_then(|slot| host.registry.slot(slot)).map_or(0, |info| info.load);
     host.data.set_lacks(slot, abi::LACKS_ENQ_EXITING | abi::LACKS_ENQ_MIGRATION_DISABLED);
     host.data.set_caller(slot, caller);
     let empty = Active { slot, ..host.data.active() };
 
-    let crew = Crew::muster();
+    let crew = WorkerPool::spawn();
     commit::adopt(host, empty);
     let begin = Instant::now();
     host.data.commit(empty);
     host.settle()?;
     let settled = Instant::now();
     host.data.commit(Active { epoch: pending.epoch, ..empty });
-    let swept = bring_back(host, pending.sweeper, scopes, &crew);
+    let swept = convert_back(host, pending.sweeper, scopes, &crew);
     let sweep_ns = settled.elapsed().as_nanos() as u64;
     let Generation { slot, number: generation, .. } = pending.generation;
     let after = Active { slot, generation, epoch: pending.epoch };
     commit::adopt(host, after);
     let commit_ns = commit::commit(host, after);
-    Ok(Held {
+    Ok(Quiesced {
         swept,
         hold_ns: begin.elapsed().as_nanos() as u64,
         settle_ns: (settled - begin).as_nanos() as u64,
@@ -111,12 +116,12 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
 }
 
 /// Step 3 of a rollback by a reattach: the host is detached, and the control word still names the newer policy.
-pub(crate) fn bring_back_detached(host: &Host, pending: &Pending, scopes: &[&ScopeParts]) -> Vec<Swept> {
+pub(crate) fn convert_back_detached(host: &Host, pending: &Pending, scopes: &[&ScopeParts]) -> Vec<Swept> {
     host.data.commit(Active { epoch: pending.epoch, ..host.data.active() });
-    bring_back(host, pending.sweeper, scopes, &Crew::muster())
+    convert_back(host, pending.sweeper, scopes, &WorkerPool::spawn())
 }
 
-fn bring_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts], crew: &Crew) -> Vec<Swept> {
+fn convert_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts], crew: &WorkerPool) -> Vec<Swept> {
     let all = host.sweep_all(scopes, Sweeper { slot: sweeper, ..Sweeper::default() }, crew);
     // Whatever happens, tasks must not stay without a policy.
     let failed =

@@ -40,7 +40,7 @@ use crate::error::Result;
 use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi::Active;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::AttachConfig;
 use crate::host::names;
 use crate::host::object;
 use crate::host::object::HOST_OPS;
@@ -92,7 +92,7 @@ impl Switched {
 }
 
 /// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.
-pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &Terms) -> Result<Object> {
+pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &AttachConfig) -> Result<Object> {
     let mut open = object::open_host(kernel, terms)?;
     for mut map in open.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
@@ -130,7 +130,7 @@ pub(crate) fn switch(
     let sweep = Instant::now();
     let theirs = host.registry.pending.clone().filter(|p| p.sweeper.is_some_and(|slot| slot != after.slot));
     let swept = match theirs {
-        Some(pending) if off.is_ok() => quiesce::bring_back_detached(host, &pending, scopes),
+        Some(pending) if off.is_ok() => quiesce::convert_back_detached(host, &pending, scopes),
         _ => Vec::new(),
     };
     let sweep_ns = if swept.is_empty() { 0 } else { sweep.elapsed().as_nanos() as u64 };
@@ -151,7 +151,7 @@ pub(crate) fn switch(
             attach_ns: attach_begin.elapsed().as_nanos() as u64,
             gap_ns: begin.elapsed().as_nanos() as u64,
         }),
-        Err(error) => Err(put_back(host, old, Active { epoch: after.epoch, ..before }, error)),
+        Err(error) => Err(restore_previous(host, old, Active { epoch: after.epoch, ..before }, error)),
     }
 }
 
@@ -250,7 +250,7 @@ fn not_enabled(reason: String, words: String) -> Error {
 
 /// The new host is not attached: attach the old one again, and undo the preparation. Records that were brought up to
 /// the new epoch keep that stamp, so the epoch stays; its plan only wrote where the old policy does not look.
-fn put_back(host: &mut Host, old: Option<Attached>, before: Active, error: Error) -> Error {
+fn restore_previous(host: &mut Host, old: Option<Attached>, before: Active, error: Error) -> Error {
     arm(host, before);
     let again = match &old {
         Some(old) => {

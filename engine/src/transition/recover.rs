@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::host::registry::Kind;
 use crate::host::scopes::SCOPES;
 use crate::host::sweep::Sweeper;
-use crate::host::worker_pool::Crew;
+use crate::host::worker_pool::WorkerPool;
 use crate::transition::finish;
 use crate::transition::quiesce;
 
@@ -26,7 +26,7 @@ pub fn recover(host: &mut Host) -> Result<()> {
     }
     if is_committed(host) {
         log::warn!("finishing the swap to generation {} that was cut off", pending.generation.number);
-        let crew = Crew::muster();
+        let crew = WorkerPool::spawn();
         host.start_handover(false);
         host.settle()?;
         host.start_handover(true);

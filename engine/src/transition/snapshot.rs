@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::host::pins::Pins;
 use crate::host::scopes::SCOPES;
 use crate::host::sweep::Sweeper;
-use crate::host::worker_pool::Crew;
+use crate::host::worker_pool::WorkerPool;
 use crate::observe::report::Restored;
 use crate::observe::snapshot::apply;
 use crate::observe::snapshot::boot_id;
@@ -59,7 +59,7 @@ pub fn save(pins: &Pins, path: &Path, with_tasks: bool) -> Result<Saved> {
     // So that every record is up to date. Only of a host that is taken off something may be pending still.
     let cut_off = host.registry.pending.as_ref().filter(|_| recover::is_committed(&host));
     let sweeper = Sweeper { slot: cut_off.and_then(|pending| pending.sweeper), ..Sweeper::default() };
-    let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &Crew::muster());
+    let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &WorkerPool::spawn());
     swept.into_iter().try_for_each(|swept| swept.map(drop))?;
     let slot = host.data.active().slot;
     let info = host.registry.slot(slot).cloned().ok_or(Error::NothingRunning)?;

@@ -7,15 +7,15 @@ use crate::transition::prepare;
 use std::time::Instant;
 
 use crate::candidate::load;
-use crate::candidate::load::Home;
-use crate::candidate::load::On;
+use crate::candidate::load::AttachConstraint;
+use crate::candidate::load::LoadTarget;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi;
 use crate::host::abi::Active;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::AttachConfig;
 use crate::host::environment;
 use crate::host::loaded::Loaded;
 use crate::host::object;
@@ -28,19 +28,19 @@ use crate::kernel::sysfs;
 use crate::observe::report::Report;
 use crate::observe::snapshot;
 use crate::os::clock::Clock;
-use crate::transition::foreign_scheduler::Stranger;
+use crate::transition::foreign_scheduler::ForeignScheduler;
 use crate::transition::interrupt;
-use crate::transition::method::Way;
-use crate::transition::options::Wish;
+use crate::transition::method::CommitMethod;
+use crate::transition::options::SwapOptions;
 use crate::transition::reattach;
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, where they have not been yet, so there is nothing to settle or to sweep.
-pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
     let mut clock = Clock::start();
     let stranger = match (sysfs::state().as_str(), environment::unknown_scheduler(pins)) {
         ("disabled", _) => None,
-        (_, Error::OtherScheduler { .. }) if wish.replace => Some(Stranger::find()?),
+        (_, Error::OtherScheduler { .. }) if wish.replace => Some(ForeignScheduler::find()?),
         (_, other) => return Err(other),
     };
     requirements::check_for_host()?;
@@ -61,7 +61,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     let plan = plan::plan(&mut books, &inspected, None, slot, true)?;
     let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?;
-    books.terms = Terms::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
+    books.terms = AttachConfig::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
     let name = load::name_of(policy)?;
     let prepared = wish
         .restore
@@ -74,13 +74,13 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
-    let home = Home {
+    let home = LoadTarget {
         layout: &plan.layout,
         slot,
         load: books.loads + 1,
         queues: &queues.ids(),
         shared: host.shared(),
-        on: On::These(&books.terms),
+        on: AttachConstraint::These(&books.terms),
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
     let generation = plan::record_load(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
@@ -88,7 +88,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
 
     host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
     let after = Active { slot, generation: generation.number, epoch: 1 };
-    books.pending = Some(Way::in_place().pending(&host, &generation, after, None));
+    books.pending = Some(CommitMethod::in_place().pending(&host, &generation, after, None));
     prepare::prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
     let mut report = Report::new(&generation, None);
     report.timings.prepare_ns = clock.lap();
@@ -123,7 +123,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
             drop(host);
             undo(pins);
             return Err(match stranger {
-                Some(stranger) => put_back(pins, stranger, error),
+                Some(stranger) => restore_previous(pins, stranger, error),
                 None => error,
             });
         }
@@ -139,8 +139,8 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     Ok((host, loaded, report))
 }
 
-fn put_back(pins: &Pins, stranger: &Stranger, error: Error) -> Error {
-    match stranger.put_back(pins) {
+fn restore_previous(pins: &Pins, stranger: &ForeignScheduler, error: Error) -> Error {
+    match stranger.restore_previous(pins) {
         Ok(()) => Error::PutBack { source: Box::new(error) },
         Err(again) => Error::NotPutBack { source: Box::new(error), again: Box::new(again) },
     }

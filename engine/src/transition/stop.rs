@@ -15,7 +15,7 @@ use crate::observe::history;
 use crate::observe::history::Entry;
 use crate::observe::history::Verb;
 use crate::os::realtime::Children;
-use crate::os::realtime::Urgent;
+use crate::os::realtime::RealtimeGuard;
 use crate::transition::effect;
 
 /// The kernel walks every task twice; busy ones by the ten thousand take it seconds.
@@ -59,7 +59,7 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
 fn locked_stop(pins: &Pins) -> Result<Stopped> {
     let _lock = pins.lock()?;
     // What runs may be what forgets this one.
-    let urgent = Urgent::begin(Children::No);
+    let urgent = RealtimeGuard::begin(Children::No);
     if pins.is_empty() {
         return Err(environment::hidden_host(pins).unwrap_or(Error::NothingRunning));
     }

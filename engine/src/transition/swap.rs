@@ -17,8 +17,8 @@
 use crate::host::registry::RollbackTarget;
 use crate::transition::commit::warm_up_commit;
 use crate::transition::finish::finish;
-use crate::transition::method::Ready;
-use crate::transition::method::Way;
+use crate::transition::method::CommitMethod;
+use crate::transition::method::PreloadedHost;
 use crate::transition::plan::caller;
 use crate::transition::plan::log_step;
 use crate::transition::plan::plan;
@@ -30,8 +30,8 @@ use crate::transition::prepare::prepare;
 use crate::transition::prepare::set_plan;
 
 use crate::candidate::load;
-use crate::candidate::load::Home;
-use crate::candidate::load::On;
+use crate::candidate::load::AttachConstraint;
+use crate::candidate::load::LoadTarget;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
@@ -48,13 +48,13 @@ use crate::kernel::btf::KernelBtf;
 use crate::observe::report::Report;
 use crate::os::clock::Clock;
 use crate::os::clock::unix_time;
-use crate::os::priority::politely;
+use crate::os::priority;
 use crate::os::realtime::Children;
-use crate::os::realtime::Urgent;
+use crate::os::realtime::RealtimeGuard;
 use crate::transition::interrupt;
-use crate::transition::options::Wish;
+use crate::transition::options::SwapOptions;
 use crate::transition::quiesce;
-use crate::transition::quiesce::Back;
+use crate::transition::quiesce::QuiescedRollback;
 use crate::transition::recover;
 
 /// What `--lean` comes to where a host is there already.
@@ -64,13 +64,13 @@ const NOT_LEAN: &str = "the host has all ops, as it was started: --lean counts w
 ///
 /// # Errors
 /// As [`crate::transition::take_over::take_over`].
-pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded, Report)> {
+pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Loaded, Report)> {
     let mut clock = Clock::start();
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(SlotInfo::title);
 
     log_step("open");
-    let (kernel, inspected) = politely(|| Result::Ok((KernelBtf::read()?, policy.inspect()?)))?;
+    let (kernel, inspected) = priority::lowered(|| Result::Ok((KernelBtf::read()?, policy.inspect()?)))?;
     let open_ns = clock.lap();
 
     log_step("plan");
@@ -87,16 +87,20 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let plan_ns = clock.lap();
 
     log_step("load");
-    let home = Home {
+    let home = LoadTarget {
         layout: &plan.layout,
         slot,
         load: books.loads + 1,
         queues: &queues.ids(),
         shared: host.shared(),
-        on: if wish.may_reattach || !host.attached { On::Any } else { On::These(&host.registry.terms) },
+        on: if wish.may_reattach || !host.attached {
+            AttachConstraint::Any
+        } else {
+            AttachConstraint::These(&host.registry.terms)
+        },
     };
-    let loaded = politely(|| load::load_for_host(policy, &inspected, &kernel, &home))?;
-    let way = Way::find(host, &kernel, &loaded.asks)?;
+    let loaded = priority::lowered(|| load::load_for_host(policy, &inspected, &kernel, &home))?;
+    let way = CommitMethod::find(host, &kernel, &loaded.asks)?;
     let generation =
         record_load(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
@@ -114,7 +118,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     let compiled = compile(host, &plan);
     if !scopes.is_empty() {
         // Before the commit, where it may take its time.
-        politely(|| host.walk_tasks());
+        priority::lowered(|| host.walk_tasks());
     }
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
@@ -122,7 +126,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: Wish<'_>) -> Result<(Loaded,
     log_step("commit");
     // From here on the new policy decides when this thread runs, if it is a task like any.
     // It stays so until whoever waits for this process has its report.
-    host.urgent = Some(Urgent::begin(Children::Too));
+    host.urgent = Some(RealtimeGuard::begin(Children::Too));
     if let Err(interrupted) = change.decide() {
         recover::abandon(host, after.slot)?;
         return Err(interrupted);
@@ -157,7 +161,7 @@ pub fn rollback(host: &mut Host, aim: RollbackTarget, may_reattach: bool) -> Res
 ///
 /// # Errors
 /// As [`rollback`].
-pub fn recover(host: &mut Host, aim: RollbackTarget, ready: Option<Ready>) -> Result<Report> {
+pub fn recover(host: &mut Host, aim: RollbackTarget, ready: Option<PreloadedHost>) -> Result<Report> {
     go_back(host, aim, Kind::Recovery, true, ready)
 }
 
@@ -166,7 +170,7 @@ fn go_back(
     aim: RollbackTarget,
     kind: Kind,
     may_reattach: bool,
-    ready: Option<Ready>,
+    ready: Option<PreloadedHost>,
 ) -> Result<Report> {
     let mut clock = Clock::start();
     log_step("plan");
@@ -176,28 +180,29 @@ fn go_back(
     let queues = host.registry.slot(target.slot).map_or(&[][..], |s| &s.schema.queues);
     let queue_rows = host.registry.queue_rows(before.slot, queues);
     let asks = host.registry.slot(target.slot).map(SlotInfo::asks).unwrap_or_default();
-    let in_place = host.attached && host.registry.terms.suit(&asks);
+    let in_place = host.attached && host.registry.terms.satisfies(&asks);
     if host.attached && !in_place && !may_reattach {
-        let why = host.registry.terms.why_not(&asks, &politely(KernelBtf::read)?);
+        let why = host.registry.terms.why_not(&asks, &priority::lowered(KernelBtf::read)?);
         return Err(Error::NeedsReattach { policy: target.policy, why });
     }
     if !in_place {
         requirements::check_attach()?;
     }
-    let terms = host.registry.terms.changed_for(&asks);
+    let terms = host.registry.terms.extended_for(&asks);
     let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
     let mut books = host.registry.clone();
-    let Back { plan, hold } = quiesce::plan_back(&mut books, before.slot, generation.slot, in_place)?;
+    let QuiescedRollback { plan, hold } =
+        quiesce::plan_back(&mut books, before.slot, generation.slot, in_place)?;
     let plan_ns = clock.lap();
     let scopes = scopes_to_sweep(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
     // In place it needs nothing but the books.
     let way = match ready.filter(|ready| ready.is_for(host, &terms)) {
-        _ if in_place => Way::InPlace { hold },
+        _ if in_place => CommitMethod::InPlace { hold },
         Some(ready) => ready.into_way(),
-        None => Ready::load(host, &terms)?.into_way(),
+        None => PreloadedHost::load(host, &terms)?.into_way(),
     };
     let load_ns = clock.lap();
     log_step("prepare");

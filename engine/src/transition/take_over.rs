@@ -1,8 +1,8 @@
 //! Where commands that change what runs come in: one at a time, after what a killed one left is brought in order, and with an
 //! entry in the history.
 
-use crate::transition::options::Only;
-use crate::transition::options::Wish;
+use crate::transition::options::ExpectedAction;
+use crate::transition::options::SwapOptions;
 
 use crate::candidate::policy::Policy;
 use crate::error::Error;
@@ -20,11 +20,11 @@ use crate::observe::history::Verb;
 use crate::observe::report::Report;
 use crate::os::identity::Binary;
 use crate::os::realtime::Children;
-use crate::os::realtime::Urgent;
+use crate::os::realtime::RealtimeGuard;
 use crate::transition::effect::Before;
 use crate::transition::frontend;
 use crate::transition::interrupt;
-use crate::transition::method::Ready;
+use crate::transition::method::PreloadedHost;
 use crate::transition::reattach;
 use crate::transition::recover;
 use crate::transition::start;
@@ -34,13 +34,13 @@ use crate::transition::swap;
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+pub fn take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
     let mut taken = locked_take_over(pins, policy, wish);
     match &mut taken {
         Ok((host, loaded, report)) => {
             report.warnings.append(&mut loaded.warnings);
             report.warnings.extend(host.found.take());
-            report.warnings.extend(host.urgent.as_ref().and_then(Urgent::warning));
+            report.warnings.extend(host.urgent.as_ref().and_then(RealtimeGuard::warning));
             note(host, report);
         }
         Err(error) => note_failure(wish.only, policy.binary(), error),
@@ -49,17 +49,17 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, 
 }
 
 /// Enter into the history that this policy's process did not take over.
-pub fn note_failure(only: Option<Only>, binary: Option<&Binary>, error: &Error) {
+pub fn note_failure(only: Option<ExpectedAction>, binary: Option<&Binary>, error: &Error) {
     let verb = match only {
-        Some(Only::Run) => Verb::Run,
-        Some(Only::Swap) => Verb::Swap,
+        Some(ExpectedAction::Run) => Verb::Run,
+        Some(ExpectedAction::Swap) => Verb::Swap,
         None => Verb::TakeOver,
     };
     // The command that started this process hears of the error, which matters more than the entry.
     let _ = history::note(Entry::failed(verb, error).of_this_policy(binary));
 }
 
-fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Host, Loaded, Report)> {
+fn locked_take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let taken = put_in_charge(pins, policy, wish, &mut before);
@@ -80,15 +80,17 @@ fn locked_take_over(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
 fn put_in_charge(
     pins: &Pins,
     policy: &Policy,
-    wish: Wish<'_>,
+    wish: SwapOptions<'_>,
     before: &mut Before,
 ) -> Result<(Host, Loaded, Report)> {
     // Before a reattach that was cut off is finished, which attaches a policy.
-    if wish.only == Some(Only::Run) && Host::running(pins).is_ok() {
+    if wish.only == Some(ExpectedAction::Run) && Host::running(pins).is_ok() {
         return Err(Error::Running);
     }
     let mut host = match find(pins) {
-        Err(Error::NothingRunning) if wish.only == Some(Only::Swap) => return Err(Error::NothingRunning),
+        Err(Error::NothingRunning) if wish.only == Some(ExpectedAction::Swap) => {
+            return Err(Error::NothingRunning);
+        }
         Err(Error::NothingRunning) => return start::start(pins, policy, wish),
         Err(Error::OtherScheduler { .. }) if wish.replace && !pins.has_state() => {
             return start::start(pins, policy, wish);
@@ -156,7 +158,7 @@ pub fn rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Result<
 
 fn locked_rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Result<(Host, Report)> {
     // The policy that is to go may be one that forgets tasks, this one too.
-    let urgent = Urgent::begin(Children::Too);
+    let urgent = RealtimeGuard::begin(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let mut roll_back = || {
@@ -175,7 +177,7 @@ fn locked_rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Resu
 ///
 /// # Errors
 /// Any [`Error`]; tasks are on the default scheduler then, and what is pinned is kept for another attempt.
-pub fn recover(pins: &Pins, aim: RollbackTarget, ready: Option<Ready>) -> Result<Option<Report>> {
+pub fn recover(pins: &Pins, aim: RollbackTarget, ready: Option<PreloadedHost>) -> Result<Option<Report>> {
     match locked_recover(pins, aim, ready) {
         Ok((host, Some(mut report))) => {
             note(&host, &mut report);
@@ -189,11 +191,15 @@ pub fn recover(pins: &Pins, aim: RollbackTarget, ready: Option<Ready>) -> Result
     }
 }
 
-fn locked_recover(pins: &Pins, aim: RollbackTarget, ready: Option<Ready>) -> Result<(Host, Option<Report>)> {
-    let urgent = Urgent::begin(Children::Too);
+fn locked_recover(
+    pins: &Pins,
+    aim: RollbackTarget,
+    ready: Option<PreloadedHost>,
+) -> Result<(Host, Option<Report>)> {
+    let urgent = RealtimeGuard::begin(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
-    let bring_back = || {
+    let attach_again = || {
         let mut host = find(pins)?;
         before = Before::look(pins);
         if host.attached {
@@ -203,6 +209,6 @@ fn locked_recover(pins: &Pins, aim: RollbackTarget, ready: Option<Ready>) -> Res
         report.warnings.extend(urgent.warning());
         Ok((host, Some(report)))
     };
-    let done = bring_back();
+    let done = attach_again();
     before.compare(pins, done)
 }

@@ -29,7 +29,7 @@ use scx_upgrade_engine::kernel::sysfs;
 use scx_upgrade_engine::observe::last_good;
 use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::os::identity::Binary;
-use scx_upgrade_engine::os::private_dir::Folder;
+use scx_upgrade_engine::os::private_dir::PrivateDir;
 use scx_upgrade_engine::transition::frontend;
 use scx_upgrade_engine::transition::frontend::Launch;
 use serde_json::Value;
@@ -205,7 +205,7 @@ fn after_a_boot_the_last_good_one_is_started_with_what_it_knew() {
     let binary = "/tmp/good";
     fs::copy(GOOD, binary).unwrap();
     fs::set_permissions(binary, fs::Permissions::from_mode(0o755)).unwrap();
-    let folder = Folder::of_this_machine();
+    let folder = PrivateDir::of_this_machine();
     let _ = fs::remove_file(folder.file(c"last-good.json"));
     report(&["run", "--lean", binary]);
     let spared = status().spared;

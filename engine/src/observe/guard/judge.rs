@@ -45,7 +45,7 @@ impl fmt::Display for Measure {
 
 /// A measure that was beyond its limit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Breach {
+pub struct Violation {
     /// Which.
     pub measure: Measure,
     /// What was seen, in the unit of the measure.
@@ -60,9 +60,9 @@ pub struct Breach {
     pub after_ms: u64,
 }
 
-impl fmt::Display for Breach {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Breach { measure, seen, limit, usual, detail, after_ms } = self;
+        let Violation { measure, seen, limit, usual, detail, after_ms } = self;
         let ms = |ns: &f64| format!("{:.1} ms", ns / 1e6);
         match measure {
             Measure::WakeUpDelay => write!(
@@ -94,7 +94,7 @@ impl fmt::Display for Breach {
 
 /// Goes through samples one by one.
 #[derive(Debug)]
-pub struct Judge {
+pub struct Evaluator {
     limits: Limits,
     usual: Usual,
     /// Windows one after the other beyond the limit: of delay, of throughput, and of each bad event by its name.
@@ -113,9 +113,9 @@ struct Usual {
     most_events: BTreeMap<String, u64>,
 }
 
-impl Judge {
+impl Evaluator {
     /// One that goes by what these windows showed.
-    pub fn new(limits: Limits, baseline: Vec<Sample>) -> Judge {
+    pub fn new(limits: Limits, baseline: Vec<Sample>) -> Evaluator {
         let mut delays: Vec<_> = baseline.iter().filter_map(delay).collect();
         delays.sort_unstable();
         let mut usual = Usual {
@@ -129,7 +129,7 @@ impl Judge {
             let most = usual.most_events.entry(name.clone()).or_default();
             *most = (*count).max(*most);
         }
-        Judge { limits, usual, delay: 0, throughput: 0, events: BTreeMap::new() }
+        Evaluator { limits, usual, delay: 0, throughput: 0, events: BTreeMap::new() }
     }
 
     /// The 99th percentile of the wake-up delay beyond which a window counts as bad, ns.
@@ -140,10 +140,10 @@ impl Judge {
     }
 
     /// The next window after the commit: is it the one too many? What is said of `after_ms` is for the caller to fill in.
-    pub fn next(&mut self, sample: &Sample) -> Option<Breach> {
+    pub fn next(&mut self, sample: &Sample) -> Option<Violation> {
         let seconds = self.limits.window.as_secs_f64();
         let breach = |measure, seen, limit, usual, detail: String| {
-            Some(Breach { measure, seen, limit, usual, detail, after_ms: 0 })
+            Some(Violation { measure, seen, limit, usual, detail, after_ms: 0 })
         };
         if sample.unhealthy != 0 {
             return breach(Measure::Health, 1.0, 0.0, 0.0, sample.unhealthy.to_string());
@@ -213,12 +213,12 @@ mod tests {
         sample
     }
 
-    fn judge(baseline: &[u64]) -> Judge {
-        Judge::new(Limits::default(), baseline.iter().map(|us| window(*us)).collect())
+    fn judge(baseline: &[u64]) -> Evaluator {
+        Evaluator::new(Limits::default(), baseline.iter().map(|us| window(*us)).collect())
     }
 
     /// In which window, from 1, it was decided, and by what.
-    fn decided(judge: &mut Judge, windows: impl IntoIterator<Item = Sample>) -> Option<(usize, Measure)> {
+    fn decided(judge: &mut Evaluator, windows: impl IntoIterator<Item = Sample>) -> Option<(usize, Measure)> {
         windows.into_iter().enumerate().find_map(|(n, s)| judge.next(&s).map(|b| (n + 1, b.measure)))
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let waits = |s: u64| Sample { longest_wait_ns: s * 1_000_000_000, longest_pid: 7, ..window(1000) };
         assert_eq!(decided(&mut judge(&[1000]), [waits(9), waits(11)]), Some((2, Measure::LongestWait)));
         // Unless that is usual.
-        let mut used_to_it = Judge::new(Limits::default(), vec![waits(8)]);
+        let mut used_to_it = Evaluator::new(Limits::default(), vec![waits(8)]);
         assert_eq!(decided(&mut used_to_it, [waits(15)]), None);
         let breach = judge(&[1000]).next(&waits(11)).unwrap();
         assert!(breach.to_string().contains("task 7 has waited for 11000.0 ms"), "{breach}");

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::Entry;
-use crate::os::private_dir::Folder;
-use crate::os::private_dir::FolderError;
+use crate::os::private_dir::PrivateDir;
+use crate::os::private_dir::PrivateDirError;
 
 const NAME: &CStr = c"history";
 const OLDER: &CStr = c"history.old";
@@ -23,7 +23,7 @@ const LINE: usize = 16 * 1024;
 pub enum HistoryError {
     /// The folder or a file in it.
     #[error(transparent)]
-    Folder(#[from] FolderError),
+    PrivateDir(#[from] PrivateDirError),
     /// An entry that is not to be expected.
     #[error("an entry of {bytes} bytes is too long")]
     TooLong {
@@ -34,7 +34,7 @@ pub enum HistoryError {
 
 /// What was read.
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct HistoryLog {
     /// Oldest first.
     pub entries: Vec<Entry>,
     /// Lines that are none: torn by a full disk or a power cut, or written by a version to come.
@@ -44,7 +44,7 @@ pub struct Past {
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct History {
-    folder: Folder,
+    folder: PrivateDir,
     full: u64,
 }
 
@@ -57,12 +57,12 @@ impl Default for History {
 impl History {
     /// That of this machine, in `/var/lib/scx-upgrade`.
     pub fn new() -> History {
-        History { folder: Folder::of_this_machine(), full: FULL }
+        History { folder: PrivateDir::of_this_machine(), full: FULL }
     }
 
     /// One in another folder.
     pub fn at(folder: &Path) -> History {
-        History { folder: Folder::at(folder), full: FULL }
+        History { folder: PrivateDir::at(folder), full: FULL }
     }
 
     /// Where it is.
@@ -82,7 +82,7 @@ impl History {
         Ok(self.append_line(&json)?)
     }
 
-    fn append_line(&self, json: &str) -> Result<(), FolderError> {
+    fn append_line(&self, json: &str) -> Result<(), PrivateDirError> {
         let io = |source| self.folder.io(NAME, source);
         let folder = self.folder.make()?;
         let mut file = folder.open(NAME, libc::O_RDWR | libc::O_APPEND | libc::O_CREAT)?;
@@ -108,8 +108,8 @@ impl History {
     ///
     /// # Errors
     /// It cannot be read, or is not root's own. Damaged lines are no error.
-    pub fn read(&self) -> Result<Past, HistoryError> {
-        let mut past = Past::default();
+    pub fn read(&self) -> Result<HistoryLog, HistoryError> {
+        let mut past = HistoryLog::default();
         let Some(folder) = self.folder.open()? else { return Ok(past) };
         for name in [OLDER, NAME] {
             let Some(file) = folder.open_existing(name)? else { continue };
@@ -245,7 +245,10 @@ mod tests {
         let elsewhere = scratch.0.join("elsewhere");
         fs::create_dir(&elsewhere).unwrap();
         symlink(&elsewhere, history.folder()).unwrap();
-        assert!(matches!(history.append(&entry(1)), Err(HistoryError::Folder(FolderError::Unsafe { .. }))));
+        assert!(matches!(
+            history.append(&entry(1)),
+            Err(HistoryError::PrivateDir(PrivateDirError::Unsafe { .. }))
+        ));
         fs::remove_file(history.folder()).unwrap();
 
         fs::create_dir(history.folder()).unwrap();
@@ -261,15 +264,24 @@ mod tests {
             std::ffi::CString::new(history.folder.file(NAME).into_os_string().into_encoded_bytes()).unwrap();
         // SAFETY: the path is NUL-terminated.
         assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
-        assert!(matches!(history.append(&entry(1)), Err(HistoryError::Folder(FolderError::Unsafe { .. }))));
+        assert!(matches!(
+            history.append(&entry(1)),
+            Err(HistoryError::PrivateDir(PrivateDirError::Unsafe { .. }))
+        ));
         fs::remove_file(history.folder.file(NAME)).unwrap();
 
         fs::write(elsewhere.join("other"), "").unwrap();
         fs::hard_link(elsewhere.join("other"), history.folder.file(NAME)).unwrap();
-        assert!(matches!(history.append(&entry(1)), Err(HistoryError::Folder(FolderError::Unsafe { .. }))));
+        assert!(matches!(
+            history.append(&entry(1)),
+            Err(HistoryError::PrivateDir(PrivateDirError::Unsafe { .. }))
+        ));
         assert_eq!(fs::read(elsewhere.join("other")).unwrap(), b"");
         fs::remove_file(history.folder.file(NAME)).unwrap();
         fs::create_dir(history.folder.file(NAME)).unwrap();
-        assert!(matches!(history.append(&entry(1)), Err(HistoryError::Folder(FolderError::Unsafe { .. }))));
+        assert!(matches!(
+            history.append(&entry(1)),
+            Err(HistoryError::PrivateDir(PrivateDirError::Unsafe { .. }))
+        ));
     }
 }

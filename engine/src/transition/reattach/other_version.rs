@@ -25,8 +25,8 @@ use super::Switched;
 use super::arm;
 use super::attach;
 use crate::candidate::load;
-use crate::candidate::load::Home;
-use crate::candidate::load::On;
+use crate::candidate::load::AttachConstraint;
+use crate::candidate::load::LoadTarget;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
@@ -34,7 +34,7 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi;
 use crate::host::abi::Active;
-use crate::host::attach_config::Terms;
+use crate::host::attach_config::AttachConfig;
 use crate::host::loaded::Loaded;
 use crate::host::memory::Mapped;
 use crate::host::names::HOST_MAP;
@@ -80,7 +80,7 @@ struct Books {
     generations: Vec<Generation>,
     pending: Option<Begun>,
     #[serde(flatten)]
-    terms: Terms,
+    terms: AttachConfig,
 }
 
 /// What was begun in it.
@@ -171,7 +171,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let plan = plan::plan(&mut books, &inspected, Some(old.active.slot), slot, true)?;
     let queue_rows = books.queue_rows(old.active.slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?.ids();
-    let terms = old.books.terms.changed_for(&load::asks_of(policy, &kernel)?);
+    let terms = old.books.terms.extended_for(&load::asks_of(policy, &kernel)?);
     let plan_ns = clock.lap();
 
     let mut change = interrupt::change()?;
@@ -187,13 +187,13 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let mut host = Host::pin(&next, &mut object)?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(old.active);
-    let home = Home {
+    let home = LoadTarget {
         layout: &plan.layout,
         slot,
         load: books.loads + 1,
         queues: &queues,
         shared: host.shared(),
-        on: On::Any,
+        on: AttachConstraint::Any,
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
     let number = old.active.generation + 1;
@@ -245,7 +245,7 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
     let off = super::wait_until_off();
     let detach_ns = laps.lap();
     if let Err(error) = off.and_then(|()| attach(host, object)) {
-        return Err(put_back(pins, host, old.as_ref(), error));
+        return Err(restore_previous(pins, host, old.as_ref(), error));
     }
     let (attach_ns, gap_ns) = (laps.lap(), laps.total());
     rename(host.pins.dir(), pins.moving().dir())?;
@@ -255,7 +255,7 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
     Ok(Switched { detach_ns, swept: Vec::new(), sweep_ns: 0, commit_ns: 0, attach_ns, gap_ns })
 }
 
-fn put_back(pins: &Pins, host: &Host, old: Option<&Attached>, error: Error) -> Error {
+fn restore_previous(pins: &Pins, host: &Host, old: Option<&Attached>, error: Error) -> Error {
     let again = old.map(|old| {
         super::wait_until_off()?;
         let mut log = KernelLog::mark();
