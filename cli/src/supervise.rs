@@ -210,7 +210,7 @@ impl Watch<'_> {
         let Some(running) = &mut self.running else { return };
         let generation = running.host.data.active().generation;
         if generation != running.generation {
-            // The books are another command's by now.
+            // The registry are another command's by now.
             let Ok(host) = Host::running(self.pins) else { return };
             *running = Running {
                 host,
@@ -261,7 +261,7 @@ impl Watch<'_> {
         if process(&running.host).is_none_or(|(_, _, alive)| alive) {
             return;
         }
-        // By what the books say now: another command may have started one.
+        // By what the registry say now: another command may have started one.
         let Ok(host) = Host::running(self.pins) else { return };
         running.host = host;
         let Some((policy, pid, false)) = process(&running.host) else { return };

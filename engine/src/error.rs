@@ -434,7 +434,7 @@ pub enum Error {
         /// Room.
         max: usize,
     },
-    /// The pinned books are damaged.
+    /// The pinned registry is damaged.
     #[error("the host's registry is damaged ({why}): `scx-upgrade stop` and start again")]
     Registry {
         /// How.

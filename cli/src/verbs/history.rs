@@ -1,4 +1,4 @@
-//! `scx-upgrade history`: what was done. The file has what outlives a boot; of what it lacks the host's books have the
+//! `scx-upgrade history`: what was done. The file has what outlives a boot; of what it lacks the host's registry have the
 //! latest commits.
 
 use std::fmt::Write as _;
@@ -41,7 +41,7 @@ pub fn history(args: &HistoryArgs, out: Output) -> Result<(), Failure> {
     let HistoryLog { mut entries, damaged } = past;
     let lacking = lacking(&entries);
     if !lacking.is_empty() {
-        warnings.push(format!("{} commits are in the host's books only", lacking.len()));
+        warnings.push(format!("{} commits are in the host's registry only", lacking.len()));
     }
     lacking.into_iter().for_each(|entry| insert(&mut entries, entry));
     entries.drain(..entries.len().saturating_sub(args.latest));
@@ -65,12 +65,12 @@ fn insert(entries: &mut Vec<Entry>, entry: Entry) {
     entries.insert(at, entry);
 }
 
-/// The commits that the books have and the file has not.
+/// The commits that the registry have and the file has not.
 fn lacking(entries: &[Entry]) -> Vec<Entry> {
     // Where there is no host, or it cannot be read, the file is all there is.
     let host = pins::check_bpffs().and_then(|()| Pins::open()).and_then(|pins| Host::running(&pins));
-    let books = host.map_or(Vec::new(), |host| host.registry.generations);
-    let lacking = books.iter().filter(|g| !entries.iter().any(|e| e.is(g)));
+    let registry = host.map_or(Vec::new(), |host| host.registry.generations);
+    let lacking = registry.iter().filter(|g| !entries.iter().any(|e| e.is(g)));
     lacking.map(Entry::of_books).collect()
 }
 

@@ -42,9 +42,9 @@ impl Direct {
         sysfs::check_btf(&sysfs::btf()?)?;
         let kernel = KernelBtf::read()?;
         let inspected = policy.inspect()?;
-        let mut books = Registry::new();
-        let plan = state_migrate::plan(&books.layout, None, &inspected.schema, 0)?;
-        let queues = books.claim_queues(&inspected.schema, 0, None)?;
+        let mut registry = Registry::new();
+        let plan = state_migrate::plan(&registry.layout, None, &inspected.schema, 0)?;
+        let queues = registry.claim_queues(&inspected.schema, 0, None)?;
         let loaded = load::load_direct(policy, &inspected, &kernel, &plan.layout, &queues)?;
         let map = loaded.object.maps().find(|m| m.name() == HOST_MAP);
         let map = map.ok_or_else(|| Error::NotAPolicy { why: format!("it has no map {HOST_MAP}") })?;

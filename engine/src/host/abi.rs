@@ -158,7 +158,7 @@ pub struct HostData {
     pub zero: u32,
     /// The lower half of the control word whose commit the hand-over is for; 0 for none.
     pub handover_to: u32,
-    /// The generation whose books are closed.
+    /// The generation that is complete.
     pub closed: u32,
     /// Set around a reattach: tasks that are enabled get back the `dsq_vtime` that they had.
     pub restore_vtime: u32,

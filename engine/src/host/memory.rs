@@ -256,13 +256,13 @@ impl Mapped {
         unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
     }
 
-    /// The generation whose books are closed; 0 if none is.
+    /// The generation that is complete; 0 if none is.
     pub fn closed(&self) -> u32 {
         // SAFETY: a field of HostData, see `at`; aligned, so read as a whole.
         unsafe { self.at::<u32>(offset_of!(HostData, closed)).read_volatile() }
     }
 
-    /// Close the books of a generation: one aligned store, as the commit is.
+    /// Close the registry of a generation: one aligned store, as the commit is.
     pub(crate) fn close(&self, generation: u32) {
         // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
         unsafe { self.at::<u32>(offset_of!(HostData, closed)).write_volatile(generation) }
@@ -364,7 +364,7 @@ impl FirstPage {
         (self.word(offset_of!(HostData, lacks)) >> 32) as u32
     }
 
-    /// The generation whose books are closed; 0 if none is, and in a version that closes them otherwise.
+    /// The generation that is complete; 0 if none is, and in a version that marks it otherwise.
     pub fn closed(&self) -> u32 {
         (self.word(offset_of!(HostData, handover_to)) >> 32) as u32
     }

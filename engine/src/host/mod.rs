@@ -71,7 +71,7 @@ pub struct Host {
     pub pins: Pins,
     /// Its shared memory.
     pub data: Mapped,
-    /// Its books, as last read or written by this process.
+    /// Its registry, as last read or written by this process.
     pub registry: Registry,
     /// What an earlier command left and this process finished or undid, in words.
     pub(crate) found: Option<String>,
@@ -92,7 +92,7 @@ impl Host {
     ///
     /// # Errors
     /// Also [`Error::Ejected`] when the kernel took it off, [`Error::OtherScheduler`] when another runs instead,
-    /// [`Error::HiddenPins`] when that is a host whose pins are elsewhere, or its pins or books cannot be read.
+    /// [`Error::HiddenPins`] when that is a host whose pins are elsewhere, or its pins or registry cannot be read.
     pub fn running(pins: &Pins) -> Result<Host> {
         if pins.is_half_replaced() {
             return Err(Error::HalfReplaced);
@@ -124,7 +124,7 @@ impl Host {
         }
         let (registry, reason) = match Host::pinned(pins) {
             Ok(host) => (host.registry, host.data.exit_reason()),
-            // A start that was killed before its books were whole.
+            // A start that was killed before its registry was whole.
             Err(Error::Registry { .. } | Error::Bpf { .. }) => return Ok(Error::NothingRunning),
             Err(other) => return Err(other),
         };
@@ -141,7 +141,7 @@ impl Host {
     /// What is pinned, as if the kernel did not run it.
     ///
     /// # Errors
-    /// [`Error::OtherHost`], or the pins or books cannot be read.
+    /// [`Error::OtherHost`], or the pins or registry cannot be read.
     pub(crate) fn pinned(pins: &Pins) -> Result<Host> {
         let host_map = pins.map(HOST_MAP)?;
         let theirs = Mapped::abi_of(&host_map)?;
@@ -253,7 +253,7 @@ impl Host {
         &self.host_map
     }
 
-    /// Write the books.
+    /// Write the registry.
     pub(crate) fn save(&self) -> Result<()> {
         // Before any of them is made.
         self.data.set_queues(&self.registry.queues.iter().map(|q| self.family(q)).collect::<Vec<_>>());

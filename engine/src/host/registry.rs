@@ -1,4 +1,4 @@
-//! The host's books: what stands in each slot, where each column lives, which DSQs there are, what was committed. They
+//! The host's registry: what stands in each slot, where each column lives, which DSQs there are, what was committed. They
 //! are one value of one pinned map, so one map update is one transaction, and they end with the boot as the scheduler
 //! does. The control word, not the registry, says what runs.
 
@@ -28,9 +28,9 @@ use crate::os::identity::Binary;
 pub(crate) use queues::Claimed;
 pub use queues::QueueInfo;
 
-/// How often books that are not whole are read again, a millisecond apart.
+/// How often registry that are not whole are read again, a millisecond apart.
 const READ_AGAIN: u32 = 20;
-/// Generations that the books keep.
+/// Generations that the registry keep.
 const KEEP_GENERATIONS: usize = 32;
 
 /// A policy that is loaded in a slot.
@@ -173,7 +173,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The books of a host in which nothing is loaded yet.
+    /// The registry of a host in which nothing is loaded yet.
     pub fn new() -> Registry {
         Registry {
             abi: abi::ABI,
@@ -224,7 +224,7 @@ impl Registry {
         map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).trying("cannot write the registry")
     }
 
-    /// Take in what happened since they were written: the host's `closed` says which generation's books are closed. One
+    /// Take in what happened since they were written: the host's `closed` says which generation is complete. One
     /// that is pending here and closed there is committed, and where that took a reattach, the host is attached on its terms.
     pub fn settle(&mut self, closed: u32) {
         if let Some(pending) = self.pending.take_if(|pending| pending.generation.number == closed) {
@@ -346,7 +346,7 @@ fn load_once<T: DeserializeOwned>(map: &MapHandle) -> Result<T> {
     serde_json::from_slice(json).map_err(|e| damaged(&e.to_string()))
 }
 
-/// Books that do not say have the first form.
+/// OldRegistry that do not say have the first form.
 fn first_records() -> u32 {
     1
 }

@@ -17,17 +17,17 @@ use crate::host::registry::SlotInfo;
 
 const _: () = assert!(abi::MAX_ARG == state_migrate::MAX_ARG as usize);
 
-/// Those for the records of one scope. `books` say which object has the conversions that the plan calls.
+/// Those for the records of one scope. `registry` say which object has the conversions that the plan calls.
 ///
 /// # Errors
-/// [`Error::Registry`] when the books do not have them.
-pub(crate) fn of(plan: &Plan, scope: Scope, books: &Registry) -> Result<abi::Plan> {
+/// [`Error::Registry`] when the registry do not have them.
+pub(crate) fn of(plan: &Plan, scope: Scope, registry: &Registry) -> Result<abi::Plan> {
     let mut out =
         abi::Plan { nr_steps: 0, nr_call_steps: 0, caller: 0, steps: [abi::Step::default(); abi::MAX_STEPS] };
     let mut entries = Vec::new();
     for from in plan.steps.get(&scope).into_iter().flatten() {
         if let Step::Call(call) = from {
-            let (caller, conversion) = conversion(call, books)?;
+            let (caller, conversion) = conversion(call, registry)?;
             out.caller = caller.load;
             entries.extend(calls(call, conversion));
         } else {
@@ -45,8 +45,8 @@ pub(crate) fn of(plan: &Plan, scope: Scope, books: &Registry) -> Result<abi::Pla
 }
 
 /// The policy that has the conversion, and its number there.
-fn conversion<'b>(call: &Call, books: &'b Registry) -> Result<(&'b SlotInfo, u16)> {
-    let info = u8::try_from(call.slot).ok().and_then(|slot| books.slot(slot));
+fn conversion<'b>(call: &Call, registry: &'b Registry) -> Result<(&'b SlotInfo, u16)> {
+    let info = u8::try_from(call.slot).ok().and_then(|slot| registry.slot(slot));
     let found = info.and_then(|info| Some((info, info.schema.conversions.get(&call.program)?.number)));
     found.ok_or_else(|| Error::Registry {
         why: format!("no policy in slot {} has the conversion {}", call.slot, call.program),
@@ -142,14 +142,14 @@ mod tests {
 
     use super::*;
 
-    fn books() -> Registry {
-        let mut books = Registry::new();
+    fn registry() -> Registry {
+        let mut registry = Registry::new();
         let number = Type::Int { size: 8, signed: false };
         let signature = Signature { number: 5, from: number.clone(), to: number };
         let mut info = crate::host::registry::tests::slot_info(9);
         info.schema.conversions.insert("fold".to_string(), signature);
-        books.slots[2] = Some(info);
-        books
+        registry.slots[2] = Some(info);
+        registry
     }
 
     fn plan(steps: Vec<Step>) -> Plan {
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_call_is_taken_apart_and_stands_behind_the_rest() {
         let store = Step::Store { to: 40, size: 8, value: 7, repeat: Repeat::ONCE };
-        let plan = of(&plan(vec![store, call("fold")]), Scope::Cpu, &books()).unwrap();
+        let plan = of(&plan(vec![store, call("fold")]), Scope::Cpu, &registry()).unwrap();
         assert_eq!((plan.nr_steps, plan.nr_call_steps, plan.caller), (1, 4, 9));
         assert_eq!(plan.steps[0].kind, abi::STEP_STORE);
         let moved = |s: &abi::Step| {
@@ -190,13 +190,13 @@ mod tests {
 
     #[test]
     fn a_plan_without_calls_has_no_caller() {
-        let plan = of(&plan(vec![]), Scope::Task, &books()).unwrap();
+        let plan = of(&plan(vec![]), Scope::Task, &registry()).unwrap();
         assert_eq!((plan.nr_steps, plan.nr_call_steps, plan.caller), (0, 0, 0));
     }
 
     #[test]
     fn a_conversion_that_nobody_has_is_an_error() {
-        let error = of(&plan(vec![call("unfold")]), Scope::Cpu, &books()).unwrap_err();
+        let error = of(&plan(vec![call("unfold")]), Scope::Cpu, &registry()).unwrap_err();
         assert!(matches!(error, Error::Registry { .. }), "{error}");
     }
 }

@@ -130,7 +130,7 @@ impl fmt::Display for Actor {
 /// One command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Seconds since 1970. Of a commit the same as in the host's books.
+    /// Seconds since 1970. Of a commit the same as in the host's registry.
     pub unix_time: u64,
     /// What was to be done.
     pub verb: Verb,
@@ -187,7 +187,7 @@ impl Entry {
         }
     }
 
-    /// A commit: what the books have of it, and what the command reports.
+    /// A commit: what the registry has of it, and what the command reports.
     pub(crate) fn commit(generation: &Generation, slot: Option<&SlotInfo>, report: &Report) -> Entry {
         let mut plan = BTreeMap::new();
         let fates = report.columns.iter().map(|c| c.fate.clone());
@@ -208,7 +208,7 @@ impl Entry {
         }
     }
 
-    /// A commit of which only the books know.
+    /// A commit of which only the registry knows.
     pub fn of_books(generation: &Generation) -> Entry {
         Entry {
             unix_time: generation.unix_time,
@@ -247,7 +247,7 @@ impl Entry {
         Entry { binary: binary.cloned(), args: bounded(&args), ..self }
     }
 
-    /// Is it the same commit as that of the books?
+    /// Is it the same commit as that of the registry?
     pub fn is(&self, generation: &Generation) -> bool {
         self.generation == Some(generation.number) && self.unix_time == generation.unix_time
     }

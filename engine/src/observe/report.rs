@@ -29,7 +29,7 @@ pub struct Timings {
     pub sweep_ns: u64,
     /// Handing over the tasks on queues that the new policy does not name.
     pub hand_over_ns: u64,
-    /// Writing the books.
+    /// Writing the registry.
     pub close_ns: u64,
     /// How long no policy ran, in a rollback by conversions of the author's own: see `hold.rs`. 0 in any other.
     #[serde(default)]

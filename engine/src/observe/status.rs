@@ -107,7 +107,7 @@ pub struct Status {
 /// Read it.
 ///
 /// # Errors
-/// The pins or the books cannot be read. That nothing runs is not an error here.
+/// The pins or the registry cannot be read. That nothing runs is not an error here.
 pub fn status(pins: &Pins) -> Result<Status> {
     let mut status = Status {
         state: sysfs::state(),

@@ -10,7 +10,7 @@ use crate::os::clock::Clock;
 use crate::os::clock::monotonic_ns;
 use crate::transition::plan::log_step;
 
-/// Steps 6 and 7, and the books closed.
+/// Steps 6 and 7, and the registry closed.
 pub(crate) fn finish(
     host: &mut Host,
     report: &mut Report,
@@ -68,7 +68,7 @@ pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
     Ok(handed)
 }
 
-/// The commit is done and nothing is left to finish. The books were written before the commit, with the generation
+/// The commit is done and nothing is left to finish. The registry was written before the commit, with the generation
 /// pending; that it is not any more is one store. Who reads them next takes it from there.
 pub(crate) fn mark_complete(host: &mut Host) {
     if let Some(pending) = &host.registry.pending {

@@ -20,23 +20,23 @@ pub(crate) fn log_step(step: &str) {
     log::info!("step: {step}");
 }
 
-/// Plan, and take the plan's layout into the books.
+/// Plan, and take the plan's layout into the registry.
 pub(crate) fn plan(
-    books: &mut Registry,
+    registry: &mut Registry,
     inspected: &Inspected,
     running: Option<u8>,
     slot: u8,
     carry: bool,
 ) -> Result<Plan> {
     let plan_it = if carry { state_migrate::plan } else { state_migrate::plan_anew };
-    let plan = plan_it(&books.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
-    books.layout = plan.layout.clone();
+    let plan = plan_it(&registry.layout, running.map(u32::from), &inspected.schema, u32::from(slot))?;
+    registry.layout = plan.layout.clone();
     Ok(plan)
 }
 
-/// Enter the loaded policy and the generation to come into the books.
+/// Enter the loaded policy and the generation to come into the registry.
 pub(crate) fn record_load(
-    books: &mut Registry,
+    registry: &mut Registry,
     policy: &Policy,
     inspected: &Inspected,
     loaded: &Loaded,
@@ -45,8 +45,8 @@ pub(crate) fn record_load(
     number: u32,
 ) -> Generation {
     let load = loaded.load;
-    books.loads = load;
-    books.slots[usize::from(slot)] = Some(SlotInfo {
+    registry.loads = load;
+    registry.slots[usize::from(slot)] = Some(SlotInfo {
         policy: loaded.ops.name.clone(),
         version: policy.version().to_string(),
         load,
@@ -82,15 +82,15 @@ pub(crate) fn caller(plan: &Plan) -> Option<u8> {
 }
 
 /// The generation whose policy is aimed at.
-pub(crate) fn target(books: &Registry, active: u8, aim: RollbackTarget) -> Result<&Generation> {
+pub(crate) fn target(registry: &Registry, active: u8, aim: RollbackTarget) -> Result<&Generation> {
     let none = |why: &str| Error::NoRollback { why: why.to_string() };
     match aim {
-        RollbackTarget::Generation(number) => books.rollback_target_to(active, number),
-        RollbackTarget::Before => books.rollback_target(active).ok_or_else(|| {
+        RollbackTarget::Generation(number) => registry.rollback_target_to(active, number),
+        RollbackTarget::Before => registry.rollback_target(active).ok_or_else(|| {
             none("no earlier policy is loaded (this is the first since the host was started)")
         }),
         RollbackTarget::Same => {
-            books.latest_in(active).ok_or_else(|| none("the books do not say which policy ran before"))
+            registry.latest_in(active).ok_or_else(|| none("the registry does not say which policy ran before"))
         }
     }
 }

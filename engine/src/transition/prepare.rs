@@ -19,13 +19,13 @@ use state_migrate::Plan;
 /// Step 4. All that the new policy needs is in place after it, and nothing that the old one uses has changed.
 pub(crate) fn prepare(
     host: &mut Host,
-    books: Registry,
+    registry: Registry,
     plan: &Plan,
     loaded: &Loaded,
     after: Active,
     new_queues: &[QueueInfo],
 ) -> Result<()> {
-    host.registry = books;
+    host.registry = registry;
     host.save()?;
     let prepared = fill(host, plan, loaded, after, new_queues);
     if prepared.is_err() {

@@ -68,9 +68,9 @@ pub fn rollback(pins: &Pins, aim: RollbackTarget) -> Result<RollbackPreview> {
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
     let queues = host.registry.queue_rows(active.slot, info.map_or(&[][..], |s| s.schema.queues.as_slice()));
-    let mut books = host.registry.clone();
+    let mut registry = host.registry.clone();
     let QuiescedRollback { plan, hold } =
-        quiesce::plan_back(&mut books, active.slot, target.slot, reattach.is_none() && host.attached)?;
+        quiesce::plan_back(&mut registry, active.slot, target.slot, reattach.is_none() && host.attached)?;
     Ok(RollbackPreview {
         from: host.registry.slot(active.slot).map(SlotInfo::title),
         to: target.title(),
@@ -147,11 +147,11 @@ pub fn swap(pins: &Pins, policy: &Policy, carry: bool) -> Result<SwapPreview> {
     let slot = host.registry.choose_slot(running);
     let named = |slot| host.registry.slot(slot).map(SlotInfo::title);
     let (from, evicts) = (named(running), named(slot));
-    let mut books = host.registry.clone();
-    books.evict(slot);
+    let mut registry = host.registry.clone();
+    registry.evict(slot);
     let queues = match carry {
-        true => books.queue_rows(running, &wanted),
-        false => books.queue_rows_anew(running, &wanted),
+        true => registry.queue_rows(running, &wanted),
+        false => registry.queue_rows_anew(running, &wanted),
     };
     let kernel = KernelBtf::read()?;
     let (terms, asks) = (&host.registry.terms, load::asks_of(policy, &kernel)?);
@@ -159,6 +159,6 @@ pub fn swap(pins: &Pins, policy: &Policy, carry: bool) -> Result<SwapPreview> {
         true => (!terms.satisfies(&asks)).then(|| terms.why_not(&asks, &kernel)),
         false => Some("the kernel took the host off, so it is attached again anyway".to_string()),
     };
-    let (layout, generation, attached) = (books.layout, active.generation + 1, host.attached);
+    let (layout, generation, attached) = (registry.layout, active.generation + 1, host.attached);
     Ok(SwapPreview { layout, running, slot, queues, reattach, attached, from, generation, evicts })
 }

@@ -37,29 +37,29 @@ use crate::observe::report::Timings;
 #[derive(Debug)]
 pub(crate) struct QuiescedRollback {
     pub plan: Plan,
-    /// The slot to hold in, if it must. The books have nothing there; it has yet to be emptied.
+    /// The slot to hold in, if it must. The registry has nothing there; it has yet to be emptied.
     pub hold: Option<u8>,
 }
 
-/// Plan the way from the policy in `running` to the one in `target`. The books change only where a hold needs a slot and
+/// Plan the way from the policy in `running` to the one in `target`. The registry change only where a hold needs a slot and
 /// all are taken: then the policy goes that was longest not committed. A way that is not `in_place` needs none.
 pub(crate) fn plan_back(
-    books: &mut Registry,
+    registry: &mut Registry,
     running: u8,
     target: u8,
     in_place: bool,
 ) -> Result<QuiescedRollback> {
-    let plan = |books: &Registry| state_migrate::plan_back(&books.layout, running.into(), target.into());
-    let planned = plan(books)?;
+    let plan = |registry: &Registry| state_migrate::plan_back(&registry.layout, running.into(), target.into());
+    let planned = plan(registry)?;
     let caller = plan::caller(&planned).filter(|caller| in_place && *caller != target);
     let Some(caller) = caller else { return Ok(QuiescedRollback { plan: planned, hold: None }) };
-    let slot = books.choose_slot_but(&[running, target, caller]);
-    if books.slot(slot).is_none() {
+    let slot = registry.choose_slot_but(&[running, target, caller]);
+    if registry.slot(slot).is_none() {
         return Ok(QuiescedRollback { plan: planned, hold: Some(slot) });
     }
-    books.evict(slot);
+    registry.evict(slot);
     // A way over a column of the policy that went is lost, but none with a call: those have nothing in between.
-    Ok(QuiescedRollback { plan: plan(books)?, hold: Some(slot) })
+    Ok(QuiescedRollback { plan: plan(registry)?, hold: Some(slot) })
 }
 
 /// What a hold did.

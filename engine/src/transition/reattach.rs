@@ -104,7 +104,7 @@ pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &AttachConfig) -
     object::load_host(open)
 }
 
-/// Steps 5 to 7. `pending` is in the books and the slot is filled; after it the new host runs, and the books are to be
+/// Steps 5 to 7. `pending` is in the registry and the slot is filled; after it the new host runs, and the registry is to be
 /// closed. `scopes`: those whose records the plan changes.
 ///
 /// # Errors
@@ -262,7 +262,7 @@ fn restore_previous(host: &mut Host, old: Option<Attached>, before: Active, erro
         }
         None => Ok(()),
     };
-    // The books first: whatever comes of it, the next command is to find no half of a reattach.
+    // The registry first: whatever comes of it, the next command is to find no half of a reattach.
     let undone = recover::recover(host);
     match (again.and(undone), old) {
         (Ok(()), Some(_)) => Error::PutBack { source: Box::new(error) },

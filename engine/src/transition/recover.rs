@@ -11,7 +11,7 @@ use crate::transition::finish;
 use crate::transition::quiesce;
 
 /// Bring a host whose last command was killed back to one without a pending swap. Idempotent. The host need not be
-/// attached: then it has no queues, and only its books and records are brought in order.
+/// attached: then it has no queues, and only its registry and records are brought in order.
 ///
 /// # Errors
 /// The host's maps cannot be changed.

@@ -57,11 +57,11 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
     let open_ns = clock.lap();
 
     let slot = 0;
-    let mut books = Registry::new();
-    let plan = plan::plan(&mut books, &inspected, None, slot, true)?;
-    let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
-    let queues = books.claim_queues(&inspected.schema, slot, None)?;
-    books.terms = AttachConfig::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
+    let mut registry = Registry::new();
+    let plan = plan::plan(&mut registry, &inspected, None, slot, true)?;
+    let queue_rows = registry.queue_rows(slot, &inspected.schema.queues);
+    let queues = registry.claim_queues(&inspected.schema, slot, None)?;
+    registry.terms = AttachConfig::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
     let name = load::name_of(policy)?;
     let prepared = wish
         .restore
@@ -69,7 +69,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
         .transpose()?;
     let plan_ns = clock.lap();
 
-    let mut object = object::load_host(object::open_host(&kernel, &books.terms)?)?;
+    let mut object = object::load_host(object::open_host(&kernel, &registry.terms)?)?;
     let mut change = interrupt::change()?;
     let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
@@ -77,19 +77,19 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
     let home = LoadTarget {
         layout: &plan.layout,
         slot,
-        load: books.loads + 1,
+        load: registry.loads + 1,
         queues: &queues.ids(),
         shared: host.shared(),
-        on: AttachConstraint::These(&books.terms),
+        on: AttachConstraint::These(&registry.terms),
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
-    let generation = plan::record_load(&mut books, policy, &inspected, &loaded, Kind::Start, slot, 1);
+    let generation = plan::record_load(&mut registry, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
     host.data.set_boot_queues(&queues.all.iter().map(|q| host.family(q)).collect::<Vec<_>>());
     let after = Active { slot, generation: generation.number, epoch: 1 };
-    books.pending = Some(CommitMethod::in_place().pending(&host, &generation, after, None));
-    prepare::prepare(&mut host, books, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
+    registry.pending = Some(CommitMethod::in_place().pending(&host, &generation, after, None));
+    prepare::prepare(&mut host, registry, &plan, &loaded, after, &[]).inspect_err(|_| undo(pins))?;
     let mut report = Report::new(&generation, None);
     report.timings.prepare_ns = clock.lap();
 

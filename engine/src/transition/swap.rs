@@ -75,14 +75,14 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
 
     log_step("plan");
     let slot = host.registry.choose_slot(before.slot);
-    let mut books = host.registry.clone();
-    books.evict(slot);
-    let plan = plan(&mut books, &inspected, Some(before.slot), slot, !wish.no_carry)?;
+    let mut registry = host.registry.clone();
+    registry.evict(slot);
+    let plan = plan(&mut registry, &inspected, Some(before.slot), slot, !wish.no_carry)?;
     let schema = &inspected.schema;
     let (queue_rows, queues) = if wish.no_carry {
-        (books.queue_rows_anew(before.slot, &schema.queues), books.claim_new_queues(schema, slot)?)
+        (registry.queue_rows_anew(before.slot, &schema.queues), registry.claim_new_queues(schema, slot)?)
     } else {
-        (books.queue_rows(before.slot, &schema.queues), books.claim_queues(schema, slot, Some(before.slot))?)
+        (registry.queue_rows(before.slot, &schema.queues), registry.claim_queues(schema, slot, Some(before.slot))?)
     };
     let plan_ns = clock.lap();
 
@@ -90,7 +90,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
     let home = LoadTarget {
         layout: &plan.layout,
         slot,
-        load: books.loads + 1,
+        load: registry.loads + 1,
         queues: &queues.ids(),
         shared: host.shared(),
         on: if wish.may_reattach || !host.attached {
@@ -102,7 +102,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
     let loaded = priority::lowered(|| load::load_for_host(policy, &inspected, &kernel, &home))?;
     let way = CommitMethod::find(host, &kernel, &loaded.asks)?;
     let generation =
-        record_load(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
+        record_load(&mut registry, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
     let load_ns = clock.lap();
 
     let mut change = interrupt::change()?;
@@ -113,8 +113,8 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
         Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
     // A reattach makes all queues anew.
     let new_queues = if way.is_in_place() { &queues.new[..] } else { &[] };
-    books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
-    prepare(host, books, &plan, &loaded, after, new_queues)?;
+    registry.pending = Some(way.pending(host, &generation, after, caller(&plan)));
+    prepare(host, registry, &plan, &loaded, after, new_queues)?;
     let compiled = compile(host, &plan);
     if !scopes.is_empty() {
         // Before the commit, where it may take its time.
@@ -191,14 +191,14 @@ fn go_back(
     let terms = host.registry.terms.extended_for(&asks);
     let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
     // Columns that both name are carried. Where the newer policy converted one, its value is brought back.
-    let mut books = host.registry.clone();
+    let mut registry = host.registry.clone();
     let QuiescedRollback { plan, hold } =
-        quiesce::plan_back(&mut books, before.slot, generation.slot, in_place)?;
+        quiesce::plan_back(&mut registry, before.slot, generation.slot, in_place)?;
     let plan_ns = clock.lap();
     let scopes = scopes_to_sweep(&plan);
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
-    // In place it needs nothing but the books.
+    // In place it needs nothing but the registry.
     let way = match ready.filter(|ready| ready.is_for(host, &terms)) {
         _ if in_place => CommitMethod::InPlace { hold },
         Some(ready) => ready.into_way(),
@@ -206,8 +206,8 @@ fn go_back(
     };
     let load_ns = clock.lap();
     log_step("prepare");
-    books.pending = Some(way.pending(host, &generation, after, caller(&plan)));
-    host.registry = books;
+    registry.pending = Some(way.pending(host, &generation, after, caller(&plan)));
+    host.registry = registry;
     host.save()?;
     if let Some(slot) = hold {
         // A policy may have had to go for it.

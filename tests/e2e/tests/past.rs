@@ -127,7 +127,7 @@ fn what_the_file_lacks_the_books_have() {
     fs::remove_file(FILE).unwrap();
     report(&["rollback"]);
     let ran = cli(&["history"]);
-    assert!(ran.err.contains("2 commits are in the host's books only"), "{}", ran.err);
+    assert!(ran.err.contains("2 commits are in the host's registry only"), "{}", ran.err);
     let numbers: Vec<_> = entries().iter().map(|e| e["generation"].clone()).collect();
     assert_eq!(numbers, [1, 2, 3]);
     fresh();

@@ -67,12 +67,12 @@ pub struct Old {
     pub layout: Layout,
     /// What runs in it.
     pub active: Active,
-    books: Books,
+    registry: OldRegistry,
 }
 
-/// The part of its books that is needed.
+/// The part of its registry that is needed.
 #[derive(Debug, Deserialize)]
-struct Books {
+struct OldRegistry {
     records: Option<u32>,
     layout: Layout,
     loads: u64,
@@ -98,9 +98,9 @@ impl Old {
         let page = Mapped::first_page(&pins.map(HOST_MAP)?)?;
         let (theirs, active) = (page.abi(), page.active());
         let other = |why: String| Error::OtherRecords { theirs, why };
-        let mut books: Books = Registry::load_as(&pins.map(REGISTRY_MAP)?)
-            .map_err(|e| other(format!("its books cannot be read ({e})")))?;
-        let records = books.records.unwrap_or(1);
+        let mut registry: OldRegistry = Registry::load_as(&pins.map(REGISTRY_MAP)?)
+            .map_err(|e| other(format!("its registry cannot be read ({e})")))?;
+        let records = registry.records.unwrap_or(1);
         if records != abi::RECORDS {
             return Err(other(format!("its records are of version {records}, not {}", abi::RECORDS)));
         }
@@ -112,15 +112,15 @@ impl Old {
             }
         }
         // As `Registry::settle`.
-        if let Some(done) = books.pending.take_if(|begun| begun.generation.number == page.closed()) {
-            books.generations.push(done.generation);
+        if let Some(done) = registry.pending.take_if(|begun| begun.generation.number == page.closed()) {
+            registry.generations.push(done.generation);
         }
-        if books.pending.is_some() {
+        if registry.pending.is_some() {
             return Err(other(
                 "a swap was cut off, which the program that began it has to finish".to_string(),
             ));
         }
-        Ok(Old { layout: books.layout.clone(), active, books })
+        Ok(Old { layout: registry.layout.clone(), active, registry })
     }
 
     /// What runs, as `name version`.
@@ -129,7 +129,7 @@ impl Old {
     }
 
     fn generation(&self) -> Option<&Generation> {
-        self.books.generations.iter().rev().find(|g| g.number == self.active.generation)
+        self.registry.generations.iter().rev().find(|g| g.number == self.active.generation)
     }
 
     /// The slot for the new policy, and the layout that it is planned against: the running policy's columns alone.
@@ -164,14 +164,14 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let inspected = policy.inspect()?;
     let open_ns = clock.lap();
 
-    let mut books = Registry::new();
+    let mut registry = Registry::new();
     let (slot, layout) = old.room();
-    (books.layout, books.loads, books.queue_ids) = (layout, old.books.loads, old.books.queue_ids);
-    books.generations = old.books.generations.clone();
-    let plan = plan::plan(&mut books, &inspected, Some(old.active.slot), slot, true)?;
-    let queue_rows = books.queue_rows(old.active.slot, &inspected.schema.queues);
-    let queues = books.claim_queues(&inspected.schema, slot, None)?.ids();
-    let terms = old.books.terms.extended_for(&load::asks_of(policy, &kernel)?);
+    (registry.layout, registry.loads, registry.queue_ids) = (layout, old.registry.loads, old.registry.queue_ids);
+    registry.generations = old.registry.generations.clone();
+    let plan = plan::plan(&mut registry, &inspected, Some(old.active.slot), slot, true)?;
+    let queue_rows = registry.queue_rows(old.active.slot, &inspected.schema.queues);
+    let queues = registry.claim_queues(&inspected.schema, slot, None)?.ids();
+    let terms = old.registry.terms.extended_for(&load::asks_of(policy, &kernel)?);
     let plan_ns = clock.lap();
 
     let mut change = interrupt::change()?;
@@ -190,24 +190,24 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let home = LoadTarget {
         layout: &plan.layout,
         slot,
-        load: books.loads + 1,
+        load: registry.loads + 1,
         queues: &queues,
         shared: host.shared(),
         on: AttachConstraint::Any,
     };
     let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
     let number = old.active.generation + 1;
-    let generation = plan::record_load(&mut books, policy, &inspected, &loaded, Kind::Swap, slot, number);
+    let generation = plan::record_load(&mut registry, policy, &inspected, &loaded, Kind::Swap, slot, number);
     let load_ns = clock.lap();
 
     let scopes = plan::scopes_to_sweep(&plan);
     let epoch = old.active.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot, generation: number, epoch };
     let reattach = Some(Reattach { from: terms.clone(), to: terms.clone() });
-    books.terms = terms;
+    registry.terms = terms;
     let sweeper = plan::caller(&plan);
-    books.pending = Some(Pending { generation: generation.clone(), epoch, sweeper, hold: None, reattach });
-    prepare::prepare(&mut host, books, &plan, &loaded, after, &[])?;
+    registry.pending = Some(Pending { generation: generation.clone(), epoch, sweeper, hold: None, reattach });
+    prepare::prepare(&mut host, registry, &plan, &loaded, after, &[])?;
     let mut report = Report::new(&generation, old.running());
     report.timings.prepare_ns = clock.lap();
 
