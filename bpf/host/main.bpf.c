@@ -17,7 +17,7 @@
 
 char _license[] SEC("license") = "GPL";
 
-/* User space's registry of slots, queues and columns: sdk/src/registry.rs. One map update is one transaction. */
+/* User space's registry of slots, queues and columns: engine/src/host/registry.rs. One map update is one transaction. */
 struct registry { u8 bytes[128 * 1024]; };
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -199,7 +199,7 @@ static __noinline int enqueue_emulating(unsigned long long *ctx)
 	return 0;
 }
 
-/* enqueue of a host without the flags above, so with nothing to emulate: see sdk/src/terms.rs. */
+/* enqueue of a host without the flags above, so with nothing to emulate: see engine/src/host/attach_config.rs. */
 SEC("struct_ops/host_enqueue_all")
 void host_enqueue_all(unsigned long long *ctx)
 {

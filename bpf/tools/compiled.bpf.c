@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The sweep with the plan as instructions. state-migrate/src/compile.rs makes them from the plan, and sdk/src/compiled.rs
+ * The sweep with the plan as instructions. state-migrate/src/compile.rs makes them from the plan, and engine/src/host/compiled_sweep.rs
  * writes them over the body of scxu_plan_task() and scxu_plan_cgroup(), and loads this for one sweep. It migrates records
  * that are exactly one plan behind, and counts the others as remaining. It has no interpreter, which would take the verifier
  * longer than all the rest; first accesses use the interpreter of the policy or the host.

@@ -7,7 +7,7 @@
 
 char _license[] SEC("license") = "GPL";
 
-/* sdk/src/snapshot/records.rs mirrors it. */
+/* engine/src/observe/snapshot/records.rs mirrors it. */
 struct snapshot_entry {
 	u64	start_time;		/* ns since boot; with pid the task's identity */
 	u32	pid;

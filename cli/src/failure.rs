@@ -33,7 +33,7 @@ impl Failure {
         if !json {
             logger::print_error(format_args!("error: {}", self.message));
         } else if let Some(document) = self.into_document() {
-            crate::output::json(&document);
+            crate::print::json(&document);
         }
         exit_code
     }

@@ -10,6 +10,7 @@ mod launch;
 mod log;
 mod output;
 mod picture;
+mod print;
 mod probation;
 mod supervise;
 mod trust;

@@ -1,8 +1,6 @@
 //! What is printed, and how: text at 80 columns without colour, one JSON document, or nothing.
 
 use std::fmt::Write as _;
-use std::io::ErrorKind;
-use std::io::Write as _;
 
 use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::observe::report::Restored;
@@ -12,6 +10,9 @@ use state_migrate::QueueRow;
 use state_migrate::Row;
 
 use crate::failure::Failure;
+use crate::print::json;
+use crate::print::json_line;
+use crate::print::print;
 
 /// Columns of the narrowest terminal that text is made for.
 pub const WIDTH: usize = 80;
@@ -71,39 +72,6 @@ impl Output {
     pub fn report(self, done: &Report) {
         self.show(done, |out| report(out, done));
         self.warn(&done.warnings);
-    }
-}
-
-/// One document on stdout.
-pub fn json(value: &impl Serialize) {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => drop(print(&format!("{text}\n"))),
-        Err(e) => log::error!("cannot write JSON: {e}"),
-    }
-}
-
-/// One document in one line.
-fn json_line(value: &impl Serialize) -> bool {
-    match serde_json::to_string(value) {
-        Ok(text) => print(&format!("{text}\n")),
-        Err(e) => {
-            log::error!("cannot write JSON: {e}");
-            true
-        }
-    }
-}
-
-/// Text on stdout. Does anyone still read? That it cannot be written is no failure of what was done: the exit code is that of what
-/// was done.
-pub fn print(text: &str) -> bool {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => false,
-        Err(e) => {
-            log::warn!("cannot write to standard output: {e}");
-            true
-        }
-        Ok(()) => true,
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 use scx_upgrade_protocol::Frontend;
 
 use crate::Running;
+use crate::running::Ended;
 use crate::running::Error;
 
 /// What `scx-upgrade` exits with where tasks are on the default scheduler because the kernel ejected the policy.
@@ -59,14 +60,6 @@ pub(crate) fn run(descriptor: i32, stats: u64, statistics: impl FnMut(&Running))
         }
         None => ExitCode::SUCCESS,
     }
-}
-
-/// How a policy's time ended.
-pub(crate) enum Ended {
-    /// Another policy runs, or the host was detached: in words.
-    Superseded(String),
-    /// The kernel ejected the scheduler, for this reason.
-    Ejected(String),
 }
 
 fn read(descriptor: i32) -> Result<Frontend, Error> {

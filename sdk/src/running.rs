@@ -20,7 +20,6 @@ use scx_upgrade_protocol::Memory;
 use scx_upgrade_protocol::Place;
 use scx_upgrade_protocol::Records;
 
-use crate::frontend::Ended;
 use crate::typed::Scope;
 use crate::typed::State;
 use crate::typed::Statistics;
@@ -67,6 +66,14 @@ impl std::fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// How a policy's time ended.
+pub(crate) enum Ended {
+    /// Another policy runs, or the host was detached: in words.
+    Superseded(String),
+    /// The kernel ejected the scheduler, for this reason.
+    Ejected(String),
+}
 
 /// A policy that runs, seen from its frontend.
 #[derive(Debug)]

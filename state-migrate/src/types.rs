@@ -5,8 +5,6 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-use crate::step::Number;
-
 /// No column is aligned to more than this many bytes.
 pub const MAX_ALIGN: u32 = 8;
 
@@ -87,6 +85,11 @@ pub struct StructField {
 }
 
 impl Type {
+    /// Is it one number: an integer, an enum or a truth value?
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self, Type::Int { .. } | Type::Enum { .. } | Type::Bool)
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u32 {
         match self {
@@ -123,7 +126,7 @@ impl Type {
     pub(crate) fn initial(&self, default: Option<i128>) -> Vec<u8> {
         let mut bytes = vec![0; self.size() as usize];
         let elem = self.innermost();
-        if let (Some(value), true) = (default, Number::of(elem).is_some()) {
+        if let (Some(value), true) = (default, elem.is_number()) {
             let value = value.to_le_bytes();
             // A default is of at most 8 bytes; `max` keeps a type of size 0 from hanging or panicking here.
             let size = (elem.size() as usize).clamp(1, value.len());

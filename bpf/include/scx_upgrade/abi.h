@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The ABI between the host, the policies and user space. `sdk/src/abi.rs` mirrors this file, and a test compares the two. Any
+ * The ABI between the host, the policies and user space. `engine/src/host/abi.rs` mirrors this file, and a test compares the two. Any
  * change to a number or a struct here changes SCX_UPGRADE_ABI. A host refuses a policy that was built for another number.
  */
 #ifndef __SCX_UPGRADE_ABI_H

@@ -89,8 +89,8 @@ pub(crate) fn target(registry: &Registry, active: u8, aim: RollbackTarget) -> Re
         RollbackTarget::Before => registry.rollback_target(active).ok_or_else(|| {
             none("no earlier policy is loaded (this is the first since the host was started)")
         }),
-        RollbackTarget::Same => {
-            registry.latest_in(active).ok_or_else(|| none("the registry does not say which policy ran before"))
-        }
+        RollbackTarget::Same => registry
+            .latest_in(active)
+            .ok_or_else(|| none("the registry does not say which policy ran before")),
     }
 }

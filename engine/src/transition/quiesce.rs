@@ -49,7 +49,8 @@ pub(crate) fn plan_back(
     target: u8,
     in_place: bool,
 ) -> Result<QuiescedRollback> {
-    let plan = |registry: &Registry| state_migrate::plan_back(&registry.layout, running.into(), target.into());
+    let plan =
+        |registry: &Registry| state_migrate::plan_back(&registry.layout, running.into(), target.into());
     let planned = plan(registry)?;
     let caller = plan::caller(&planned).filter(|caller| in_place && *caller != target);
     let Some(caller) = caller else { return Ok(QuiescedRollback { plan: planned, hold: None }) };

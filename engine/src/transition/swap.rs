@@ -82,7 +82,10 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
     let (queue_rows, queues) = if wish.no_carry {
         (registry.queue_rows_anew(before.slot, &schema.queues), registry.claim_new_queues(schema, slot)?)
     } else {
-        (registry.queue_rows(before.slot, &schema.queues), registry.claim_queues(schema, slot, Some(before.slot))?)
+        (
+            registry.queue_rows(before.slot, &schema.queues),
+            registry.claim_queues(schema, slot, Some(before.slot))?,
+        )
     };
     let plan_ns = clock.lap();
 

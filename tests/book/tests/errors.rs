@@ -11,8 +11,8 @@ use book::read;
 use book::write;
 
 const CHAPTER: &str = "docs/troubleshooting.md";
-const ERRORS: &str = "sdk/src/error.rs";
-const EXITS: &str = "sdk/src/exit.rs";
+const ERRORS: &str = "engine/src/error.rs";
+const EXITS: &str = "engine/src/exit.rs";
 
 fn chapter() -> Page {
     Page { path: CHAPTER.to_owned(), text: read(CHAPTER) }
@@ -85,7 +85,7 @@ fn what_the_command_line_says_is_said_there() {
     let sources: String = own
         .iter()
         .map(String::as_str)
-        .chain(["sdk/src/history.rs"])
+        .chain(["engine/src/observe/history.rs"])
         .map(read)
         .collect::<Vec<_>>()
         .concat()

@@ -78,7 +78,7 @@ fn the_contents_name_every_page_once() {
     assert_eq!(named.len(), there.len(), "a page is named twice: {named:?}");
 }
 
-/// `sdk/src/swap.rs` in the prose is a file, or a folder, of the repository.
+/// `engine/src/transition/swap.rs` in the prose is a file, or a folder, of the repository.
 #[test]
 fn files_that_are_named_are_there() {
     let folders: Vec<String> = std::fs::read_dir(root())

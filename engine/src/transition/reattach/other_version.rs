@@ -166,7 +166,8 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
 
     let mut registry = Registry::new();
     let (slot, layout) = old.room();
-    (registry.layout, registry.loads, registry.queue_ids) = (layout, old.registry.loads, old.registry.queue_ids);
+    (registry.layout, registry.loads, registry.queue_ids) =
+        (layout, old.registry.loads, old.registry.queue_ids);
     registry.generations = old.registry.generations.clone();
     let plan = plan::plan(&mut registry, &inspected, Some(old.active.slot), slot, true)?;
     let queue_rows = registry.queue_rows(old.active.slot, &inspected.schema.queues);
