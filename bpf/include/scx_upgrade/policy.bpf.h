@@ -51,14 +51,10 @@ char _license[] SEC("license") = "GPL";
 /* The column may be narrower than the earlier policy's. A value that does not fit becomes the nearest one that does. */
 #define __saturate		__attribute__((btf_decl_tag("scx:saturate")))
 
-<<<<<<< HEAD
 /*
- * The unit. One that differs from the predecessor's is an error, unless a scale says how to get there. So is a unit that
- * only one of two policies declares; versions of one policy may add theirs later.
+ * The unit of the column. A unit that differs from the earlier policy's is an error, unless __scale() converts it. So is a
+ * unit that only one of two policies declares. Versions of one policy may add a unit later.
  */
-=======
-/* The unit of the column. A unit that differs from the earlier policy's is an error, unless __scale() converts it. */
->>>>>>> names
 #define __unit(unit)		__attribute__((btf_decl_tag("scx:unit=" #unit)))
 
 /*
