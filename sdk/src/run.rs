@@ -349,7 +349,7 @@ impl Policy {
         }
         let mine = host.registry.slot(report.slot).map(|s| s.load);
         let superseded = || Self::superseded(&host, mine);
-        Self::stand_by(args, &Running::of(&loaded), statistics, superseded)
+        Self::stand_by(args, &Running::of(&loaded), statistics, superseded, &catch_interruptions())
     }
 
     /// In the place of a process that has ended.
@@ -361,7 +361,8 @@ impl Policy {
         let (host, running) = attended?;
         print_line("in the place of a process that ended: the policy ran on without it");
         let mine = host.registry.slot(host.data.active().slot).map(|s| s.load);
-        Self::stand_by(args, &running, statistics, || Self::superseded(&host, mine))
+        let ended = || Self::superseded(&host, mine);
+        Self::stand_by(args, &running, statistics, ended, &catch_interruptions())
     }
 
     /// Say what runs instead, once it does.
@@ -391,6 +392,8 @@ impl Policy {
     fn run_direct(&self, args: &RunArgs, statistics: impl FnMut(&Running)) -> Result<()> {
         kernel::check()?;
         let mut direct = Direct::load(self)?;
+        // From before it is attached: an interruption is to detach it.
+        let interrupted = catch_interruptions();
         direct.attach()?;
         print_line(format_args!("{}: attached directly", direct.loaded().ops.name));
         for warning in &direct.loaded().warnings {
@@ -398,7 +401,7 @@ impl Policy {
         }
         // Why it ended is looked at once it is detached.
         let ended = || direct.exit_reason().map(Ended::Superseded);
-        Self::stand_by(args, &Running::of(direct.loaded()), statistics, ended)?;
+        Self::stand_by(args, &Running::of(direct.loaded()), statistics, ended, &interrupted)?;
         direct.detach()?;
         match direct.exit_reason() {
             // SCX_EXIT_UNREG and friends have no message; an error has.
@@ -412,12 +415,8 @@ impl Policy {
         running: &Running,
         mut statistics: impl FnMut(&Running),
         ended: impl Fn() -> Option<Ended>,
+        interrupted: &AtomicBool,
     ) -> Result<()> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = interrupted.clone();
-        if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
-            log::warn!("cannot handle Ctrl-C: {e}");
-        }
         let tick = Duration::from_millis(100);
         let mut prints = args.stats > 0;
         for ticks in 1u64.. {
@@ -444,6 +443,16 @@ impl Policy {
         }
         Ok(())
     }
+}
+
+/// Becomes true when Ctrl-C or SIGTERM comes.
+fn catch_interruptions() -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
+        log::warn!("cannot handle Ctrl-C: {e}");
+    }
+    interrupted
 }
 
 /// How a policy's time ended.
