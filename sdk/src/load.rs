@@ -161,14 +161,6 @@ pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<Asks> {
     asks(&Ops::read(&open, &policy.btf()?)?, kernel)
 }
 
-/// A policy's name, from its `sched_ext_ops`.
-///
-/// # Errors
-/// [`Error::NotAPolicy`]
-pub(crate) fn name_of(policy: &Policy) -> Result<String> {
-    Ok(Ops::read(&open_object(policy.object(), None)?, &policy.btf()?)?.name)
-}
-
 /// Open the host's own object and make it ready to be loaded, to be attached on `terms`: constants filled in, ops taken out
 /// that this kernel does not know or that the terms spare.
 pub(crate) fn open_host(kernel: &KernelBtf, terms: &Terms) -> Result<OpenObject> {

@@ -57,10 +57,9 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: Wish<'_>) -> Result<(Hos
     let queue_rows = books.queue_rows(slot, &inspected.schema.queues);
     let queues = books.claim_queues(&inspected.schema, slot, None)?;
     books.terms = Terms::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
-    let name = load::name_of(policy)?;
     let prepared = wish
         .restore
-        .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
+        .map(|path| snapshot::prepare(path, &inspected.schema, (&inspected.schema.policy, policy.version())))
         .transpose()?;
     let plan_ns = clock.lap();
 

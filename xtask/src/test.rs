@@ -93,7 +93,7 @@ pub struct Options {
     /// Run of the end-to-end suites only what the oldest kernel gets.
     #[arg(long, conflicts_with = "host_only")]
     quick: bool,
-    /// Run all of the end-to-end suites on each kernel, with all rounds on the newest. Takes two hours more.
+    /// Run all of the end-to-end suites on each kernel, with all rounds on the newest. Takes hours more.
     #[arg(long, conflicts_with_all = ["host_only", "quick"])]
     thorough: bool,
     #[command(flatten)]
@@ -472,11 +472,12 @@ const ALL_OLD: &[&str] = &[
     "the_verifier_has_little_to_follow",
 ];
 
-/// What is tested on the oldest kernel alone besides: each variant of the host verifies there, so it does on younger ones.
+/// What is tested besides on the newest and the oldest kernel, and not between: that each variant of the host verifies.
 const OLDEST: &[&str] = &["a_lean_host_does_without_what_nobody_in_it_uses"];
 
-/// Tests of minutes, of what shorter ones also look at, or of what host tests prove for many more cases. An ordinary run leaves
-/// them out and says so; `--thorough` has them, and so has a run that names them.
+/// Tests of minutes, for which CI has no time. Shorter tests look at most of the same. Only these look at a reattach during which
+/// another scheduler is attached, and at the demo. An ordinary run leaves them out and says so at its end. `--thorough` runs
+/// them, and so does a run that names them.
 const THOROUGH: &[&str] = &[
     "a_reattach_that_is_killed_or_robbed_while_nothing_is_attached_keeps_the_records",
     "a_rollback_can_be_killed_at_each_step",
@@ -591,8 +592,8 @@ impl Plan<'_> {
         if complaints.is_empty() { Ok(()) } else { bail!("{}", complaints.join("; ")) }
     }
 
-    /// Does a test that does the same over and over do it as often as it can? Where somebody asked for it: by name, or by
-    /// `--thorough`. An ordinary run repeats less, which keeps it below 45 minutes on two cores.
+    /// Does a test that repeats something have all its rounds? It does in a run that names it, and with `--thorough`. An
+    /// ordinary run has a quarter: CI allows 90 minutes for a cold build and all machines on two cores.
     fn has_all_rounds(&self) -> bool {
         let options = self.lab.options;
         self.share == Share::All && (options.thorough || !options.filter.is_empty())

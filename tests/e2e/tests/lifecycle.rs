@@ -194,6 +194,23 @@ fn tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over() {
 }
 
 #[test]
+fn a_policy_of_two_sources_swaps_in_and_out() {
+    fresh();
+    let load = load(100);
+    report(&["run", V1]);
+    let watch = EnabledWatch::start();
+    assert_eq!(report(&["swap", "/bin/two"]).to.split(' ').next(), Some("two"));
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    report(&["rollback"]);
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    watch.finish();
+    load.stop().unwrap();
+    fresh();
+}
+
+#[test]
 fn a_plan_tells_beforehand_and_changes_nothing() {
     fresh();
     report(&["run", V1]);
