@@ -8,6 +8,10 @@
  * The host leaves out core_sched_before (its argument order differs between kernels, and defining it costs each dispatch),
  * cpu_acquire and cpu_release (deprecated, and defining them adds calls), and sub_* (they change which scheduler an
  * unassociated program acts on).
+ *
+ * The parts of the host are headers of this one source. Linked from several sources they would call each other through global
+ * functions. The verifier takes a global function that starts a work item for sleepable, because the work item's callback is,
+ * and refuses cgroup_index_alloc() in host_cgroup_init() (seen on v7.3.4).
  */
 #include <scx_upgrade/records.bpf.h>
 #include <scx_upgrade/sweep.bpf.h>

@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
 use scx_upgrade_protocol::Frontend;
 
 use crate::Running;
@@ -85,6 +87,11 @@ fn stand_by(running: &Running, stats: u64, mut statistics: impl FnMut(&Running))
     let flag = interrupted.clone();
     if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
         print(io::stderr(), &format!("warning: cannot handle Ctrl-C: {e}"));
+    }
+    // The engine held these back while it attached a policy directly.
+    let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    if let Err(e) = held.thread_unblock() {
+        print(io::stderr(), &format!("warning: Ctrl-C is held back: {e}"));
     }
     let mut prints = stats > 0;
     for ticks in 1u64.. {

@@ -90,7 +90,7 @@ macro_rules! policy {
         $crate::policy!($name, env!("CARGO_PKG_VERSION"));
     };
     ($name:ident, $version:expr) => {
-        #[allow(dead_code, clippy::unreadable_literal)]
+        #[allow(dead_code, clippy::derivable_impls, clippy::unreadable_literal)]
         mod $name {
             const POLICY_VERSION: &str = $version;
             include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));

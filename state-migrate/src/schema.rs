@@ -253,9 +253,15 @@ impl Schema {
 
     /// Reads the schema from a policy's BPF object, with the policy's name.
     pub fn from_object(elf: &[u8]) -> Result<Schema, SchemaError> {
-        let btf = Btf::parse(btf_section(elf)?)?;
-        let policy = policy_name(elf, &btf).unwrap_or_default();
-        Ok(Schema { policy, ..Schema::from_btf(&btf)? })
+        Schema::of_policy(elf, &Btf::parse(btf_section(elf)?)?)
+    }
+
+    /// The same of an object whose BTF has been read.
+    ///
+    /// # Errors
+    /// As [`Schema::from_btf`].
+    pub fn of_policy(elf: &[u8], btf: &Btf<'_>) -> Result<Schema, SchemaError> {
+        Ok(Schema { policy: policy_name(elf, btf).unwrap_or_default(), ..Schema::from_btf(btf)? })
     }
 }
 

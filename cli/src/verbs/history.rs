@@ -189,7 +189,7 @@ mod tests {
             from: Some("scx_fair 1.0.0".into()),
             binary: None,
             args: vec!["--slice-us".into(), "100".into()],
-            by: By { sudo_user: Some("a-very-long-name".into()), ..Actor::default() },
+            by: Actor { sudo_user: Some("a-very-long-name".into()), ..Actor::default() },
             plan: BTreeMap::from([("carried".into(), 4)]),
             reattached: false,
             timings: Timings { total_ns: 12_000_000, ..Timings::default() },

@@ -72,14 +72,6 @@ pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<OpsRequirem
     asks(&Ops::read(&open, &policy.btf()?)?, kernel)
 }
 
-/// A policy's name, from its `sched_ext_ops`.
-///
-/// # Errors
-/// [`Error::NotAPolicy`]
-pub(crate) fn name_of(policy: &Policy) -> Result<String> {
-    Ok(Ops::read(&object::open(policy.object(), None)?, &policy.btf()?)?.name)
-}
-
 /// Where a policy is loaded to.
 #[derive(Debug)]
 pub(crate) struct LoadTarget<'a> {

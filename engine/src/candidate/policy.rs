@@ -184,8 +184,7 @@ impl Policy {
             return Err(Error::AbiMismatch { policy: theirs, host: abi::ABI });
         }
         let btf = self.btf()?;
-        let policy = elf::policy_name(&self.object, &btf).unwrap_or_default();
-        let schema = Schema { policy, ..Schema::from_btf(&btf)? };
+        let schema = Schema::of_policy(&self.object, &btf)?;
         Ok(Inspected { schema, variables: Variables::of(&self.object)? })
     }
 }

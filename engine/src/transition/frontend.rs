@@ -23,6 +23,8 @@ use std::thread;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
 use scx_upgrade_protocol::FRONTEND;
 use scx_upgrade_protocol::Frontend;
 use scx_upgrade_protocol::Memory;
@@ -277,6 +279,12 @@ pub fn become_frontend(launch: Launch<'_>, setup: &Frontend) -> Error {
 pub fn run_direct(policy: &Policy, launch: Launch<'_>) -> Result<Error> {
     requirements::check()?;
     let mut direct = Direct::load(policy)?;
+    // An interruption is to detach it, which the frontend does, and handlers do not outlive the exec: what comes from here on
+    // waits until the frontend has its own.
+    SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+        .thread_block()
+        .map_err(io::Error::from)
+        .trying("cannot hold signals back")?;
     direct.attach()?;
     print_line(format_args!("{}: attached directly", direct.loaded().ops.name));
     for warning in &direct.loaded().warnings {

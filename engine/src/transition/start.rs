@@ -62,10 +62,9 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
     let queue_rows = registry.queue_rows(slot, &inspected.schema.queues);
     let queues = registry.claim_queues(&inspected.schema, slot, None)?;
     registry.terms = AttachConfig::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
-    let name = load::name_of(policy)?;
     let prepared = wish
         .restore
-        .map(|path| snapshot::prepare(path, &inspected.schema, (&name, policy.version())))
+        .map(|path| snapshot::prepare(path, &inspected.schema, (&inspected.schema.policy, policy.version())))
         .transpose()?;
     let plan_ns = clock.lap();
 

@@ -235,8 +235,8 @@ fn an_unknown_unit_of_another_policy_is_not_taken() {
         let report = check(&of("ours", vec![old.clone()]), &of("theirs", vec![new.clone()]), &[(TASK, 256)]);
         assert_eq!(report.refused[0].columns, std::slice::from_ref(&new.name));
         // Nothing of it where nothing is to be carried.
-        let anew = plan_anew(&layout, Some(0), &of("theirs", vec![new.clone()]), 1).unwrap();
-        assert_eq!(anew.columns[0].fate, Fate::Defaulted);
+        let fresh = plan_anew(&layout, Some(0), &of("theirs", vec![new.clone()]), 1).unwrap();
+        assert_eq!(fresh.columns[0].fate, Fate::Defaulted);
         // Versions of one policy know what they count, whether they say so or not.
         let own = plan(&layout, Some(0), &of("ours", vec![new]), 1).unwrap();
         assert!(matches!(own.columns[0].fate, Fate::Carried | Fate::Converted(_)), "{:?}", own.columns[0]);

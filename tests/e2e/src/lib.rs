@@ -130,6 +130,7 @@ pub fn fresh() {
         "last_on",
         "endless",
         "ticking",
+        "two",
     ];
     for name in [
         "scx_fair_v1",

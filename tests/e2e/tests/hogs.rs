@@ -26,7 +26,7 @@ const SECONDS: u64 = 12;
 const POLICIES: [&str; 4] = ["scx_mini", "scx_mix", "scx_core", "generated-cgroup"];
 
 /// The others, which share their way with one of those. They are tried where `SCX_UPGRADE_SECONDS` says how long.
-const MORE_POLICIES: [&str; 5] = ["scx_fair_v2", "scx_fair_v3", "scx_lat", "generated-fair", "generated-llc"];
+const MORE_POLICIES: [&str; 5] = ["scx_fair_v2", "scx_fair", "scx_lat", "generated-fair", "generated-llc"];
 
 /// What the thread of little weight is.
 #[derive(Clone, Copy, Debug)]

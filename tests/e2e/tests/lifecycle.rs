@@ -147,7 +147,8 @@ fn the_verifier_has_little_to_follow() {
         ProgInfoIter::default().map(|p| (p.verified_insns, p.name.to_string_lossy().into_owned())).collect();
     // Shown also where all is well: docs/cost.md has it.
     let _ = writeln!(std::io::stderr(), "{:?} of {} programs", programs.iter().max(), programs.len());
-    for name in ["scxu_sweep_tasks", "host_dispatch", "fair_running"] {
+    // The kernel keeps 15 characters of a name.
+    for name in ["scxu_sweep_task", "host_dispatch", "fair_running"] {
         assert!(programs.iter().any(|(_, n)| n == name), "no {name}: {programs:?}");
     }
     let many: Vec<_> = programs.iter().filter(|(followed, _)| *followed > MOST).collect();
@@ -187,6 +188,23 @@ fn tasks_on_a_queue_that_the_successor_does_not_name_are_handed_over() {
         "a task waits for {} ns",
         load.progress().overdue_ns()
     );
+    watch.finish();
+    load.stop().unwrap();
+    fresh();
+}
+
+#[test]
+fn a_policy_of_two_sources_swaps_in_and_out() {
+    fresh();
+    let load = load(100);
+    report(&["run", V1]);
+    let watch = EnabledWatch::start();
+    assert_eq!(report(&["swap", "/bin/two"]).to.split(' ').next(), Some("two"));
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
+    report(&["rollback"]);
+    let before = load.progress();
+    wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
     watch.finish();
     load.stop().unwrap();
     fresh();

@@ -141,7 +141,7 @@ fn an_ejected_policy_makes_way_for_the_good_one_with_its_state() {
         assert_eq!(supervisor.stop(), 0);
         assert_eq!(sysfs::state(), "enabled", "the scheduler does not depend on who watches it");
     }
-    let dump = Folder::of_this_machine().read(c"ejection.dump", 1 << 20).unwrap().unwrap();
+    let dump = PrivateDir::of_this_machine().read(c"ejection.dump", 1 << 20).unwrap().unwrap();
     assert!(String::from_utf8_lossy(&dump).contains("CPU states"), "{}", String::from_utf8_lossy(&dump));
     let history = cli(&["history"]).out;
     assert!(history.contains("eject") && history.contains("recover"), "{history}");

@@ -155,7 +155,8 @@ fn schedulers_attach_directly() {
         let before = load.progress();
         wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
         e2e::kill(direct.id() as i32, libc::SIGINT);
-        assert!(direct.wait().unwrap().success(), "{binary}");
+        let ended = direct.wait().unwrap();
+        assert!(ended.success(), "{binary}: {ended}");
         load.stop().unwrap();
     }
 }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
-use scx_upgrade_engine::observe::report::{Report as Swapped, Swept, Timings};
+use scx_upgrade_engine::host::sweep::Swept;
+use scx_upgrade_engine::observe::report::{Report as Swapped, Timings};
 use serde::Serialize;
 
 use crate::demo::command::{Command, binary};

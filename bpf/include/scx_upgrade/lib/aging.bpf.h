@@ -94,6 +94,10 @@ do {									\
 			break;						\
 		if (!scxu_has_aged(__p))				\
 			continue;					\
+		/* Before the front already: the clock has leaped since. */ \
+		if ((queue) == (to) &&					\
+		    !time_before(__front, __p->scx.dsq_vtime))		\
+			continue;					\
 		__t = scxu_task_peek(__p);				\
 		if (__t)						\
 			__t->member = __front;				\

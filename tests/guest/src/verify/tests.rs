@@ -26,7 +26,10 @@ fn layout() -> Layout {
         column("old", 16, None, &[0]),
         column("new", 24, Some(7), &[1]),
     ];
-    Layout { scopes: [(Scope::Task, ScopeLayout { record_size: 264, columns, next_id: 264 })].into() }
+    Layout {
+        scopes: [(Scope::Task, ScopeLayout { record_size: 264, columns, next_id: 264 })].into(),
+        policies: Default::default(),
+    }
 }
 
 fn rules() -> Rules {
