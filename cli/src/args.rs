@@ -380,7 +380,7 @@ mod tests {
         let mut args = Args::command();
         args.build();
         let mut seen = 0;
-        for command in args.get_subcommands().filter(|c| c.get_name() != "help") {
+        for command in args.get_subcommands().filter(|c| c.get_name() != "help" && !c.is_hide_set()) {
             let (name, under) = (command.get_name(), command.get_subcommands().collect::<Vec<_>>());
             let leaves: Vec<(String, &Command)> = match under.is_empty() {
                 true => vec![(name.to_owned(), command)],

@@ -148,6 +148,9 @@ mod tests {
 
     #[test]
     fn a_signal_is_caught_once_and_then_acts_as_before() {
+        // Under nohup it is ignored, and stays so.
+        // SAFETY: no memory is involved.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
         let (tell, told) = mpsc::channel();
         let interrupts = Interrupts::catch(move |signal| tell.send(signal).unwrap()).unwrap();
         assert_eq!(interrupts.caught(), None);

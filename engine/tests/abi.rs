@@ -6,8 +6,8 @@ use std::mem::align_of;
 use std::mem::offset_of;
 use std::mem::size_of;
 
-use scx_upgrade_engine::candidate::load::HOST_OBJECT;
 use scx_upgrade_engine::host::abi;
+use scx_upgrade_engine::host::object::HOST_OBJECT;
 use state_migrate::Btf;
 use state_migrate::Kind;
 use state_migrate::object::btf_section;

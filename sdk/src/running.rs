@@ -1,6 +1,7 @@
 //! A policy that runs, read through its maps.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -90,16 +91,12 @@ impl Running {
     pub(crate) fn open(setup: &Frontend) -> Result<Running, Error> {
         let of_variables = setup.variables.values().map(|place| place.map);
         let of_scopes = setup.scopes.values().map(|records| records.map);
-        let mut maps = BTreeMap::new();
-        for id in of_variables.chain(of_scopes).chain([setup.memory.map]) {
-            if !maps.contains_key(&id) {
-                let map = MapHandle::from_map_id(id).map_err(|e| Error::Io {
-                    what: "cannot open a map of the policy",
-                    source: io::Error::other(e),
-                })?;
-                maps.insert(id, map);
-            }
-        }
+        let ids: BTreeSet<u32> = of_variables.chain(of_scopes).chain([setup.memory.map]).collect();
+        let open = |id| match MapHandle::from_map_id(id) {
+            Ok(map) => Ok((id, map)),
+            Err(e) => Err(Error::Io { what: "cannot open a map of the policy", source: io::Error::other(e) }),
+        };
+        let maps = ids.into_iter().map(open).collect::<Result<_, _>>()?;
         Ok(Running {
             maps,
             variables: setup.variables.clone(),

@@ -264,6 +264,7 @@ fn asks(ops: &Ops, kernel: &KernelBtf) -> Result<OpsRequirements> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::object::HOST_OBJECT;
 
     #[test]
     fn what_the_kernel_cancels_is_found_in_the_value_of_a_map() {

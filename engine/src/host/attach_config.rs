@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_flags_are_those_of_whom_it_was_attached_for() {
-        assert_eq!(lean(&["tick"]).extended_for(&asks(6, &[])), Terms { flags: 6, ..lean(&["tick"]) });
+        assert_eq!(lean(&["tick"]).extended_for(&asks(6, &[])), AttachConfig { flags: 6, ..lean(&["tick"]) });
         assert!(lean(&["tick", "SCX_OPS_ENQ_EXITING"]).emulates(), "the other flag's lack");
         assert!(!lean(&["SCX_OPS_ENQ_EXITING", "SCX_OPS_ENQ_MIGRATION_DISABLED"]).emulates());
         assert!(AttachConfig::default().emulates());
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn books_from_before_there_were_terms_are_those_of_a_full_host() {
-        let terms: Terms = serde_json::from_str(r#"{"flags": 4}"#).unwrap();
+        let terms: AttachConfig = serde_json::from_str(r#"{"flags": 4}"#).unwrap();
         assert_eq!(terms, AttachConfig { flags: 4, spared: BTreeSet::new() });
     }
 }

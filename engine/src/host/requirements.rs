@@ -159,3 +159,21 @@ pub fn check_kfuncs(btf: &Btf<'_>) -> Result<()> {
 fn base(name: &str) -> &str {
     name.split("___").next().unwrap_or(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sys_admin_stands_for_the_capabilities_that_came_of_it() {
+        assert!(missing_capabilities(u64::MAX).is_empty());
+        assert!(missing_capabilities(1 << 21).is_empty());
+        assert_eq!(missing_capabilities(1 << 39), ["CAP_SYS_ADMIN", "CAP_PERFMON"]);
+    }
+
+    #[test]
+    fn the_host_says_what_it_calls() {
+        let wanted = elf::undefined(HOST_OBJECT).unwrap();
+        assert!(wanted.iter().any(|name| base(name).starts_with("scx_bpf_")), "{wanted:?}");
+    }
+}

@@ -186,17 +186,4 @@ mod tests {
         assert!(version_of("6.9.1") < Some(OLDEST) && version_of("6.100-rc1") > Some(OLDEST));
         assert_eq!(version_of("custom"), None);
     }
-
-    #[test]
-    fn sys_admin_stands_for_the_capabilities_that_came_of_it() {
-        assert!(missing_capabilities(u64::MAX).is_empty());
-        assert!(missing_capabilities(1 << 21).is_empty());
-        assert_eq!(missing_capabilities(1 << 39), ["CAP_SYS_ADMIN", "CAP_PERFMON"]);
-    }
-
-    #[test]
-    fn the_host_says_what_it_calls() {
-        let wanted = elf::undefined(HOST_OBJECT).unwrap();
-        assert!(wanted.iter().any(|name| base(name).starts_with("scx_bpf_")), "{wanted:?}");
-    }
 }

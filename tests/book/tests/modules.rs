@@ -70,7 +70,7 @@ fn in_cycles(modules: &Modules) -> BTreeSet<&str> {
         if free.is_empty() {
             return left;
         }
-        free.iter().for_each(|name| drop(left.remove(name)));
+        left.retain(|name| !free.contains(name));
     }
 }
 

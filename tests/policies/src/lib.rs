@@ -21,16 +21,16 @@ pub fn main(policy: Policy) -> ExitCode {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use scx_upgrade_sdk::Scope;
     use scx_upgrade_sdk::typed::Fields as _;
+    use state_migrate::Schema;
+    use state_migrate::Scope;
 
     scx_upgrade_sdk::policy!(two);
 
     /// What two sources define is in one object, once: state and queues that both declare, and what one uses of the other.
     #[test]
     fn a_policy_of_two_sources_is_one_object() {
-        let policy = two::policy(&two::Config::default());
-        let schema = policy.schema().unwrap();
+        let schema = Schema::from_object(include_bytes!(concat!(env!("OUT_DIR"), "/two.bpf.o"))).unwrap();
         let columns: Vec<_> = schema.scopes[&Scope::Task].iter().map(|c| c.name.as_str()).collect();
         assert_eq!(columns, ["enqueued", "ran"]);
         let queues: Vec<_> = schema.queues.iter().map(|q| q.name.as_str()).collect();
