@@ -10,6 +10,7 @@ use std::io;
 use std::io::Seek;
 use std::io::Write;
 use std::mem::offset_of;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -292,6 +293,10 @@ pub fn run_direct(policy: &Policy, launch: Launch<'_>) -> Result<Error> {
     }
     let Some(link) = direct.link() else { return Err(Error::NoFrontend { why: "no link".to_string() }) };
     inherit(link.as_raw_fd()).trying("cannot hand over the link")?;
+    // Maps that no program uses would go with this process's descriptors.
+    for map in direct.loaded().object.maps() {
+        inherit(map.as_fd().as_raw_fd()).trying("cannot hand over a map")?;
+    }
     Ok(become_frontend(launch, &setup_direct(policy, &direct, link)))
 }
 
