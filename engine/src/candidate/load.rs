@@ -56,7 +56,7 @@ const MAX_DEPTH: u32 = 32;
 
 /// The terms of the host that a policy is loaded for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum AttachConstraint<'a> {
+pub enum AttachConstraint<'a> {
     /// These: a policy that they do not suit is refused.
     These(&'a AttachConfig),
     /// Whatever the policy asks for: the host is attached, or attached again, for it.
@@ -74,7 +74,7 @@ pub(crate) fn asks_of(policy: &Policy, kernel: &KernelBtf) -> Result<OpsRequirem
 
 /// Where a policy is loaded to.
 #[derive(Debug)]
-pub(crate) struct LoadTarget<'a> {
+pub struct LoadTarget<'a> {
     /// Where each column stands.
     pub layout: &'a Layout,
     /// The slot.
@@ -83,17 +83,16 @@ pub(crate) struct LoadTarget<'a> {
     pub load: u64,
     /// DSQ ids in the schema's order.
     pub queues: &'a [u64],
-    /// The host's maps of records and shared memory, which become the policy's: name and map.
-    pub shared: Vec<(&'static str, &'a MapHandle)>,
     /// The host's terms.
     pub on: AttachConstraint<'a>,
 }
 
-/// Load a policy for the host.
+/// Load a policy for the host. `shared`: the host's maps of records and shared memory, which become the policy's, by name.
 pub(crate) fn load_for_host(
     policy: &Policy,
     inspected: &Inspected,
     kernel: &KernelBtf,
+    shared: &[(&'static str, &MapHandle)],
     home: &LoadTarget<'_>,
 ) -> Result<Loaded> {
     let btf = augmented_btf(inspected, kernel, home.layout, home.slot)?;
@@ -116,8 +115,8 @@ pub(crate) fn load_for_host(
     }
     let lacks = lacks(&ops, kernel);
     size_cpu_records(&mut open)?;
-    object::share(&mut open, &home.shared)?;
-    let held = held_maps(&open, &policy.btf()?, &home.shared);
+    object::share(&mut open, shared)?;
+    let held = held_maps(&open, &policy.btf()?, shared);
     let object = object::load(open, &ops.name)?;
     let places = places(home.layout, home.slot);
     let variables = inspected.variables.clone();

@@ -37,7 +37,7 @@ pub struct Policy {
 
 /// What can be known of a policy without a kernel.
 #[derive(Debug, Clone)]
-pub(crate) struct Inspected {
+pub struct Inspected {
     pub schema: Schema,
     pub variables: Variables,
 }

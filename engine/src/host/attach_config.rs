@@ -40,7 +40,7 @@ pub struct AttachConfig {
 
 /// What a policy asks of a host's terms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct OpsRequirements {
+pub struct OpsRequirements {
     /// The ops flags, beyond those that every host can have.
     pub flags: u64,
     /// Names of its ops, and of its flags among those that every host can have.

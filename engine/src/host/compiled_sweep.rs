@@ -30,7 +30,7 @@ const BODIES: [(Scope, &str); 2] = [(Scope::Task, "scxu_plan_task"), (Scope::Cgr
 
 /// Loaded and verified.
 #[derive(Debug)]
-pub(crate) struct Compiled {
+pub struct Compiled {
     object: Object,
     scopes: Vec<Scope>,
 }

@@ -22,6 +22,7 @@ use crate::host::pins::BPFFS;
 use crate::host::pins::Pins;
 use crate::host::registry::Registry;
 use crate::host::registry::SlotInfo;
+use crate::host::resident::Resident;
 use crate::kernel::namespaces::mounts;
 use crate::kernel::sysfs;
 
@@ -43,12 +44,6 @@ pub(crate) fn scheduler_links() -> Result<Vec<(u32, MapHandle)>> {
         }
     }
     Ok(found)
-}
-
-/// The error for a scheduler that runs and that `pins` have nothing of: [`Error::HiddenPins`] where it is a host of this project's,
-/// else [`Error::OtherScheduler`].
-pub fn unknown_scheduler(pins: &Pins) -> Error {
-    hidden_host(pins).unwrap_or_else(|| Error::OtherScheduler { ops: sysfs::ops(), state: sysfs::state() })
 }
 
 /// [`Error::HiddenPins`] where the kernel runs a host of this project's whose pins are not at `pins`. By what the kernel shows: the

@@ -20,8 +20,8 @@ pub(crate) type Places = BTreeMap<Scope, BTreeMap<String, Range<usize>>>;
 
 /// A policy in the kernel, verified, not running.
 #[derive(Debug)]
-pub struct Loaded {
-    pub(crate) object: Object,
+pub struct Loaded<O = Object> {
+    pub(crate) object: O,
     pub(crate) ops: Ops,
     pub(crate) lacks: u8,
     /// What it asks of its host's terms.

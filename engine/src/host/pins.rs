@@ -20,7 +20,6 @@ use crate::error::Trying;
 use crate::host::lock::Lock;
 use crate::host::lock::PATIENCE;
 use crate::host::lock::Probation;
-use crate::host::names::REGISTRY_MAP;
 use crate::os::private_dir::PrivateDir;
 
 /// Where a BPF file system is expected.
@@ -126,11 +125,6 @@ impl Pins {
         self.beside("moving")
     }
 
-    /// Was a command cut off that replaces the host by one of another version?
-    pub(crate) fn is_half_replaced(&self) -> bool {
-        self.ready().dir().exists() || self.moving().dir().exists()
-    }
-
     /// Remove a pin, if it is there.
     ///
     /// # Errors
@@ -214,11 +208,6 @@ impl Pins {
     /// Path of the pin of a scheduler of someone else's that was put back: see `stranger.rs`.
     pub(crate) fn restore_previous(&self) -> PathBuf {
         self.dir.join("put-back")
-    }
-
-    /// Is there a host's state, attached or not?
-    pub(crate) fn has_state(&self) -> bool {
-        self.map_path(REGISTRY_MAP).exists()
     }
 
     /// Is anything pinned?

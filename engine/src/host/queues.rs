@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::host::abi::DsqGroup;
 use crate::host::abi::QueueArgs;
 use crate::host::registry::QueueInfo;
-use crate::kernel::bpf;
+use crate::host::resident::Resident;
 
 const CREATE: &str = "create_queues";
 const COUNT: &str = "count_queues";
@@ -47,7 +47,7 @@ pub struct Count {
     pub queued: u64,
 }
 
-impl Host {
+impl<K: Resident> Host<K> {
     /// A queue as the host's programs want it. How many members a per-cgroup family has, they know themselves.
     pub(crate) fn family(&self, queue: &QueueInfo) -> DsqGroup {
         let mut family = family(queue, self.data.nr_cpus(), self.data.nr_llcs());
@@ -128,12 +128,11 @@ impl Host {
 
     /// Run one of the host's programs on a queue, again where it does not get its lock.
     fn run_on(&self, program: &str, queue: &QueueInfo) -> Result<(i32, QueueArgs)> {
-        let fd = self.pins.program(program)?;
         let DsqGroup { base, members, per_cgroup } = self.family(queue);
         let mut tries = 0;
         loop {
             let mut args = QueueArgs { base, members, per_cgroup, ..Default::default() };
-            let ret = bpf::run(&fd, program, &mut args)?;
+            let ret = self.pins.run_on_queue(program, &mut args)?;
             tries += 1;
             if ret != -libc::EBUSY || tries == LOCK_TRIES {
                 return Ok((ret, args));

@@ -10,8 +10,8 @@ use libbpf_rs::MapFlags;
 
 use crate::error::Result;
 use crate::error::Trying;
-use crate::host::Host;
 use crate::host::names::LOST_TASKS;
+use crate::host::pins::Pins;
 use crate::kernel::bpf;
 
 /// The host's program that finds them.
@@ -25,14 +25,14 @@ const WEAKEST: i32 = 19;
 ///
 /// # Errors
 /// The host's program cannot be run. Tasks that cannot be given out anew, because they are gone, are no error.
-pub fn rescue(host: &Host) -> Result<u64> {
+pub(crate) fn rescue(pins: &Pins) -> Result<u64> {
     let mut rescued = 0;
-    if !host.pins.program_path(PROGRAM).exists() {
+    if !pins.program_path(PROGRAM).exists() {
         // A host that an earlier version started.
         return Ok(0);
     }
-    let program = host.pins.program(PROGRAM)?;
-    let list = host.pins.map(LOST_TASKS)?;
+    let program = pins.program(PROGRAM)?;
+    let list = pins.map(LOST_TASKS)?;
     for _ in 0..LOOKS {
         let found = bpf::run(&program, PROGRAM, &mut 0_u64)?;
         let found = usize::try_from(found).unwrap_or(0);

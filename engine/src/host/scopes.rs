@@ -12,7 +12,7 @@ use crate::host::abi::HostData;
 
 /// What the host has for one scope.
 #[derive(Debug)]
-pub(crate) struct ScopeParts {
+pub struct ScopeParts {
     pub scope: Scope,
     /// Index into `HostData::plans`.
     pub index: usize,

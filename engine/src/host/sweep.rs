@@ -69,7 +69,7 @@ impl Host {
     ///
     /// Before the host is attached it makes the records of all tasks, so that they lie in memory in the order of the kernel's lists
     /// and not in that in which the tasks of all processes were born. Nothing depends on it.
-    pub(crate) fn walk_tasks(&self) {
+    pub(crate) fn sweep_nothing(&self) {
         let Some(tasks) = SCOPES.iter().find(|s| s.scope == Scope::Task) else { return };
         if let Err(e) = self
             .track_untracked()
@@ -93,7 +93,7 @@ impl Host {
 
     /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the crew begins with
     /// them while this thread sees to the other scopes, and then takes part.
-    pub(crate) fn sweep_all(
+    pub(crate) fn sweep_scopes(
         &self,
         scopes: &[&ScopeParts],
         sweeper: Sweeper<'_>,

@@ -38,7 +38,7 @@ const MOST: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct WorkerPool {
+pub struct WorkerPool {
     hands: Vec<Worker>,
 }
 

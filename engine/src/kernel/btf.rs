@@ -26,7 +26,7 @@ const FLAGS: &[&str] = &[
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct KernelBtf {
+pub struct KernelBtf {
     raw: Vec<u8>,
     enums: BTreeMap<String, u64>,
     ops: BTreeSet<String>,

@@ -12,14 +12,14 @@ use crate::error::Error;
 use crate::error::Result;
 
 #[derive(Debug, Clone)]
-pub(crate) struct Variable {
+pub struct Variable {
     pub section: String,
     pub offset: usize,
     pub size: usize,
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Variables(BTreeMap<String, Variable>);
+pub struct Variables(BTreeMap<String, Variable>);
 
 impl Variables {
     /// Read them from a BPF object.

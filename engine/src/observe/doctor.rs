@@ -12,12 +12,12 @@ use state_migrate::Btf;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
-use crate::host::environment;
 use crate::host::names::TASK_TABLE;
 use crate::host::pins;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::host::requirements;
+use crate::host::resident::Resident as _;
 use crate::kernel::deadline::Demand;
 use crate::kernel::machine;
 use crate::kernel::machine::Memory;
@@ -320,7 +320,7 @@ fn scheduler() -> Finding {
     let state = sysfs::state();
     let pins = Pins::open()?;
     if state != "disabled" && !pins.link().exists() {
-        return Err(environment::unknown_scheduler(&pins));
+        return Err(pins.unknown_scheduler());
     }
     Ok(Found::Ok(match sysfs::ops().as_str() {
         "" => format!("none, the kernel's state is {state}"),

@@ -94,7 +94,7 @@ pub(crate) fn prepare(path: &Path, schema: &Schema, policy: (&str, &str)) -> Res
 
 /// A snapshot in the columns of the policy that it is for.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub struct Prepared {
     saved_by: String,
     snapshot: Snapshot,
     rows: Vec<Row>,

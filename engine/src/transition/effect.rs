@@ -1,6 +1,8 @@
 //! What a command did, compared with what the kernel runs at its end. A command says that it succeeded only where the kernel runs
 //! the host, and says that what ran before still runs only where it does.
 
+use crate::host::resident::Resident as _;
+use crate::transition::kernel::Kernel;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -8,9 +10,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi::Active;
-use crate::host::memory::Mapped;
 use crate::host::names;
-use crate::host::names::HOST_MAP;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
@@ -27,12 +27,12 @@ pub(crate) struct Before {
 }
 
 impl Before {
-    pub(crate) fn look(pins: &Pins) -> Before {
-        Before { enabled: sysfs::state() == "enabled", active: active(pins) }
+    pub(crate) fn look<K: Kernel>(pins: &K) -> Before {
+        Before { enabled: pins.state() == "enabled", active: pins.control_word() }
     }
 
     /// The result of the command, as the kernel sees it.
-    pub(crate) fn compare<T>(self, pins: &Pins, result: Result<T>) -> Result<T> {
+    pub(crate) fn compare<K: Kernel, T>(self, pins: &K, result: Result<T>) -> Result<T> {
         let now = Now::look(pins);
         match (result, &now.ejected) {
             (Ok(done), None) => Ok(done),
@@ -72,8 +72,8 @@ struct Now {
 }
 
 impl Now {
-    fn look(pins: &Pins) -> Now {
-        wait_until_settled();
+    fn look<K: Kernel>(pins: &K) -> Now {
+        wait_until_settled(|| pins.state());
         let ejected = match Host::running(pins) {
             Ok(_) => None,
             Err(Error::Ejected { reason }) => Some(reason),
@@ -81,22 +81,16 @@ impl Now {
             Err(other) => Some(other.to_string()),
         };
         Now {
-            enabled: sysfs::state() == "enabled",
-            active: active(pins),
+            enabled: pins.state() == "enabled",
+            active: pins.control_word(),
             half_replaced: pins.is_half_replaced(),
             ejected,
         }
     }
 }
 
-/// The control word of a host of any version.
-fn active(pins: &Pins) -> Option<Active> {
-    let map = pins.map_path(HOST_MAP).exists().then(|| pins.map(HOST_MAP).ok())??;
-    Mapped::first_page(&map).ok().map(|page| page.active())
-}
-
 /// What runs, in words.
-fn runs(pins: &Pins) -> String {
+fn runs<K: Kernel>(pins: &K) -> String {
     let Ok(host) = Host::running(pins) else { return "the new host runs".to_string() };
     let active = host.data.active();
     match host.registry.slot(active.slot).map(SlotInfo::title) {
@@ -106,9 +100,9 @@ fn runs(pins: &Pins) -> String {
 }
 
 /// While the kernel ejects a scheduler it does not say yet why.
-fn wait_until_settled() {
+fn wait_until_settled(state: impl Fn() -> String) {
     let deadline = Instant::now() + SETTLES;
-    while matches!(sysfs::state().as_str(), "disabling" | "enabling") && Instant::now() < deadline {
+    while matches!(state().as_str(), "disabling" | "enabling") && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -118,7 +112,7 @@ fn wait_until_settled() {
 /// # Errors
 /// [`Error::EjectedMeanwhile`]: the kernel ejected it. [`Error::NothingRunning`]: another command stopped it.
 pub fn confirm(pins: &Pins, done: &Report) -> Result<()> {
-    wait_until_settled();
+    wait_until_settled(|| pins.state());
     if Host::running(pins).is_ok() {
         return Ok(());
     }
@@ -139,7 +133,7 @@ pub fn confirm(pins: &Pins, done: &Report) -> Result<()> {
 
 /// Is a scheduler enabled, of whomever? For what a command that failed says of what ran before.
 pub fn is_enabled() -> bool {
-    wait_until_settled();
+    wait_until_settled(sysfs::state);
     sysfs::state() == "enabled"
 }
 
@@ -147,10 +141,10 @@ pub fn is_enabled() -> bool {
 ///
 /// # Errors
 /// [`Error::NotEnabled`]: the host still runs.
-pub(crate) fn after_stop(enable_seq: u64) -> Result<Option<String>> {
-    match (sysfs::state().as_str(), sysfs::ops()) {
+pub(crate) fn after_stop<K: Kernel>(pins: &K, enable_seq: u64) -> Result<Option<String>> {
+    match (pins.state().as_str(), pins.ops()) {
         ("disabled", _) => Ok(None),
-        (state, ops) if ops.starts_with(names::NAME) && sysfs::enable_seq() == enable_seq => {
+        (state, ops) if ops.starts_with(names::NAME) && pins.enable_seq() == enable_seq => {
             Err(Error::NotEnabled {
                 what: "the default scheduler again".to_string(),
                 state: state.to_string(),

@@ -3,19 +3,20 @@
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::scopes::ScopeParts;
-use crate::host::sweep::Sweeper;
 use crate::host::worker_pool::WorkerPool;
 use crate::observe::report::Report;
 use crate::os::clock::Clock;
 use crate::os::clock::monotonic_ns;
+use crate::transition::kernel::Kernel;
 use crate::transition::plan::log_step;
 
 /// Steps 6 and 7, and the registry closed.
-pub(crate) fn finish(
-    host: &mut Host,
+pub(crate) fn finish<K: Kernel>(
+    host: &mut Host<K>,
     report: &mut Report,
     scopes: &[&ScopeParts],
-    sweeper: Sweeper<'_>,
+    compiled: Option<&K::Compiled>,
+    sweeper: Option<u8>,
     clock: &mut Clock,
 ) -> Result<()> {
     report.committed_at_ns = monotonic_ns();
@@ -27,7 +28,8 @@ pub(crate) fn finish(
     report.timings.settle_ns += clock.lap();
     log_step("sweep");
     if let Some(crew) = &crew {
-        report.swept = host.sweep_all(scopes, sweeper, crew).into_iter().collect::<Result<_>>()?;
+        report.swept =
+            K::sweep_all(host, scopes, compiled, sweeper, crew).into_iter().collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     log_step("hand over");
@@ -41,7 +43,7 @@ pub(crate) fn finish(
 
 /// Hand over the tasks that sit on queues which the running policy does not name, and destroy the queues that nobody
 /// names. No op of an earlier policy is in flight any more, so nothing is added to them.
-pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
+pub(crate) fn hand_over<K: Kernel>(host: &mut Host<K>) -> Result<u64> {
     if !host.attached {
         // Its queues went with it, and are made anew when it is attached.
         host.registry.queues.retain(|q| !q.slots.is_empty());
@@ -70,7 +72,7 @@ pub(crate) fn hand_over(host: &mut Host) -> Result<u64> {
 
 /// The commit is done and nothing is left to finish. The registry was written before the commit, with the generation
 /// pending; that it is not any more is one store. Who reads them next takes it from there.
-pub(crate) fn mark_complete(host: &mut Host) {
+pub(crate) fn mark_complete<K: Kernel>(host: &mut Host<K>) {
     if let Some(pending) = &host.registry.pending {
         host.data.close(pending.generation.number);
     }

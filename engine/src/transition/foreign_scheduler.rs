@@ -25,7 +25,7 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct ForeignScheduler {
+pub struct ForeignScheduler {
     /// Its name, as the kernel shows it.
     pub name: String,
     link: OwnedFd,

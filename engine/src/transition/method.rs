@@ -5,74 +5,73 @@ use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::attach_config::AttachConfig;
 use crate::host::attach_config::OpsRequirements;
+use crate::host::pins::Pins;
 use crate::host::registry::Generation;
 use crate::host::registry::Pending;
 use crate::host::registry::Reattach;
-use crate::host::requirements;
 use crate::host::scopes::ScopeParts;
-use crate::kernel::btf::KernelBtf;
 use crate::observe::report::Report;
 use crate::os::priority;
 use crate::transition::commit::adopt;
 use crate::transition::commit::commit;
+use crate::transition::kernel::Kernel;
 use crate::transition::quiesce;
 use crate::transition::reattach;
 use crate::transition::recover;
-use libbpf_rs::Object;
 
 /// The host, loaded ahead of a reattach: verified, over the maps of the one that is pinned.
 #[derive(Debug)]
-pub struct PreloadedHost {
-    object: Box<Object>,
+pub struct PreloadedHost<K: Kernel = Pins> {
+    object: Box<K::Object>,
     terms: AttachConfig,
     maps: Option<u32>,
 }
 
-impl PreloadedHost {
+impl<K: Kernel> PreloadedHost<K> {
     /// Load it, to be attached on `terms`.
     ///
     /// # Errors
     /// The kernel does not take it.
-    pub fn load(host: &Host, terms: &AttachConfig) -> Result<PreloadedHost> {
-        PreloadedHost::load_with(host, &priority::lowered(KernelBtf::read)?, terms)
+    pub fn load(host: &Host<K>, terms: &AttachConfig) -> Result<PreloadedHost<K>> {
+        PreloadedHost::load_with(host, &priority::lowered(|| host.pins.btf())?, terms)
     }
 
-    fn load_with(host: &Host, kernel: &KernelBtf, terms: &AttachConfig) -> Result<PreloadedHost> {
-        let object = Box::new(priority::lowered(|| reattach::load_over(host, kernel, terms))?);
-        Ok(PreloadedHost { object, terms: terms.clone(), maps: host.identity() })
+    fn load_with(host: &Host<K>, kernel: &K::Btf, terms: &AttachConfig) -> Result<PreloadedHost<K>> {
+        let object = Box::new(priority::lowered(|| host.pins.load_host(kernel, terms))?);
+        Ok(PreloadedHost { object, terms: terms.clone(), maps: K::identity(host) })
     }
 
     /// Can it be attached in the place of this host, on these terms? Not where that was stopped and another started
     /// meanwhile, which has other maps.
-    pub fn is_for(&self, host: &Host, terms: &AttachConfig) -> bool {
-        self.terms == *terms && self.maps.is_some() && self.maps == host.identity()
+    pub fn is_for(&self, host: &Host<K>, terms: &AttachConfig) -> bool {
+        self.terms == *terms && self.maps.is_some() && self.maps == K::identity(host)
     }
 
-    pub(crate) fn into_way(self) -> CommitMethod {
+    pub(crate) fn into_way(self) -> CommitMethod<K> {
         CommitMethod::Reattach { object: self.object, terms: self.terms }
     }
 }
 
 /// How the commit is done.
-pub(crate) enum CommitMethod {
+pub(crate) enum CommitMethod<K: Kernel> {
     /// By one store; behind a hold in this slot, if there is one.
     InPlace { hold: Option<u8> },
     /// By a reattach, for which the host's programs were loaded anew.
-    Reattach { object: Box<Object>, terms: AttachConfig },
+    Reattach { object: Box<K::Object>, terms: AttachConfig },
 }
 
-impl CommitMethod {
-    pub fn in_place() -> CommitMethod {
+impl<K: Kernel> CommitMethod<K> {
+    pub fn in_place() -> CommitMethod<K> {
         CommitMethod::InPlace { hold: None }
     }
 
     /// `asks`: what the policy to come asks for.
-    pub(crate) fn find(host: &Host, kernel: &KernelBtf, asks: &OpsRequirements) -> Result<CommitMethod> {
+    pub(crate) fn find(host: &Host<K>, kernel: &K::Btf, asks: &OpsRequirements) -> Result<CommitMethod<K>> {
         let terms = &host.registry.terms;
         if host.attached && terms.satisfies(asks) {
             return Ok(CommitMethod::in_place());
         }
-        requirements::check_attach()?;
+        host.pins.check_attach()?;
         Ok(PreloadedHost::load_with(host, kernel, &terms.extended_for(asks))?.into_way())
     }
 
@@ -82,7 +81,7 @@ impl CommitMethod {
 
     pub fn pending(
         &self,
-        host: &Host,
+        host: &Host<K>,
         generation: &Generation,
         after: Active,
         sweeper: Option<u8>,
@@ -99,7 +98,7 @@ impl CommitMethod {
     /// Step 5. Of the scopes whose records the plan changes it leaves those that are yet to be swept.
     pub(crate) fn take<'s>(
         self,
-        host: &mut Host,
+        host: &mut Host<K>,
         after: Active,
         scopes: &'s [&'static ScopeParts],
         report: &mut Report,

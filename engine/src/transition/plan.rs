@@ -35,11 +35,11 @@ pub(crate) fn plan(
 }
 
 /// Enter the loaded policy and the generation to come into the registry.
-pub(crate) fn record_load(
+pub(crate) fn record_load<O>(
     registry: &mut Registry,
     policy: &Policy,
     inspected: &Inspected,
-    loaded: &Loaded,
+    loaded: &Loaded<O>,
     kind: Kind,
     slot: u8,
     number: u32,

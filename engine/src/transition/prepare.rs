@@ -3,25 +3,22 @@
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi::Active;
-use crate::host::compiled_sweep::Compiled;
 use crate::host::loaded::Loaded;
 use crate::host::registry::QueueInfo;
 use crate::host::registry::Registry;
 use crate::host::scopes::SCOPES;
 use crate::host::steps;
-use crate::host::worker_pool;
-use crate::kernel::sysfs;
-use crate::os::priority;
 use crate::transition::commit::warm_up_commit;
+use crate::transition::kernel::Kernel;
 use crate::transition::recover;
 use state_migrate::Plan;
 
 /// Step 4. All that the new policy needs is in place after it, and nothing that the old one uses has changed.
-pub(crate) fn prepare(
-    host: &mut Host,
+pub(crate) fn prepare<K: Kernel>(
+    host: &mut Host<K>,
     registry: Registry,
     plan: &Plan,
-    loaded: &Loaded,
+    loaded: &Loaded<K::Object>,
     after: Active,
     new_queues: &[QueueInfo],
 ) -> Result<()> {
@@ -34,7 +31,13 @@ pub(crate) fn prepare(
     prepared
 }
 
-fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[QueueInfo]) -> Result<()> {
+fn fill<K: Kernel>(
+    host: &Host<K>,
+    plan: &Plan,
+    loaded: &Loaded<K::Object>,
+    after: Active,
+    new_queues: &[QueueInfo],
+) -> Result<()> {
     host.create_queues(new_queues)?;
     host.fill(after.slot, loaded)?;
     set_plan(host, plan, after.epoch)?;
@@ -47,20 +50,9 @@ fn fill(host: &Host, plan: &Plan, loaded: &Loaded, after: Active, new_queues: &[
 
 /// Hand the plan of `epoch` to the host. Before the image: a record that is made from a half-written image has the
 /// older stamp, and gets the plan all the same.
-pub(crate) fn set_plan(host: &Host, plan: &Plan, epoch: u32) -> Result<()> {
+pub(crate) fn set_plan<K: Kernel>(host: &Host<K>, plan: &Plan, epoch: u32) -> Result<()> {
     for scope in &SCOPES {
         host.data.set_plan(scope, epoch, &steps::of(plan, scope.scope, &host.registry)?);
     }
     Ok(())
-}
-
-/// The plan in instructions, for the sweep of many tasks. A kernel that does not take it costs time, nothing else.
-pub(crate) fn compile(host: &Host, plan: &Plan) -> Option<Compiled> {
-    if sysfs::tasks() < worker_pool::MANY {
-        return None;
-    }
-    priority::lowered(|| Compiled::load(plan, &host.shared())).unwrap_or_else(|e| {
-        log::warn!("the sweep takes longer: {e}");
-        None
-    })
 }

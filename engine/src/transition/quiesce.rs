@@ -15,6 +15,7 @@
 //! killed the newer policy is attached again, whose own columns 3 does not touch.
 
 use crate::transition::commit;
+use crate::transition::kernel::Kernel;
 use crate::transition::plan;
 use std::time::Instant;
 
@@ -28,7 +29,6 @@ use crate::host::registry::Generation;
 use crate::host::registry::Pending;
 use crate::host::registry::Registry;
 use crate::host::scopes::ScopeParts;
-use crate::host::sweep::Sweeper;
 use crate::host::sweep::Swept;
 use crate::host::worker_pool::WorkerPool;
 use crate::observe::report::Timings;
@@ -88,7 +88,12 @@ impl Quiesced {
 }
 
 /// Hold in `slot`, from the beginning or from wherever an earlier command was killed.
-pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopeParts]) -> Result<Quiesced> {
+pub(crate) fn run<K: Kernel>(
+    host: &Host<K>,
+    pending: &Pending,
+    slot: u8,
+    scopes: &[&ScopeParts],
+) -> Result<Quiesced> {
     let caller = pending.sweeper.and_then(|slot| host.registry.slot(slot)).map_or(0, |info| info.load);
     host.data.set_lacks(slot, abi::LACKS_ENQ_EXITING | abi::LACKS_ENQ_MIGRATION_DISABLED);
     host.data.set_caller(slot, caller);
@@ -117,13 +122,22 @@ pub(crate) fn run(host: &Host, pending: &Pending, slot: u8, scopes: &[&ScopePart
 }
 
 /// Step 3 of a rollback by a reattach: the host is detached, and the control word still names the newer policy.
-pub(crate) fn convert_back_detached(host: &Host, pending: &Pending, scopes: &[&ScopeParts]) -> Vec<Swept> {
+pub(crate) fn convert_back_detached<K: Kernel>(
+    host: &Host<K>,
+    pending: &Pending,
+    scopes: &[&ScopeParts],
+) -> Vec<Swept> {
     host.data.commit(Active { epoch: pending.epoch, ..host.data.active() });
     convert_back(host, pending.sweeper, scopes, &WorkerPool::spawn())
 }
 
-fn convert_back(host: &Host, sweeper: Option<u8>, scopes: &[&ScopeParts], crew: &WorkerPool) -> Vec<Swept> {
-    let all = host.sweep_all(scopes, Sweeper { slot: sweeper, ..Sweeper::default() }, crew);
+fn convert_back<K: Kernel>(
+    host: &Host<K>,
+    sweeper: Option<u8>,
+    scopes: &[&ScopeParts],
+    crew: &WorkerPool,
+) -> Vec<Swept> {
+    let all = K::sweep_all(host, scopes, None, sweeper, crew);
     // Whatever happens, tasks must not stay without a policy.
     let failed =
         |scope: &ScopeParts, e| log::warn!("columns of scope {} stay as they were left: {e}", scope.scope);

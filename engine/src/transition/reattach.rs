@@ -24,35 +24,19 @@
 pub(crate) mod other_version;
 
 use crate::observe::report::Report;
-use std::fs;
-use std::os::fd::AsFd;
+use crate::transition::kernel::Kernel;
 use std::time::Duration;
 use std::time::Instant;
 
-use libbpf_rs::Link;
-use libbpf_rs::MapCore;
-use libbpf_rs::MapHandle;
-use libbpf_rs::Object;
-use libbpf_rs::query::LinkTypeInfo;
-
 use crate::error::Error;
 use crate::error::Result;
-use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi::Active;
-use crate::host::attach_config::AttachConfig;
 use crate::host::names;
-use crate::host::object;
-use crate::host::object::HOST_OPS;
-use crate::host::pins::Pins;
 use crate::host::registry::Reattach;
-use crate::host::requirements;
 use crate::host::scopes::ScopeParts;
 use crate::host::sweep::Swept;
-use crate::kernel::bpf;
-use crate::kernel::btf::KernelBtf;
 use crate::kernel::messages::KernelLog;
-use crate::kernel::sysfs;
 use crate::transition::quiesce;
 use crate::transition::recover;
 
@@ -91,40 +75,27 @@ impl Switched {
     }
 }
 
-/// Load the host's programs again, verified, over the maps of the one that is pinned, to be attached on `terms`.
-pub(crate) fn load_over(host: &Host, kernel: &KernelBtf, terms: &AttachConfig) -> Result<Object> {
-    let mut open = object::open_host(kernel, terms)?;
-    for mut map in open.maps_mut() {
-        let name = map.name().to_string_lossy().into_owned();
-        if host.pins.map_path(&name).exists() {
-            let pinned = host.pins.map(&name)?;
-            map.reuse_fd(pinned.as_fd()).trying(format!("cannot take over the host's map {name}"))?;
-        }
-    }
-    object::load_host(open)
-}
-
 /// Steps 5 to 7. `pending` is in the registry and the slot is filled; after it the new host runs, and the registry is to be
 /// closed. `scopes`: those whose records the plan changes.
 ///
 /// # Errors
 /// [`Error::PutBack`] when the old one runs again, [`Error::NotPutBack`] when neither can be attached. The preparation
 /// is undone then.
-pub(crate) fn switch(
-    host: &mut Host,
-    fresh: &mut Object,
+pub(crate) fn switch<K: Kernel>(
+    host: &mut Host<K>,
+    fresh: &mut K::Object,
     after: Active,
     scopes: &[&ScopeParts],
 ) -> Result<Switched> {
     let before = host.data.active();
-    let old = if host.attached { Some(Attached::find(&host.pins)?) } else { None };
+    let old = if host.attached { Some(host.pins.attached()?) } else { None };
 
     let begin = Instant::now();
     if let Some(old) = &old {
-        old.detach(&host.pins)?;
+        detach(&host.pins, old)?;
         host.attached = false;
     }
-    let off = wait_until_off();
+    let off = wait_until_off(&host.pins);
     let detach_ns = if old.is_some() { begin.elapsed().as_nanos() as u64 } else { 0 };
 
     let sweep = Instant::now();
@@ -160,24 +131,24 @@ pub(crate) fn switch(
 ///
 /// # Errors
 /// Neither can be attached.
-pub(crate) fn resume(pins: &Pins) -> Result<Host> {
+pub(crate) fn resume<K: Kernel>(pins: &K) -> Result<Host<K>> {
     let mut host = Host::pinned(pins)?;
     let Some(Reattach { from, to }) = host.registry.pending.as_ref().and_then(|p| p.reattach.clone()) else {
         return Ok(host);
     };
-    requirements::check_attach()?;
-    let kernel = KernelBtf::read()?;
+    pins.check_attach()?;
+    let kernel = pins.btf()?;
     let committed = recover::is_committed(&host);
     let terms = if committed { &to } else { &from };
     log::warn!("a reattach was cut off: attaching the {} policy", if committed { "new" } else { "old" });
     let active = host.data.active();
     arm(&host, active);
-    let first = load_over(&host, &kernel, terms).and_then(|mut object| attach(&mut host, &mut object));
+    let first = pins.load_host(&kernel, terms).and_then(|mut object| attach(&mut host, &mut object));
     if let Err(error) = first {
         let before = host.registry.generations.last().filter(|_| committed).cloned();
         let Some(before) = before else { return Err(error) };
         arm(&host, Active { slot: before.slot, generation: before.number, epoch: active.epoch });
-        let again = load_over(&host, &kernel, &from).and_then(|mut object| attach(&mut host, &mut object));
+        let again = pins.load_host(&kernel, &from).and_then(|mut object| attach(&mut host, &mut object));
         if let Err(again) = again {
             return Err(Error::NotPutBack { source: Box::new(error), again: Box::new(again) });
         }
@@ -188,7 +159,7 @@ pub(crate) fn resume(pins: &Pins) -> Result<Host> {
 }
 
 /// Make the shared memory say what is to run when the host is attached. Nothing is attached yet.
-fn arm(host: &Host, active: Active) {
+fn arm<K: Kernel>(host: &Host<K>, active: Active) {
     let named = host.registry.queues.iter().filter(|q| q.slots.contains(&u32::from(active.slot)));
     host.data.set_boot_queues(&named.map(|q| host.family(q)).collect::<Vec<_>>());
     host.wait_for_families();
@@ -198,67 +169,51 @@ fn arm(host: &Host, active: Active) {
     host.data.commit(active);
 }
 
-/// Where the host needs a program to see tasks exit, attach that, in place of the one that an earlier host of this shared memory had.
-fn watch_exits(host: &Host, object: &Object) -> Result<()> {
-    let Some(program) = object.progs_mut().find(|p| p.name() == object::TASK_EXITS && p.autoload()) else {
-        return Ok(());
-    };
-    let mut link = program.attach().trying("cannot see tasks exit")?;
-    host.pins.unpin(&host.pins.exits_link())?;
-    link.pin(host.pins.exits_link()).trying("cannot pin the link of what sees tasks exit")
-}
-
 /// Attach a host that was loaded, and pin its link.
-pub(crate) fn attach(host: &mut Host, object: &mut Object) -> Result<()> {
+pub(crate) fn attach<K: Kernel>(host: &mut Host<K>, object: &mut K::Object) -> Result<()> {
     // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
     host.data.clear_exit();
     host.data.open_roster();
-    watch_exits(host, object)?;
-    let mut ops = object
-        .maps_mut()
-        .find(|m| m.name() == HOST_OPS)
-        .ok_or_else(|| not_enabled("its object has no struct_ops map".to_string(), String::new()))?;
-    let mut log = KernelLog::mark();
-    let mut link = ops.attach_struct_ops().map_err(|source| Error::NotAttached {
-        what: "cannot attach the host".to_string(),
-        source,
-        words: log.words(),
-    })?;
-    // At once, so that the scheduler outlives this process from here on.
-    link.pin(host.pins.link()).trying("cannot pin the host's link")?;
-    // From here the pin alone keeps it: `stop` removes the pin.
-    drop(link);
+    let log = KernelLog::mark();
+    let link = host.pins.attach(object)?;
+    // At once, so that the scheduler outlives this process from here on. The pin alone keeps it then: `stop` removes the pin.
+    host.pins.pin_link(link)?;
     enabled(host, log)
 }
 
 /// Attach succeeds even where the kernel then disables the scheduler: read what it says. The link's pin goes if so. `log`: the
 /// kernel's, from before the attach.
-fn enabled(host: &mut Host, mut log: KernelLog) -> Result<()> {
+fn enabled<K: Kernel>(host: &mut Host<K>, mut log: KernelLog) -> Result<()> {
     let exited = || host.data.exit_reason().is_some();
-    if sysfs::wait_until_enabled(exited, ENABLE_TIMEOUT) && sysfs::ops().starts_with(names::NAME) {
+    if host.pins.wait_until_enabled(exited, ENABLE_TIMEOUT) && host.pins.ops().starts_with(names::NAME) {
         host.attached = true;
         return Ok(());
     }
-    let error = not_enabled(host.data.exit_reason().unwrap_or_default(), log.words());
+    let error = not_enabled(&host.pins, host.data.exit_reason().unwrap_or_default(), log.words());
     host.pins.retire_link()?;
     Err(error)
 }
 
-fn not_enabled(reason: String, words: String) -> Error {
-    Error::NotEnabled { what: "the host".to_string(), state: sysfs::state(), reason, words }
+fn not_enabled<K: Kernel>(pins: &K, reason: String, words: String) -> Error {
+    Error::NotEnabled { what: "the host".to_string(), state: pins.state(), reason, words }
 }
 
 /// The new host is not attached: attach the old one again, and undo the preparation. Records that were brought up to
 /// the new epoch keep that stamp, so the epoch stays; its plan only wrote where the old policy does not look.
-fn restore_previous(host: &mut Host, old: Option<Attached>, before: Active, error: Error) -> Error {
+fn restore_previous<K: Kernel>(
+    host: &mut Host<K>,
+    old: Option<K::Attached>,
+    before: Active,
+    error: Error,
+) -> Error {
     arm(host, before);
     let again = match &old {
         Some(old) => {
-            let off = wait_until_off();
+            let off = wait_until_off(&host.pins);
             host.data.clear_exit();
             host.data.open_roster();
             let log = KernelLog::mark();
-            off.and_then(|()| old.attach(&host.pins)).and_then(|()| enabled(host, log))
+            off.and_then(|()| attach_again(&host.pins, old)).and_then(|()| enabled(host, log))
         }
         None => Ok(()),
     };
@@ -271,51 +226,33 @@ fn restore_previous(host: &mut Host, old: Option<Attached>, before: Active, erro
     }
 }
 
-/// The link that is pinned, and the struct_ops map behind it, which can be attached again.
-struct Attached {
-    link: Link,
-    map: MapHandle,
+/// Step 5. The pin goes first: killed between the two, the link goes with this process. An error means that it is
+/// attached as before.
+fn detach<K: Kernel>(pins: &K, attached: &K::Attached) -> Result<()> {
+    pins.unpin_link()?;
+    if let Err(error) = pins.detach(attached) {
+        pins.pin_attached(attached)?;
+        return Err(error);
+    }
+    Ok(())
 }
 
-impl Attached {
-    fn find(pins: &Pins) -> Result<Attached> {
-        let link = Link::open(pins.link()).trying("cannot open the host's link")?;
-        let info = link.info().trying("cannot read the host's link")?;
-        let LinkTypeInfo::StructOps(ops) = info.info else {
-            return Err(not_enabled("its pinned link is of another type".to_string(), String::new()));
-        };
-        let map = MapHandle::from_map_id(ops.map_id).trying("cannot open the host's struct_ops map")?;
-        Ok(Attached { link, map })
-    }
-
-    /// Step 5. The pin goes first: killed between the two, the link goes with this process. An error means that it is
-    /// attached as before.
-    fn detach(&self, pins: &Pins) -> Result<()> {
-        fs::remove_file(pins.link()).trying("cannot unpin the host's link")?;
-        if let Err(error) = self.link.detach().trying("cannot detach the host") {
-            bpf::pin(&self.link, &pins.link())?;
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Attach it again.
-    fn attach(&self, pins: &Pins) -> Result<()> {
-        bpf::pin(&bpf::attach_struct_ops(&self.map, "cannot attach the old host again")?, &pins.link())
-    }
+/// Attach again what was detached.
+fn attach_again<K: Kernel>(pins: &K, attached: &K::Attached) -> Result<()> {
+    pins.pin_link(pins.attach_again(attached)?)
 }
 
 /// Wait until the kernel has let go of what ran. Another scheduler in its place is an error.
-fn wait_until_off() -> Result<()> {
+fn wait_until_off<K: Kernel>(pins: &K) -> Result<()> {
     let deadline = Instant::now() + DETACH_TIMEOUT;
     loop {
-        match sysfs::state().as_str() {
+        match pins.state().as_str() {
             "disabled" => return Ok(()),
-            "enabled" if !sysfs::ops().starts_with(names::NAME) => {
-                return Err(Error::OtherScheduler { ops: sysfs::ops(), state: sysfs::state() });
+            "enabled" if !pins.ops().starts_with(names::NAME) => {
+                return Err(Error::OtherScheduler { ops: pins.ops(), state: pins.state() });
             }
             _ if Instant::now() > deadline => {
-                return Err(not_enabled("it does not let go of it".to_string(), String::new()));
+                return Err(not_enabled(pins, "it does not let go of it".to_string(), String::new()));
             }
             _ => std::thread::sleep(Duration::from_micros(200)),
         }

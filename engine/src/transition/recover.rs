@@ -5,9 +5,9 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::host::registry::Kind;
 use crate::host::scopes::SCOPES;
-use crate::host::sweep::Sweeper;
 use crate::host::worker_pool::WorkerPool;
 use crate::transition::finish;
+use crate::transition::kernel::Kernel;
 use crate::transition::quiesce;
 
 /// Bring a host whose last command was killed back to one without a pending swap. Idempotent. The host need not be
@@ -15,7 +15,7 @@ use crate::transition::quiesce;
 ///
 /// # Errors
 /// The host's maps cannot be changed.
-pub fn recover(host: &mut Host) -> Result<()> {
+pub(crate) fn recover<K: Kernel>(host: &mut Host<K>) -> Result<()> {
     let Some(pending) = host.registry.pending.clone() else { return Ok(()) };
     if pending.reattach.is_some() {
         remake_queues(host)?;
@@ -30,8 +30,7 @@ pub fn recover(host: &mut Host) -> Result<()> {
         host.start_handover(false);
         host.settle()?;
         host.start_handover(true);
-        let sweeper = Sweeper { slot: pending.sweeper, ..Sweeper::default() };
-        let swept = host.sweep_all(&SCOPES.each_ref(), sweeper, &crew);
+        let swept = K::sweep_all(host, &SCOPES.each_ref(), None, pending.sweeper, &crew);
         swept.into_iter().try_for_each(|swept| swept.map(drop))?;
         finish::hand_over(host)?;
         finish::mark_complete(host);
@@ -51,14 +50,14 @@ pub fn recover(host: &mut Host) -> Result<()> {
 }
 
 /// Does the control word hold the pending generation?
-pub(crate) fn is_committed(host: &Host) -> bool {
+pub(crate) fn is_committed<K: Kernel>(host: &Host<K>) -> bool {
     let active = host.data.active();
     let is = |g: &crate::host::registry::Generation| active.slot == g.slot && active.generation == g.number;
     host.registry.pending.as_ref().is_some_and(|p| is(&p.generation))
 }
 
 /// Undo the preparation of `slot`, which is not active.
-pub(crate) fn abandon(host: &mut Host, slot: u8) -> Result<()> {
+pub(crate) fn abandon<K: Kernel>(host: &mut Host<K>, slot: u8) -> Result<()> {
     host.empty(slot)?;
     host.registry.evict(slot);
     finish::hand_over(host)?;
@@ -68,7 +67,7 @@ pub(crate) fn abandon(host: &mut Host, slot: u8) -> Result<()> {
 
 /// The kernel destroyed all queues when the host was detached, and its init made those of the running policy only. The
 /// other loaded policies must find theirs when they are gone back to.
-pub(crate) fn remake_queues(host: &Host) -> Result<()> {
+pub(crate) fn remake_queues<K: Kernel>(host: &Host<K>) -> Result<()> {
     if !host.attached {
         return Ok(());
     }

@@ -2,11 +2,11 @@
 
 use crate::transition::commit;
 use crate::transition::finish;
+use crate::transition::kernel::Kernel;
 use crate::transition::plan;
 use crate::transition::prepare;
 use std::time::Instant;
 
-use crate::candidate::load;
 use crate::candidate::load::AttachConstraint;
 use crate::candidate::load::LoadTarget;
 use crate::candidate::policy::Policy;
@@ -15,20 +15,11 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi;
 use crate::host::abi::Active;
-use crate::host::attach_config::AttachConfig;
-use crate::host::environment;
 use crate::host::loaded::Loaded;
-use crate::host::object;
-use crate::host::pins::Pins;
 use crate::host::registry::Kind;
 use crate::host::registry::Registry;
-use crate::host::requirements;
-use crate::kernel::btf::KernelBtf;
-use crate::kernel::sysfs;
 use crate::observe::report::Report;
-use crate::observe::snapshot;
 use crate::os::clock::Clock;
-use crate::transition::foreign_scheduler::ForeignScheduler;
 use crate::transition::interrupt;
 use crate::transition::method::CommitMethod;
 use crate::transition::options::SwapOptions;
@@ -36,14 +27,18 @@ use crate::transition::reattach;
 
 /// Start a host with `policy` in its first slot. The queues are made by the host's init and the records by its
 /// init_task, where they have not been yet, so there is nothing to settle or to sweep.
-pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
+pub(crate) fn start<K: Kernel>(
+    pins: &K,
+    policy: &Policy,
+    wish: SwapOptions<'_>,
+) -> Result<(Host<K>, Loaded<K::Object>, Report)> {
     let mut clock = Clock::start();
-    let stranger = match (sysfs::state().as_str(), environment::unknown_scheduler(pins)) {
+    let stranger = match (pins.state().as_str(), pins.unknown_scheduler()) {
         ("disabled", _) => None,
-        (_, Error::OtherScheduler { .. }) if wish.replace => Some(ForeignScheduler::find()?),
+        (_, Error::OtherScheduler { .. }) if wish.replace => Some(pins.foreign()?),
         (_, other) => return Err(other),
     };
-    requirements::check_for_host()?;
+    pins.check_for_host()?;
     // What a killed start or an ejected host left.
     let change = interrupt::change()?;
     match &stranger {
@@ -52,8 +47,8 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
     }
     drop(change);
 
-    let kernel = KernelBtf::read()?;
-    let inspected = policy.inspect()?;
+    let kernel = pins.btf()?;
+    let inspected = K::inspect(policy)?;
     let open_ns = clock.lap();
 
     let slot = 0;
@@ -61,16 +56,16 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
     let plan = plan::plan(&mut registry, &inspected, None, slot, true)?;
     let queue_rows = registry.queue_rows(slot, &inspected.schema.queues);
     let queues = registry.claim_queues(&inspected.schema, slot, None)?;
-    registry.terms = AttachConfig::first(&load::asks_of(policy, &kernel)?, wish.lean, &kernel);
+    registry.terms = K::first_terms(&kernel, &K::asks_of(&kernel, policy)?, wish.lean);
     let prepared = wish
         .restore
-        .map(|path| snapshot::prepare(path, &inspected.schema, (&inspected.schema.policy, policy.version())))
+        .map(|path| K::read_snapshot(path, &inspected.schema, (&inspected.schema.policy, policy.version())))
         .transpose()?;
     let plan_ns = clock.lap();
 
-    let mut object = object::load_host(object::open_host(&kernel, &registry.terms)?)?;
+    let mut object = pins.load_host(&kernel, &registry.terms)?;
     let mut change = interrupt::change()?;
-    let mut host = Host::pin(pins, &mut object).inspect_err(|_| undo(pins))?;
+    let mut host = pins.pin_host(&mut object).and_then(|()| Host::make(pins)).inspect_err(|_| undo(pins))?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(Active { slot: abi::NR_SLOTS as u8 - 1, generation: 0, epoch: 1 });
     let home = LoadTarget {
@@ -78,10 +73,9 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
         slot,
         load: registry.loads + 1,
         queues: &queues.ids(),
-        shared: host.shared(),
         on: AttachConstraint::These(&registry.terms),
     };
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
+    let loaded = K::load(&host, policy, &inspected, &kernel, &home).inspect_err(|_| undo(pins))?;
     let generation = plan::record_load(&mut registry, policy, &inspected, &loaded, Kind::Start, slot, 1);
     let load_ns = clock.lap();
 
@@ -94,20 +88,19 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
 
     report.timings.commit_ns = commit::commit(&host, after);
     // Makes their records; init_task finds them, and makes those of the tasks that are born meanwhile.
-    host.walk_tasks();
+    K::walk_tasks(&host);
     clock.lap();
 
     // The records of cgroups are made here, where the snapshot has something for them.
     if let Some(prepared) = &prepared {
-        let restored =
-            snapshot::apply(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;
+        let restored = K::restore(&host, prepared, &inspected.schema, slot).inspect_err(|_| undo(pins))?;
         report.restored = Some(restored);
         clock.lap();
     }
     change.decide().inspect_err(|_| undo(pins))?;
     let gap = Instant::now();
     if let Some(stranger) = &stranger {
-        stranger.detach(pins).inspect_err(|_| undo(pins))?;
+        pins.detach_foreign(stranger).inspect_err(|_| undo(pins))?;
         report.timings.detach_ns = clock.lap();
     }
     let attached = reattach::attach(&mut host, &mut object);
@@ -116,7 +109,7 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
         (Ok(()), None) => {}
         (Ok(()), Some(stranger)) => {
             report.timings.gap_ns = gap.elapsed().as_nanos() as u64;
-            report.from = Some(stranger.name.clone());
+            report.from = Some(K::name_of(stranger).to_owned());
         }
         (Err(error), stranger) => {
             drop(host);
@@ -138,15 +131,15 @@ pub(crate) fn start(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Resu
     Ok((host, loaded, report))
 }
 
-fn restore_previous(pins: &Pins, stranger: &ForeignScheduler, error: Error) -> Error {
-    match stranger.restore_previous(pins) {
+fn restore_previous<K: Kernel>(pins: &K, stranger: &K::Foreign, error: Error) -> Error {
+    match pins.restore_foreign(stranger) {
         Ok(()) => Error::PutBack { source: Box::new(error) },
         Err(again) => Error::NotPutBack { source: Box::new(error), again: Box::new(again) },
     }
 }
 
 /// A start failed: leave nothing behind.
-fn undo(pins: &Pins) {
+fn undo<K: Kernel>(pins: &K) {
     if let Err(e) = pins.remove_host() {
         log::warn!("{e}");
     }

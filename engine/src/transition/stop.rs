@@ -1,21 +1,19 @@
 //! End the host: tasks go back to the kernel's default scheduler, the records are gone.
 
+use crate::transition::kernel::Kernel;
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
-use crate::host::environment;
 use crate::host::names;
 use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
-use crate::kernel::sysfs;
 use crate::observe::history;
 use crate::observe::history::Entry;
 use crate::observe::history::Verb;
 use crate::os::realtime::Children;
-use crate::os::realtime::RealtimeGuard;
 use crate::transition::effect;
 
 /// The kernel walks every task twice; busy ones by the ten thousand take it seconds.
@@ -56,12 +54,12 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
     }
 }
 
-fn locked_stop(pins: &Pins) -> Result<Stopped> {
+pub(crate) fn locked_stop<K: Kernel>(pins: &K) -> Result<Stopped> {
     let _lock = pins.lock()?;
     // What runs may be what forgets this one.
-    let urgent = RealtimeGuard::begin(Children::No);
+    let urgent = pins.hurry(Children::No);
     if pins.is_empty() {
-        return Err(environment::hidden_host(pins).unwrap_or(Error::NothingRunning));
+        return Err(pins.hidden_host().unwrap_or(Error::NothingRunning));
     }
     let host = Host::running(pins).ok();
     let policy = host.as_ref().and_then(|host| {
@@ -69,20 +67,20 @@ fn locked_stop(pins: &Pins) -> Result<Stopped> {
         host.registry.slot(slot).map(SlotInfo::title)
     });
     // Also one of another version, or in the middle of a reattach.
-    let ours = sysfs::state() != "disabled" && sysfs::ops().starts_with(names::NAME);
+    let ours = pins.state() != "disabled" && pins.ops().starts_with(names::NAME);
     // Its pins must be all that holds it: what this process has mapped goes first.
     drop(host);
-    let (begin, enable_seq) = (Instant::now(), sysfs::enable_seq());
+    let (begin, enable_seq) = (Instant::now(), pins.enable_seq());
     pins.remove_all()?;
-    if ours && !sysfs::wait_for_state("disabled", TIMEOUT) {
+    if ours && !pins.wait_for_state("disabled", TIMEOUT) {
         return Err(Error::NotEnabled {
             what: "the default scheduler again".to_string(),
-            state: sysfs::state(),
+            state: pins.state(),
             reason: "the pins are gone, but someone still holds the host's link open".to_string(),
             words: String::new(),
         });
     }
     let detach_ns = begin.elapsed().as_nanos() as u64;
-    let runs = effect::after_stop(enable_seq)?;
+    let runs = effect::after_stop(pins, enable_seq)?;
     Ok(Stopped { policy, runs, detach_ns, warnings: urgent.warning().into_iter().collect() })
 }

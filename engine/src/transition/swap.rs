@@ -17,6 +17,7 @@
 use crate::host::registry::RollbackTarget;
 use crate::transition::commit::warm_up_commit;
 use crate::transition::finish::finish;
+use crate::transition::kernel::Kernel;
 use crate::transition::method::CommitMethod;
 use crate::transition::method::PreloadedHost;
 use crate::transition::plan::caller;
@@ -25,11 +26,9 @@ use crate::transition::plan::plan;
 use crate::transition::plan::record_load;
 use crate::transition::plan::scopes_to_sweep;
 use crate::transition::plan::target;
-use crate::transition::prepare::compile;
 use crate::transition::prepare::prepare;
 use crate::transition::prepare::set_plan;
 
-use crate::candidate::load;
 use crate::candidate::load::AttachConstraint;
 use crate::candidate::load::LoadTarget;
 use crate::candidate::policy::Policy;
@@ -41,16 +40,11 @@ use crate::host::loaded::Loaded;
 use crate::host::registry::Generation;
 use crate::host::registry::Kind;
 use crate::host::registry::SlotInfo;
-use crate::host::requeue;
-use crate::host::requirements;
-use crate::host::sweep::Sweeper;
-use crate::kernel::btf::KernelBtf;
 use crate::observe::report::Report;
 use crate::os::clock::Clock;
 use crate::os::clock::unix_time;
 use crate::os::priority;
 use crate::os::realtime::Children;
-use crate::os::realtime::RealtimeGuard;
 use crate::transition::interrupt;
 use crate::transition::options::SwapOptions;
 use crate::transition::quiesce;
@@ -64,13 +58,17 @@ const NOT_LEAN: &str = "the host has all ops, as it was started: --lean counts w
 ///
 /// # Errors
 /// As [`crate::transition::take_over::take_over`].
-pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Loaded, Report)> {
+pub(crate) fn swap<K: Kernel>(
+    host: &mut Host<K>,
+    policy: &Policy,
+    wish: SwapOptions<'_>,
+) -> Result<(Loaded<K::Object>, Report)> {
     let mut clock = Clock::start();
     let before = host.data.active();
     let from = host.registry.slot(before.slot).map(SlotInfo::title);
 
     log_step("open");
-    let (kernel, inspected) = priority::lowered(|| Result::Ok((KernelBtf::read()?, policy.inspect()?)))?;
+    let (kernel, inspected) = priority::lowered(|| Result::Ok((host.pins.btf()?, K::inspect(policy)?)))?;
     let open_ns = clock.lap();
 
     log_step("plan");
@@ -95,14 +93,13 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
         slot,
         load: registry.loads + 1,
         queues: &queues.ids(),
-        shared: host.shared(),
         on: if wish.may_reattach || !host.attached {
             AttachConstraint::Any
         } else {
             AttachConstraint::These(&host.registry.terms)
         },
     };
-    let loaded = priority::lowered(|| load::load_for_host(policy, &inspected, &kernel, &home))?;
+    let loaded = priority::lowered(|| K::load(host, policy, &inspected, &kernel, &home))?;
     let way = CommitMethod::find(host, &kernel, &loaded.asks)?;
     let generation =
         record_load(&mut registry, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
@@ -118,10 +115,10 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
     let new_queues = if way.is_in_place() { &queues.new[..] } else { &[] };
     registry.pending = Some(way.pending(host, &generation, after, caller(&plan)));
     prepare(host, registry, &plan, &loaded, after, new_queues)?;
-    let compiled = compile(host, &plan);
+    let compiled = K::compile(host, &plan);
     if !scopes.is_empty() {
         // Before the commit, where it may take its time.
-        priority::lowered(|| host.walk_tasks());
+        priority::lowered(|| K::walk_tasks(host));
     }
     let mut report = Report::new(&generation, from);
     report.timings.prepare_ns = clock.lap();
@@ -129,7 +126,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
     log_step("commit");
     // From here on the new policy decides when this thread runs, if it is a task like any.
     // It stays so until whoever waits for this process has its report.
-    host.urgent = Some(RealtimeGuard::begin(Children::Too));
+    host.urgent = Some(host.pins.hurry(Children::Too));
     if let Err(interrupted) = change.decide() {
         recover::abandon(host, after.slot)?;
         return Err(interrupted);
@@ -137,8 +134,7 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
-    let sweeper = Sweeper { compiled: compiled.as_ref(), slot: caller(&plan) };
-    finish(host, &mut report, scopes, sweeper, &mut clock)?;
+    finish(host, &mut report, scopes, compiled.as_ref(), caller(&plan), &mut clock)?;
     if wish.lean && host.registry.terms.spared.is_empty() {
         report.warnings.push(NOT_LEAN.to_string());
     }
@@ -156,7 +152,11 @@ pub fn swap(host: &mut Host, policy: &Policy, wish: SwapOptions<'_>) -> Result<(
 ///
 /// # Errors
 /// [`Error::NoRollback`] when it is not loaded, [`Error::AlreadyRunning`] when it is what runs.
-pub fn rollback(host: &mut Host, aim: RollbackTarget, may_reattach: bool) -> Result<Report> {
+pub(crate) fn rollback<K: Kernel>(
+    host: &mut Host<K>,
+    aim: RollbackTarget,
+    may_reattach: bool,
+) -> Result<Report> {
     go_back(host, aim, Kind::Rollback, may_reattach, None)
 }
 
@@ -164,16 +164,20 @@ pub fn rollback(host: &mut Host, aim: RollbackTarget, may_reattach: bool) -> Res
 ///
 /// # Errors
 /// As [`rollback`].
-pub fn recover(host: &mut Host, aim: RollbackTarget, ready: Option<PreloadedHost>) -> Result<Report> {
+pub(crate) fn recover<K: Kernel>(
+    host: &mut Host<K>,
+    aim: RollbackTarget,
+    ready: Option<PreloadedHost<K>>,
+) -> Result<Report> {
     go_back(host, aim, Kind::Recovery, true, ready)
 }
 
-fn go_back(
-    host: &mut Host,
+fn go_back<K: Kernel>(
+    host: &mut Host<K>,
     aim: RollbackTarget,
     kind: Kind,
     may_reattach: bool,
-    ready: Option<PreloadedHost>,
+    ready: Option<PreloadedHost<K>>,
 ) -> Result<Report> {
     let mut clock = Clock::start();
     log_step("plan");
@@ -185,11 +189,11 @@ fn go_back(
     let asks = host.registry.slot(target.slot).map(SlotInfo::asks).unwrap_or_default();
     let in_place = host.attached && host.registry.terms.satisfies(&asks);
     if host.attached && !in_place && !may_reattach {
-        let why = host.registry.terms.why_not(&asks, &priority::lowered(KernelBtf::read)?);
+        let why = K::why_not(&priority::lowered(|| host.pins.btf())?, &host.registry.terms, &asks);
         return Err(Error::NeedsReattach { policy: target.policy, why });
     }
     if !in_place {
-        requirements::check_attach()?;
+        host.pins.check_attach()?;
     }
     let terms = host.registry.terms.extended_for(&asks);
     let generation = Generation { number: before.generation + 1, kind, unix_time: unix_time(), ..target };
@@ -231,11 +235,10 @@ fn go_back(
     let scopes = way.take(host, after, &scopes, &mut report)?;
     clock.lap();
 
-    let sweeper = Sweeper { slot: caller(&plan), ..Sweeper::default() };
-    finish(host, &mut report, scopes, sweeper, &mut clock)?;
+    finish(host, &mut report, scopes, None, caller(&plan), &mut clock)?;
     if in_place {
         // Whoever takes a policy back may do so because it forgets tasks.
-        match requeue::rescue(host) {
+        match host.pins.rescue() {
             Ok(rescued) => report.tasks_rescued = rescued,
             // The rollback is done all the same.
             Err(e) => report.warnings.push(e.to_string()),

@@ -1,6 +1,7 @@
 //! Where commands that change what runs come in: one at a time, after what a killed one left is brought in order, and with an
 //! entry in the history.
 
+use crate::transition::kernel::Kernel;
 use crate::transition::options::ExpectedAction;
 use crate::transition::options::SwapOptions;
 
@@ -8,12 +9,9 @@ use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
-use crate::host::environment;
 use crate::host::loaded::Loaded;
 use crate::host::pins::Pins;
 use crate::host::registry::RollbackTarget;
-use crate::host::requeue;
-use crate::kernel::sysfs;
 use crate::observe::history;
 use crate::observe::history::Entry;
 use crate::observe::history::Verb;
@@ -35,7 +33,13 @@ use crate::transition::swap;
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
 pub fn take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
-    let mut taken = locked_take_over(pins, policy, wish);
+    let mut taken = locked_take_over(pins, policy, wish, |host, report| {
+        if let Some(launch) = wish.frontend
+            && let Err(error) = frontend::start(host, policy, launch)
+        {
+            report.warnings.push(format!("the policy runs without a frontend: {error}"));
+        }
+    });
     match &mut taken {
         Ok((host, loaded, report)) => {
             report.warnings.append(&mut loaded.warnings);
@@ -59,30 +63,32 @@ pub fn note_failure(only: Option<ExpectedAction>, binary: Option<&Binary>, error
     let _ = history::note(Entry::failed(verb, error).of_this_policy(binary));
 }
 
-fn locked_take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
+/// The same without an entry in the history; `then`: what is to be done under the lock once the policy runs.
+pub(crate) fn locked_take_over<K: Kernel>(
+    pins: &K,
+    policy: &Policy,
+    wish: SwapOptions<'_>,
+    then: impl FnOnce(&mut Host<K>, &mut Report),
+) -> Result<(Host<K>, Loaded<K::Object>, Report)> {
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let taken = put_in_charge(pins, policy, wish, &mut before);
     let (mut host, loaded, mut report) = before.compare(pins, taken)?;
     // The policy runs, whatever becomes of these.
-    match requeue::rescue(&host) {
+    match pins.rescue() {
         Ok(tasks) => report.tasks_rescued = tasks,
         Err(error) => report.warnings.push(error.to_string()),
     }
-    if let Some(launch) = wish.frontend
-        && let Err(error) = frontend::start(&mut host, policy, launch)
-    {
-        report.warnings.push(format!("the policy runs without a frontend: {error}"));
-    }
+    then(&mut host, &mut report);
     Ok((host, loaded, report))
 }
 
-fn put_in_charge(
-    pins: &Pins,
+fn put_in_charge<K: Kernel>(
+    pins: &K,
     policy: &Policy,
     wish: SwapOptions<'_>,
     before: &mut Before,
-) -> Result<(Host, Loaded, Report)> {
+) -> Result<(Host<K>, Loaded<K::Object>, Report)> {
     // Before a reattach that was cut off is finished, which attaches a policy.
     if wish.only == Some(ExpectedAction::Run) && Host::running(pins).is_ok() {
         return Err(Error::Running);
@@ -97,7 +103,7 @@ fn put_in_charge(
         }
         Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
         Err(Error::OtherHost { .. }) if wish.may_reattach => {
-            return reattach::other_version::replace(pins, policy);
+            return pins.replace_host(policy);
         }
         other => other?,
     };
@@ -115,13 +121,13 @@ fn note(host: &Host, report: &mut Report) {
 }
 
 /// The host with nothing pending, attached or, if the kernel took it off, not.
-fn find(pins: &Pins) -> Result<Host> {
+fn find<K: Kernel>(pins: &K) -> Result<Host<K>> {
     // What a killed command left is finished or undone first.
     let _change = interrupt::change()?;
-    reattach::other_version::finish_move(pins)?;
+    pins.finish_replacement()?;
     let mut host = match Host::running(pins) {
-        Err(Error::Ejected { .. }) if sysfs::state() == "enabled" => {
-            return Err(environment::unknown_scheduler(pins));
+        Err(Error::Ejected { .. }) if pins.state() == "enabled" => {
+            return Err(pins.unknown_scheduler());
         }
         Err(Error::Ejected { reason }) => {
             log::warn!("the host was taken off by the kernel ({reason}): attaching it again");
@@ -156,9 +162,13 @@ pub fn rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Result<
     }
 }
 
-fn locked_rollback(pins: &Pins, aim: RollbackTarget, may_reattach: bool) -> Result<(Host, Report)> {
+pub(crate) fn locked_rollback<K: Kernel>(
+    pins: &K,
+    aim: RollbackTarget,
+    may_reattach: bool,
+) -> Result<(Host<K>, Report)> {
     // The policy that is to go may be one that forgets tasks, this one too.
-    let urgent = RealtimeGuard::begin(Children::Too);
+    let urgent = pins.hurry(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let mut roll_back = || {
@@ -191,12 +201,12 @@ pub fn recover(pins: &Pins, aim: RollbackTarget, ready: Option<PreloadedHost>) -
     }
 }
 
-fn locked_recover(
-    pins: &Pins,
+pub(crate) fn locked_recover<K: Kernel>(
+    pins: &K,
     aim: RollbackTarget,
-    ready: Option<PreloadedHost>,
-) -> Result<(Host, Option<Report>)> {
-    let urgent = RealtimeGuard::begin(Children::Too);
+    ready: Option<PreloadedHost<K>>,
+) -> Result<(Host<K>, Option<Report>)> {
+    let urgent = pins.hurry(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let attach_again = || {

@@ -19,7 +19,6 @@ use libbpf_rs::MapCore;
 use serde::Deserialize;
 use state_migrate::Layout;
 
-use super::Attached;
 use super::DETACH_TIMEOUT;
 use super::Switched;
 use super::arm;
@@ -49,14 +48,15 @@ use crate::host::registry::Registry;
 use crate::host::requirements;
 use crate::host::scopes;
 use crate::host::scopes::SCOPES;
-use crate::host::sweep::Sweeper;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::messages::KernelLog;
 use crate::kernel::sysfs;
 use crate::observe::report::Report;
 use crate::os::clock::Clock;
 use crate::transition::interrupt;
+use crate::transition::kernel::Kernel;
 use crate::transition::recover;
+use crate::transition::running_kernel::Attached;
 
 const NEXT: &str = "next";
 
@@ -185,7 +185,8 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
         }
     }
     let mut object = object::load_host(open)?;
-    let mut host = Host::pin(&next, &mut object)?;
+    Host::pin(&next, &mut object)?;
+    let mut host = Host::make(&next)?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(old.active);
     let home = LoadTarget {
@@ -193,10 +194,9 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
         slot,
         load: registry.loads + 1,
         queues: &queues,
-        shared: host.shared(),
         on: AttachConstraint::Any,
     };
-    let loaded = load::load_for_host(policy, &inspected, &kernel, &home)?;
+    let loaded = load::load_for_host(policy, &inspected, &kernel, &host.shared(), &home)?;
     let number = old.active.generation + 1;
     let generation = plan::record_load(&mut registry, policy, &inspected, &loaded, Kind::Swap, slot, number);
     let load_ns = clock.lap();
@@ -216,8 +216,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
     let switched = switch(pins, &mut host, &mut object, after)?;
     switched.report(&mut report);
     clock.lap();
-    let sweeper = Sweeper { slot: sweeper, ..Sweeper::default() };
-    finish::finish(&mut host, &mut report, &scopes, sweeper, &mut clock)?;
+    finish::finish(&mut host, &mut report, &scopes, None, sweeper, &mut clock)?;
     // The old policies are gone, and with them the way back.
     host.registry.layout.evict(old.active.slot.into());
     host.save()?;
@@ -232,7 +231,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
 }
 
 fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: Active) -> Result<Switched> {
-    let old = if pins.link().exists() { Some(Attached::find(pins)?) } else { None };
+    let old = if pins.link().exists() { Some(pins.attached()?) } else { None };
     // Nothing is attached to this shared memory yet. Before the rename: from there on it is what is to run.
     arm(host, after);
     let ready = pins.ready();
@@ -241,9 +240,9 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
 
     let mut laps = Clock::start();
     if let Some(old) = &old {
-        old.detach(pins)?;
+        super::detach(pins, old)?;
     }
-    let off = super::wait_until_off();
+    let off = super::wait_until_off(pins);
     let detach_ns = laps.lap();
     if let Err(error) = off.and_then(|()| attach(host, object)) {
         return Err(restore_previous(pins, host, old.as_ref(), error));
@@ -258,12 +257,12 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
 
 fn restore_previous(pins: &Pins, host: &Host, old: Option<&Attached>, error: Error) -> Error {
     let again = old.map(|old| {
-        super::wait_until_off()?;
+        super::wait_until_off(pins)?;
         let mut log = KernelLog::mark();
-        old.attach(pins)?;
+        super::attach_again(pins, old)?;
         match sysfs::wait_until_enabled(|| true, DETACH_TIMEOUT) {
             true => Ok(()),
-            false => Err(super::not_enabled(String::new(), log.words())),
+            false => Err(super::not_enabled(pins, String::new(), log.words())),
         }
     });
     let removed = host.pins.remove();
@@ -283,13 +282,13 @@ pub(crate) fn finish_move(pins: &Pins) -> Result<()> {
     if ready.dir().exists() {
         log::warn!("the replacement of the host by one of another version was cut off: going on with it");
         if pins.link().exists() {
-            Attached::find(pins)?.detach(pins)?;
-            super::wait_until_off()?;
+            super::detach(pins, &pins.attached()?)?;
+            super::wait_until_off(pins)?;
         }
         if !ready.link().exists() || sysfs::state() != "enabled" {
             let mut host = Host::pinned(&ready)?;
             let kernel = KernelBtf::read()?;
-            let mut object = super::load_over(&host, &kernel, &host.registry.terms)?;
+            let mut object = ready.load_host(&kernel, &host.registry.terms)?;
             ready.retire_link()?;
             let active = host.data.active();
             arm(&host, active);
