@@ -44,9 +44,9 @@ pub fn launch(
     // Before anything is started: is this a policy, and one for this host?
     binary.policy()?.schema()?;
 
-    let (identity, only) = (binary.identity().clone(), wish.only);
+    let (identity, only, given) = (binary.identity().clone(), wish.only, args.to_vec());
     let interrupted = move |signal: &'static str| {
-        take_over::note_failure(only, Some(&identity), &Error::Interrupted);
+        take_over::note_failure(only, Some(&identity), &given, &Error::Interrupted);
         let failure = Failure::from(Error::Interrupted);
         let failure = Failure { message: format!("{signal}: {}", failure.message), ..failure };
         // Nothing is left to be done: the kernel frees what was loaded, and drops the lock.

@@ -372,6 +372,15 @@ pub enum Error {
         /// How far the command came, or what it failed with.
         done: String,
     },
+    /// The host is stopped, and not all of it could be removed.
+    #[error(
+        "the host is detached and tasks are on the default scheduler, but not all of it is removed: {source}. \
+         `scx-upgrade stop` again removes the rest"
+    )]
+    NotRemoved {
+        /// What failed.
+        source: Box<Error>,
+    },
     /// The commit is done, and a step after it failed.
     #[error(
         "{runs}: the commit is done, and a step after it failed: {source}. The next command that changes something \
@@ -511,6 +520,7 @@ impl Error {
             | Error::NotEnabled { .. }
             | Error::Detached { .. }
             | Error::NotPutBack { .. }
+            | Error::NotRemoved { .. }
             | Error::EjectedMeanwhile { .. } => Exit::DefaultScheduler,
             Error::Snapshot(_) => Exit::Snapshot,
             Error::AfterCommit { .. } => Exit::AfterCommit,

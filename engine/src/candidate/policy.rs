@@ -38,7 +38,9 @@ pub struct Policy {
 /// What can be known of a policy without a kernel.
 #[derive(Debug, Clone)]
 pub struct Inspected {
+    /// Its state and queues.
     pub schema: Schema,
+    /// Its global variables.
     pub variables: Variables,
 }
 
@@ -73,6 +75,12 @@ impl Policy {
             .to_vec();
         let version = section(VERSION_SECTION).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
         Ok(Policy::of(Cow::Owned(object), version))
+    }
+
+    /// A policy of any bytes.
+    #[cfg(test)]
+    pub(crate) fn of_object(object: Vec<u8>, version: &str) -> Policy {
+        Policy::of(Cow::Owned(object), version.to_string())
     }
 
     fn of(object: Cow<'static, [u8]>, version: String) -> Policy {
@@ -119,7 +127,12 @@ impl Policy {
         self.binary.as_ref()
     }
 
-    /// The path of its binary, and its arguments.
+    /// What its binary was given.
+    pub(crate) fn args(&self) -> &[String] {
+        &self.args
+    }
+
+    /// The binary and its arguments.
     pub(crate) fn command_line(&self) -> Vec<String> {
         let path = self.binary.as_ref().map(|binary| binary.path.to_string_lossy().into_owned());
         path.into_iter().chain(self.args.iter().cloned()).collect()

@@ -4,6 +4,7 @@ use std::mem::offset_of;
 use std::mem::size_of;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
@@ -31,7 +32,7 @@ use crate::kernel::topology::Topology;
 /// so nothing here ever forms a reference to it.
 #[derive(Debug)]
 pub struct Mapped {
-    map: MmapRaw,
+    map: Arc<MmapRaw>,
 }
 
 impl Mapped {
@@ -44,7 +45,7 @@ impl Mapped {
             .len(size_of::<HostData>())
             .map_raw(map.as_fd().as_raw_fd())
             .trying("cannot map the host's shared memory")?;
-        Ok(Mapped { map })
+        Ok(Mapped { map: Arc::new(map) })
     }
 
     fn at<T>(&self, offset: usize) -> *mut T {
@@ -383,5 +384,32 @@ pub(crate) fn describe(exit: &ExitRecord) -> String {
     match (text(&exit.reason), text(&exit.msg)) {
         (reason, msg) if msg.is_empty() => reason,
         (reason, msg) => format!("{reason}: {msg}"),
+    }
+}
+
+/// For a kernel in memory: what the host's programs and the kernel do with the memory.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+impl Mapped {
+    pub(crate) fn anonymous() -> Mapped {
+        let map = MmapOptions::new().len(size_of::<HostData>()).map_anon().unwrap();
+        Mapped { map: Arc::new(MmapRaw::from(map)) }
+    }
+
+    /// Another mapping of the same memory.
+    pub(crate) fn same(&self) -> Mapped {
+        Mapped { map: self.map.clone() }
+    }
+
+    pub(crate) fn set_exit(&self, kind: u64) {
+        let offset = offset_of!(HostData, exit) + offset_of!(ExitRecord, kind);
+        // SAFETY: a field of a field of HostData, see `at`.
+        unsafe { self.at::<u64>(offset).write_volatile(kind) }
+    }
+
+    pub(crate) fn boot_queues(&self) -> Vec<DsqGroup> {
+        // SAFETY: a field of HostData, see `at`; any bytes are a value.
+        let queues = unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).read_volatile() };
+        queues.into_iter().take_while(|queue| queue.base != 0).collect()
     }
 }

@@ -13,6 +13,7 @@ use crate::host::abi::HostData;
 /// What the host has for one scope.
 #[derive(Debug)]
 pub struct ScopeParts {
+    /// The scope.
     pub scope: Scope,
     /// Index into `HostData::plans`.
     pub index: usize,

@@ -33,6 +33,10 @@ pub struct KernelBtf {
 }
 
 impl KernelBtf {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The kernel has none, or it is damaged.
     pub fn read() -> Result<KernelBtf> {
         let raw = sysfs::btf()?;
         let btf = Btf::parse(&raw)?;
@@ -42,6 +46,7 @@ impl KernelBtf {
         Ok(KernelBtf { raw, enums, ops })
     }
 
+    /// As the kernel gave it.
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }

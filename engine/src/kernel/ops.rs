@@ -41,6 +41,14 @@ pub struct Ops {
 }
 
 impl Ops {
+    /// Those of no object.
+    #[cfg(test)]
+    pub(crate) fn of_programs<'a>(name: &str, ops: impl Iterator<Item = &'a str>) -> Ops {
+        let programs = ops.map(|op| (op.to_owned(), format!("{name}_{op}"))).collect();
+        let (numbers, members) = (BTreeMap::new(), BTreeMap::new());
+        Ops { name: name.to_owned(), flags: 0, programs, numbers, members, size: 0, map: String::new() }
+    }
+
     /// Read them. In an opened object libbpf keeps a struct_ops map's initial value with a pointer to the program in
     /// each member that names one.
     pub fn read(object: &OpenObject, btf: &Btf<'_>) -> Result<Ops> {

@@ -11,13 +11,18 @@ use object::ObjectSymbol as _;
 use crate::error::Error;
 use crate::error::Result;
 
+/// Where a global variable is.
 #[derive(Debug, Clone)]
 pub struct Variable {
+    /// Section of the object.
     pub section: String,
+    /// Offset there, bytes.
     pub offset: usize,
+    /// Its size, bytes.
     pub size: usize,
 }
 
+/// The global variables of a BPF object, by name.
 #[derive(Debug, Clone, Default)]
 pub struct Variables(BTreeMap<String, Variable>);
 
@@ -41,6 +46,7 @@ impl Variables {
         Ok(Variables(variables))
     }
 
+    /// Where the variable of this name is.
     pub fn get(&self, name: &str) -> Option<&Variable> {
         self.0.get(name)
     }

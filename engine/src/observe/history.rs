@@ -241,10 +241,9 @@ impl Entry {
         Entry { message: Some(cut(&error.to_string(), LONGEST)), ..Entry::new(verb, Outcome::Failed) }
     }
 
-    /// With the binary and the arguments of this process, which is a policy's.
-    pub(crate) fn of_this_policy(self, binary: Option<&Binary>) -> Entry {
-        let args: Vec<_> = std::env::args().skip(1).collect();
-        Entry { binary: binary.cloned(), args: bounded(&args), ..self }
+    /// With the policy's binary and the arguments that it was given.
+    pub(crate) fn of_policy(self, binary: Option<&Binary>, args: &[String]) -> Entry {
+        Entry { binary: binary.cloned(), args: bounded(args), ..self }
     }
 
     /// Is it the same commit as that of the registry?

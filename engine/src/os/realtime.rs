@@ -36,6 +36,12 @@ impl RealtimeGuard {
         RealtimeGuard::change(|priority| (priority == 0).then_some((libc::SCHED_FIFO | flag, LOWEST)))
     }
 
+    /// Nothing changes.
+    #[cfg(test)]
+    pub(crate) fn none() -> RealtimeGuard {
+        RealtimeGuard { before: None, refused: None }
+    }
+
     fn change(to: impl FnOnce(libc::c_int) -> Option<(libc::c_int, libc::c_int)>) -> RealtimeGuard {
         match change(to) {
             Ok(before) => RealtimeGuard { before, refused: None },

@@ -1,7 +1,6 @@
 //! What a command did, compared with what the kernel runs at its end. A command says that it succeeded only where the kernel runs
 //! the host, and says that what ran before still runs only where it does.
 
-use crate::host::resident::Resident as _;
 use crate::transition::kernel::Kernel;
 use std::time::Duration;
 use std::time::Instant;
@@ -11,7 +10,6 @@ use crate::error::Result;
 use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::names;
-use crate::host::pins::Pins;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
 use crate::observe::report::Report;
@@ -29,6 +27,12 @@ pub(crate) struct Before {
 impl Before {
     pub(crate) fn look<K: Kernel>(pins: &K) -> Before {
         Before { enabled: pins.state() == "enabled", active: pins.control_word() }
+    }
+
+    /// Looks again, once what an earlier command left is in order. A host that was ejected meanwhile did run before.
+    pub(crate) fn look_again<K: Kernel>(&mut self, pins: &K) {
+        let now = Before::look(pins);
+        *self = Before { enabled: self.enabled || now.enabled, ..now };
     }
 
     /// The result of the command, as the kernel sees it.
@@ -111,7 +115,7 @@ fn wait_until_settled(state: impl Fn() -> String) {
 ///
 /// # Errors
 /// [`Error::EjectedMeanwhile`]: the kernel ejected it. [`Error::NothingRunning`]: another command stopped it.
-pub fn confirm(pins: &Pins, done: &Report) -> Result<()> {
+pub fn confirm<K: Kernel>(pins: &K, done: &Report) -> Result<()> {
     wait_until_settled(|| pins.state());
     if Host::running(pins).is_ok() {
         return Ok(());

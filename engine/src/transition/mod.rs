@@ -7,6 +7,8 @@ pub mod foreign_scheduler;
 pub mod frontend;
 pub mod interrupt;
 pub(crate) mod kernel;
+#[cfg(test)]
+mod histories;
 pub mod method;
 pub mod options;
 pub mod plan;

@@ -71,7 +71,10 @@ pub(crate) fn locked_stop<K: Kernel>(pins: &K) -> Result<Stopped> {
     // Its pins must be all that holds it: what this process has mapped goes first.
     drop(host);
     let (begin, enable_seq) = (Instant::now(), pins.enable_seq());
-    pins.remove_all()?;
+    if let Err(source) = pins.remove_all() {
+        let runs = pins.state() != "disabled" && pins.ops().starts_with(names::NAME);
+        return Err(if ours && !runs { Error::NotRemoved { source: Box::new(source) } } else { source });
+    }
     if ours && !pins.wait_for_state("disabled", TIMEOUT) {
         return Err(Error::NotEnabled {
             what: "the default scheduler again".to_string(),

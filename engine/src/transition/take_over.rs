@@ -47,20 +47,25 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<
             report.warnings.extend(host.urgent.as_ref().and_then(RealtimeGuard::warning));
             note(host, report);
         }
-        Err(error) => note_failure(wish.only, policy.binary(), error),
+        Err(error) => note_failure(wish.only, policy.binary(), policy.args(), error),
     }
     taken
 }
 
-/// Enter into the history that this policy's process did not take over.
-pub fn note_failure(only: Option<ExpectedAction>, binary: Option<&Binary>, error: &Error) {
+/// Enter into the history that the policy in this binary, with these arguments, was not put in charge.
+pub fn note_failure(
+    only: Option<ExpectedAction>,
+    binary: Option<&Binary>,
+    args: &[String],
+    error: &Error,
+) {
     let verb = match only {
         Some(ExpectedAction::Run) => Verb::Run,
         Some(ExpectedAction::Swap) => Verb::Swap,
         None => Verb::TakeOver,
     };
     // The command that started this process hears of the error, which matters more than the entry.
-    let _ = history::note(Entry::failed(verb, error).of_this_policy(binary));
+    let _ = history::note(Entry::failed(verb, error).of_policy(binary, args));
 }
 
 /// The same without an entry in the history; `then`: what is to be done under the lock once the policy runs.
@@ -107,7 +112,7 @@ fn put_in_charge<K: Kernel>(
         }
         other => other?,
     };
-    *before = Before::look(pins);
+    before.look_again(pins);
     let (loaded, report) = swap::swap(&mut host, policy, wish)?;
     Ok((host, loaded, report))
 }
@@ -173,7 +178,7 @@ pub(crate) fn locked_rollback<K: Kernel>(
     let mut before = Before::look(pins);
     let mut roll_back = || {
         let mut host = find(pins)?;
-        before = Before::look(pins);
+        before.look_again(pins);
         let mut report = swap::rollback(&mut host, aim, may_reattach)?;
         report.warnings.extend(urgent.warning());
         Ok((host, report))
@@ -211,7 +216,7 @@ pub(crate) fn locked_recover<K: Kernel>(
     let mut before = Before::look(pins);
     let attach_again = || {
         let mut host = find(pins)?;
-        before = Before::look(pins);
+        before.look_again(pins);
         if host.attached {
             return Ok((host, None));
         }
