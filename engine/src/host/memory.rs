@@ -409,7 +409,8 @@ impl Mapped {
 
     pub(crate) fn boot_queues(&self) -> Vec<DsqGroup> {
         // SAFETY: a field of HostData, see `at`; any bytes are a value.
-        let queues = unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).read_volatile() };
+        let queues =
+            unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).read_volatile() };
         queues.into_iter().take_while(|queue| queue.base != 0).collect()
     }
 }

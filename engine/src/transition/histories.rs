@@ -292,7 +292,10 @@ impl History {
             }
             Exit::AfterCommit => {
                 self.assert(after.has_host(), "it says that the new policy runs, and the host does not");
-                self.assert(after.generation != before.generation, "it says that it is committed, and it is not");
+                self.assert(
+                    after.generation != before.generation,
+                    "it says that it is committed, and it is not",
+                );
             }
             Exit::NothingRunning => self.assert(!after.has_host(), "it says that nothing runs"),
             _ if before.has_host() => {
@@ -323,14 +326,20 @@ impl History {
             self.assert(told == is, &format!("slot {slot} has load {is:?}, the registry says {told:?}"));
         }
         let last = host.registry.generations.last().map(|g| (g.number, g.slot));
-        self.assert(last == Some((active.generation, active.slot)), "the registry ends with another generation");
+        self.assert(
+            last == Some((active.generation, active.slot)),
+            "the registry ends with another generation",
+        );
         let told: BTreeSet<u64> = host.registry.queues.iter().map(|queue| queue.id).collect();
         let are: BTreeSet<u64> = world.queues.keys().copied().collect();
         self.assert(told == are, &format!("queues {are:x?}, the registry says {told:x?}"));
         let own = world.slots[usize::from(active.slot)].clone().map_or(Vec::new(), |p| p.queues);
         let stranded = world.queues.iter().any(|(queue, tasks)| *tasks > 0 && !own.contains(queue));
         self.assert(!stranded, "tasks wait where the running policy does not look");
-        self.assert(active.epoch - world.swept_epoch.min(active.epoch) <= MAX_BEHIND, "records are forgotten");
+        self.assert(
+            active.epoch - world.swept_epoch.min(active.epoch) <= MAX_BEHIND,
+            "records are forgotten",
+        );
         if let Some(Scheduler::Host { terms }) = &world.enabled {
             self.assert(host.registry.terms == *terms, "the host is attached on other terms");
             let asks = host.active_policy().map(|info| info.asks()).unwrap_or_default();

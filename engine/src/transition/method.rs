@@ -13,7 +13,6 @@ use crate::host::scopes::ScopeParts;
 use crate::observe::report::Report;
 use crate::os::priority;
 use crate::transition::commit::adopt;
-use crate::transition::commit::commit;
 use crate::transition::kernel::Kernel;
 use crate::transition::quiesce;
 use crate::transition::reattach;
@@ -95,20 +94,33 @@ impl<K: Kernel> CommitMethod<K> {
         Pending { generation: generation.clone(), epoch: after.epoch, sweeper, hold, reattach }
     }
 
-    /// Step 5. Of the scopes whose records the plan changes it leaves those that are yet to be swept.
-    pub(crate) fn take<'s>(
+    /// Is one store all that the commit takes? Then the host is ready for that. Else this is given back.
+    ///
+    /// # Errors
+    /// This.
+    pub(crate) fn in_one_store(
         self,
-        host: &mut Host<K>,
+        host: &Host<K>,
         after: Active,
-        scopes: &'s [&'static ScopeParts],
-        report: &mut Report,
-    ) -> Result<&'s [&'static ScopeParts]> {
+    ) -> std::result::Result<(), CommitMethod<K>> {
         match self {
             CommitMethod::InPlace { hold: None } => {
                 adopt(host, after);
-                report.timings.commit_ns = commit(host, after);
-                return Ok(scopes);
+                Ok(())
             }
+            other => Err(other),
+        }
+    }
+
+    /// Step 5, where it takes more than one store. True: records of these scopes are swept already.
+    pub(crate) fn commit(
+        self,
+        host: &mut Host<K>,
+        after: Active,
+        scopes: &[&'static ScopeParts],
+        report: &mut Report,
+    ) -> Result<bool> {
+        match self {
             CommitMethod::InPlace { hold: Some(slot) } => {
                 if let Some(pending) = &host.registry.pending {
                     report.swept = quiesce::run(host, pending, slot, scopes)?.report(&mut report.timings);
@@ -118,7 +130,8 @@ impl<K: Kernel> CommitMethod<K> {
                 reattach::switch(host, &mut object, after, scopes)?.report(report);
                 recover::remake_queues(host)?;
             }
+            CommitMethod::InPlace { hold: None } => {}
         }
-        Ok(if report.swept.is_empty() { scopes } else { &[] })
+        Ok(!report.swept.is_empty())
     }
 }

@@ -5,10 +5,10 @@ pub mod effect;
 pub mod finish;
 pub mod foreign_scheduler;
 pub mod frontend;
-pub mod interrupt;
-pub(crate) mod kernel;
 #[cfg(test)]
 mod histories;
+pub mod interrupt;
+pub(crate) mod kernel;
 pub mod method;
 pub mod options;
 pub mod plan;

@@ -8,18 +8,47 @@
 //! 6. **settle**: a grace period, after which no op of the old policy is in flight;
 //! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
 //!
-//! A start has nothing to settle or to sweep and is in `start.rs`. A rollback is 2, 4, 5, 6 and 7 without the load; one that
-//! needs a conversion of the newer policy's own is in `hold.rs`.
+//! Each step is a type, and takes the step before: [`Opened`], [`Planned`], [`Verified`], [`Prepared`], [`Committed`]. A rollback
+//! and a recovery have nothing to open or to load: they plan, and join at [`Prepared`]. A start has nothing to settle or to sweep and
+//! is in `start.rs`. How a commit is done where one store does not do it is in `method.rs`.
 //!
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says
 //! that it happened, and `pending` what to finish. See `recover.rs`.
 
+use state_migrate::Plan;
+use state_migrate::QueueRow;
+
+use crate::candidate::load::AttachConstraint;
+use crate::candidate::load::LoadTarget;
+use crate::candidate::policy::Inspected;
+use crate::candidate::policy::Policy;
+use crate::error::Error;
+use crate::error::Result;
+use crate::host::Host;
+use crate::host::abi::Active;
+use crate::host::loaded::Loaded;
+use crate::host::registry::Claimed;
+use crate::host::registry::Generation;
+use crate::host::registry::Kind;
+use crate::host::registry::Registry;
 use crate::host::registry::RollbackTarget;
+use crate::host::registry::SlotInfo;
+use crate::host::scopes::ScopeParts;
+use crate::observe::report::Report;
+use crate::observe::report::Timings;
+use crate::os::clock::Clock;
+use crate::os::clock::unix_time;
+use crate::os::priority;
+use crate::os::realtime::Children;
+use crate::transition::commit::commit;
 use crate::transition::commit::warm_up_commit;
 use crate::transition::finish::finish;
+use crate::transition::interrupt;
+use crate::transition::interrupt::Change;
 use crate::transition::kernel::Kernel;
 use crate::transition::method::CommitMethod;
 use crate::transition::method::PreloadedHost;
+use crate::transition::options::SwapOptions;
 use crate::transition::plan::caller;
 use crate::transition::plan::log_step;
 use crate::transition::plan::plan;
@@ -28,31 +57,13 @@ use crate::transition::plan::scopes_to_sweep;
 use crate::transition::plan::target;
 use crate::transition::prepare::prepare;
 use crate::transition::prepare::set_plan;
-
-use crate::candidate::load::AttachConstraint;
-use crate::candidate::load::LoadTarget;
-use crate::candidate::policy::Policy;
-use crate::error::Error;
-use crate::error::Result;
-use crate::host::Host;
-use crate::host::abi::Active;
-use crate::host::loaded::Loaded;
-use crate::host::registry::Generation;
-use crate::host::registry::Kind;
-use crate::host::registry::SlotInfo;
-use crate::observe::report::Report;
-use crate::os::clock::Clock;
-use crate::os::clock::unix_time;
-use crate::os::priority;
-use crate::os::realtime::Children;
-use crate::transition::interrupt;
-use crate::transition::options::SwapOptions;
 use crate::transition::quiesce;
 use crate::transition::quiesce::QuiescedRollback;
 use crate::transition::recover;
 
-/// What `--lean` comes to where a host is there already.
-const NOT_LEAN: &str = "the host has all ops, as it was started: --lean counts where a host is started";
+/// What `--minimal-ops` comes to where a host is there already.
+const NOT_MINIMAL: &str =
+    "the host has all ops, as it was started: --minimal-ops counts where a host is started";
 
 /// Swap `policy` in for the one that runs, or that ran when the kernel took the host off.
 ///
@@ -61,89 +72,17 @@ const NOT_LEAN: &str = "the host has all ops, as it was started: --lean counts w
 pub(crate) fn swap<K: Kernel>(
     host: &mut Host<K>,
     policy: &Policy,
-    wish: SwapOptions<'_>,
+    options: SwapOptions<'_>,
 ) -> Result<(Loaded<K::Object>, Report)> {
-    let mut clock = Clock::start();
-    let before = host.data.active();
-    let from = host.registry.slot(before.slot).map(SlotInfo::title);
-
-    log_step("open");
-    let (kernel, inspected) = priority::lowered(|| Result::Ok((host.pins.btf()?, K::inspect(policy)?)))?;
-    let open_ns = clock.lap();
-
-    log_step("plan");
-    let slot = host.registry.choose_slot(before.slot);
-    let mut registry = host.registry.clone();
-    registry.evict(slot);
-    let plan = plan(&mut registry, &inspected, Some(before.slot), slot, !wish.no_carry)?;
-    let schema = &inspected.schema;
-    let (queue_rows, queues) = if wish.no_carry {
-        (registry.queue_rows_anew(before.slot, &schema.queues), registry.claim_new_queues(schema, slot)?)
-    } else {
-        (
-            registry.queue_rows(before.slot, &schema.queues),
-            registry.claim_queues(schema, slot, Some(before.slot))?,
-        )
-    };
-    let plan_ns = clock.lap();
-
-    log_step("load");
-    let home = LoadTarget {
-        layout: &plan.layout,
-        slot,
-        load: registry.loads + 1,
-        queues: &queues.ids(),
-        on: if wish.may_reattach || !host.attached {
-            AttachConstraint::Any
-        } else {
-            AttachConstraint::These(&host.registry.terms)
-        },
-    };
-    let loaded = priority::lowered(|| K::load(host, policy, &inspected, &kernel, &home))?;
-    let way = CommitMethod::find(host, &kernel, &loaded.asks)?;
-    let generation =
-        record_load(&mut registry, policy, &inspected, &loaded, Kind::Swap, slot, before.generation + 1);
-    let load_ns = clock.lap();
-
-    let mut change = interrupt::change()?;
-    log_step("prepare");
-    // A swap that changes no record needs no new epoch, and so no sweep.
-    let scopes = scopes_to_sweep(&plan);
-    let after =
-        Active { slot, generation: generation.number, epoch: before.epoch + u32::from(!scopes.is_empty()) };
-    // A reattach makes all queues anew.
-    let new_queues = if way.is_in_place() { &queues.new[..] } else { &[] };
-    registry.pending = Some(way.pending(host, &generation, after, caller(&plan)));
-    prepare(host, registry, &plan, &loaded, after, new_queues)?;
-    let compiled = K::compile(host, &plan);
-    if !scopes.is_empty() {
-        // Before the commit, where it may take its time.
-        priority::lowered(|| K::walk_tasks(host));
+    let opened = Opened::open(host, policy, options)?;
+    let planned = opened.plan()?;
+    let verified = planned.load()?;
+    let (prepared, loaded) = verified.prepare()?;
+    let committed = prepared.commit()?;
+    let mut report = committed.finish()?;
+    if options.lean && host.registry.terms.spared.is_empty() {
+        report.warnings.push(NOT_MINIMAL.to_string());
     }
-    let mut report = Report::new(&generation, from);
-    report.timings.prepare_ns = clock.lap();
-
-    log_step("commit");
-    // From here on the new policy decides when this thread runs, if it is a task like any.
-    // It stays so until whoever waits for this process has its report.
-    host.urgent = Some(host.pins.hurry(Children::Too));
-    if let Err(interrupted) = change.decide() {
-        recover::abandon(host, after.slot)?;
-        return Err(interrupted);
-    }
-    let scopes = way.take(host, after, &scopes, &mut report)?;
-    clock.lap();
-
-    finish(host, &mut report, scopes, compiled.as_ref(), caller(&plan), &mut clock)?;
-    if wish.lean && host.registry.terms.spared.is_empty() {
-        report.warnings.push(NOT_LEAN.to_string());
-    }
-    report.tell(&plan);
-    report.queues = queue_rows;
-    report.timings.open_ns = open_ns;
-    report.timings.plan_ns = plan_ns;
-    report.timings.load_ns = load_ns;
-    report.timings.total_ns = clock.total();
     Ok((loaded, report))
 }
 
@@ -170,6 +109,197 @@ pub(crate) fn recover<K: Kernel>(
     ready: Option<PreloadedHost<K>>,
 ) -> Result<Report> {
     go_back(host, aim, Kind::Recovery, true, ready)
+}
+
+/// Step 1 is done: what the policy has is known.
+struct Opened<'h, K: Kernel> {
+    host: &'h mut Host<K>,
+    policy: &'h Policy,
+    options: SwapOptions<'h>,
+    btf: K::Btf,
+    inspected: Inspected,
+    before: Active,
+    clock: Clock,
+    timings: Timings,
+}
+
+/// Step 2 is done: what becomes of each column and queue is known.
+struct Planned<'h, K: Kernel> {
+    opened: Opened<'h, K>,
+    /// The registry as it is to be.
+    registry: Registry,
+    slot: u8,
+    plan: Plan,
+    queues: Claimed,
+    queue_rows: Vec<QueueRow>,
+}
+
+/// Step 3 is done: the kernel has verified the policy's programs.
+struct Verified<'h, K: Kernel> {
+    planned: Planned<'h, K>,
+    loaded: Loaded<K::Object>,
+    method: CommitMethod<K>,
+    generation: Generation,
+}
+
+/// Step 4 is done: all is in place, and what runs does not know of it yet.
+struct Prepared<'h, K: Kernel> {
+    host: &'h mut Host<K>,
+    method: CommitMethod<K>,
+    plan: Plan,
+    scopes: Vec<&'static ScopeParts>,
+    after: Active,
+    compiled: Option<K::Compiled>,
+    /// Until the commit a signal can still stop it; none: nothing was prepared that would have to be undone.
+    change: Option<Change>,
+    /// Is the commit also to give out anew the tasks that are on no queue?
+    rescues: bool,
+    report: Report,
+    clock: Clock,
+}
+
+/// Step 5 is done: the new policy runs.
+struct Committed<'h, K: Kernel> {
+    host: &'h mut Host<K>,
+    plan: Plan,
+    /// The scopes that have yet to be swept.
+    scopes: Vec<&'static ScopeParts>,
+    compiled: Option<K::Compiled>,
+    rescues: bool,
+    report: Report,
+    clock: Clock,
+    _change: Option<Change>,
+}
+
+impl<'h, K: Kernel> Opened<'h, K> {
+    fn open(host: &'h mut Host<K>, policy: &'h Policy, options: SwapOptions<'h>) -> Result<Opened<'h, K>> {
+        let mut clock = Clock::start();
+        log_step("open");
+        let before = host.data.active();
+        let (btf, inspected) = priority::lowered(|| Result::Ok((host.pins.btf()?, K::inspect(policy)?)))?;
+        let timings = Timings { open_ns: clock.lap(), ..Timings::default() };
+        Ok(Opened { host, policy, options, btf, inspected, before, clock, timings })
+    }
+
+    fn plan(mut self) -> Result<Planned<'h, K>> {
+        log_step("plan");
+        let running = self.before.slot;
+        let slot = self.host.registry.choose_slot(running);
+        let mut registry = self.host.registry.clone();
+        registry.evict(slot);
+        let plan = plan(&mut registry, &self.inspected, Some(running), slot, !self.options.no_carry)?;
+        let schema = &self.inspected.schema;
+        let (queue_rows, queues) = if self.options.no_carry {
+            (registry.queue_rows_anew(running, &schema.queues), registry.claim_new_queues(schema, slot)?)
+        } else {
+            (
+                registry.queue_rows(running, &schema.queues),
+                registry.claim_queues(schema, slot, Some(running))?,
+            )
+        };
+        self.timings.plan_ns = self.clock.lap();
+        Ok(Planned { opened: self, registry, slot, plan, queues, queue_rows })
+    }
+}
+
+impl<'h, K: Kernel> Planned<'h, K> {
+    fn load(mut self) -> Result<Verified<'h, K>> {
+        log_step("load");
+        let Opened { host, policy, options, btf, inspected, before, .. } = &self.opened;
+        let target = LoadTarget {
+            layout: &self.plan.layout,
+            slot: self.slot,
+            load: self.registry.loads + 1,
+            queues: &self.queues.ids(),
+            on: if options.may_reattach || !host.attached {
+                AttachConstraint::Any
+            } else {
+                AttachConstraint::These(&host.registry.terms)
+            },
+        };
+        let loaded = priority::lowered(|| K::load(host, policy, inspected, btf, &target))?;
+        let method = CommitMethod::find(host, btf, &loaded.asks)?;
+        let number = before.generation + 1;
+        let generation =
+            record_load(&mut self.registry, policy, inspected, &loaded, Kind::Swap, self.slot, number);
+        self.opened.timings.load_ns = self.opened.clock.lap();
+        Ok(Verified { planned: self, loaded, method, generation })
+    }
+}
+
+impl<'h, K: Kernel> Verified<'h, K> {
+    fn prepare(self) -> Result<(Prepared<'h, K>, Loaded<K::Object>)> {
+        let change = interrupt::change()?;
+        log_step("prepare");
+        let Verified { planned, loaded, method, generation } = self;
+        let Planned { opened, mut registry, slot, plan, queues, queue_rows } = planned;
+        let Opened { host, before, mut clock, timings, .. } = opened;
+        let from = host.registry.slot(before.slot).map(SlotInfo::title);
+        // A swap that changes no record needs no new epoch, and so no sweep.
+        let scopes = scopes_to_sweep(&plan);
+        let epoch = before.epoch + u32::from(!scopes.is_empty());
+        let after = Active { slot, generation: generation.number, epoch };
+        // A reattach makes all queues anew.
+        let new_queues = if method.is_in_place() { &queues.new[..] } else { &[] };
+        registry.pending = Some(method.pending(host, &generation, after, caller(&plan)));
+        prepare(host, registry, &plan, &loaded, after, new_queues)?;
+        let compiled = K::compile(host, &plan);
+        if !scopes.is_empty() {
+            // Before the commit, where it may take its time.
+            priority::lowered(|| K::walk_tasks(host));
+        }
+        let mut report = Report::new(&generation, from);
+        report.queues = queue_rows;
+        report.timings = Timings { prepare_ns: clock.lap(), ..timings };
+        let change = Some(change);
+        let rescues = false;
+        Ok((Prepared { host, method, plan, scopes, after, compiled, change, rescues, report, clock }, loaded))
+    }
+}
+
+impl<'h, K: Kernel> Prepared<'h, K> {
+    fn commit(self) -> Result<Committed<'h, K>> {
+        let Prepared { host, method, plan, mut scopes, after, compiled, mut change, .. } = self;
+        let (rescues, mut report, mut clock) = (self.rescues, self.report, self.clock);
+        log_step("commit");
+        if let Some(change) = &mut change {
+            // From here on the new policy decides when this thread runs, if it is a task like any.
+            // It stays so until whoever waits for this process has its report.
+            host.urgent = Some(host.pins.hurry(Children::Too));
+            if let Err(interrupted) = change.decide() {
+                recover::abandon(host, after.slot)?;
+                return Err(interrupted);
+            }
+        }
+        match method.in_one_store(host, after) {
+            // The store. In a function of its own: `warm_up_commit()` has run it already, code and page and all.
+            Ok(()) => report.timings.commit_ns = commit(host, after),
+            Err(method) => {
+                if method.commit(host, after, &scopes, &mut report)? {
+                    scopes.clear();
+                }
+            }
+        }
+        clock.lap();
+        Ok(Committed { host, plan, scopes, compiled, rescues, report, clock, _change: change })
+    }
+}
+
+impl<K: Kernel> Committed<'_, K> {
+    fn finish(self) -> Result<Report> {
+        let Committed { host, plan, scopes, compiled, rescues, mut report, mut clock, .. } = self;
+        finish(host, &mut report, &scopes, compiled.as_ref(), caller(&plan), &mut clock)?;
+        if rescues {
+            match host.pins.rescue() {
+                Ok(rescued) => report.tasks_rescued = rescued,
+                // The rollback is done all the same.
+                Err(e) => report.warnings.push(e.to_string()),
+            }
+        }
+        report.tell(&plan);
+        report.timings.total_ns = clock.total();
+        Ok(report)
+    }
 }
 
 fn go_back<K: Kernel>(
@@ -206,14 +336,14 @@ fn go_back<K: Kernel>(
     let epoch = before.epoch + u32::from(!scopes.is_empty());
     let after = Active { slot: generation.slot, generation: generation.number, epoch };
     // In place it needs nothing but the registry.
-    let way = match ready.filter(|ready| ready.is_for(host, &terms)) {
+    let method = match ready.filter(|ready| ready.is_for(host, &terms)) {
         _ if in_place => CommitMethod::InPlace { hold },
         Some(ready) => ready.into_way(),
         None => PreloadedHost::load(host, &terms)?.into_way(),
     };
-    let load_ns = clock.lap();
+    let load_ns = if in_place { 0 } else { clock.lap() };
     log_step("prepare");
-    registry.pending = Some(way.pending(host, &generation, after, caller(&plan)));
+    registry.pending = Some(method.pending(host, &generation, after, caller(&plan)));
     host.registry = registry;
     host.save()?;
     if let Some(slot) = hold {
@@ -225,27 +355,11 @@ fn go_back<K: Kernel>(
     }
     warm_up_commit(host);
     let mut report = Report::new(&generation, from);
-    report.timings.plan_ns = plan_ns;
-    if !way.is_in_place() {
-        report.timings.load_ns = load_ns;
-    }
-    report.timings.prepare_ns = clock.lap();
-
-    log_step("commit");
-    let scopes = way.take(host, after, &scopes, &mut report)?;
-    clock.lap();
-
-    finish(host, &mut report, scopes, None, caller(&plan), &mut clock)?;
-    if in_place {
-        // Whoever takes a policy back may do so because it forgets tasks.
-        match host.pins.rescue() {
-            Ok(rescued) => report.tasks_rescued = rescued,
-            // The rollback is done all the same.
-            Err(e) => report.warnings.push(e.to_string()),
-        }
-    }
-    report.tell(&plan);
     report.queues = queue_rows;
-    report.timings.total_ns = clock.total();
-    Ok(report)
+    report.timings = Timings { plan_ns, load_ns, prepare_ns: clock.lap(), ..Timings::default() };
+    // Whoever takes a policy back may do so because it forgets tasks.
+    let (compiled, change, rescues) = (None, None, in_place);
+    Prepared { host, method, plan, scopes, after, compiled, change, rescues, report, clock }
+        .commit()?
+        .finish()
 }

@@ -53,12 +53,7 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<
 }
 
 /// Enter into the history that the policy in this binary, with these arguments, was not put in charge.
-pub fn note_failure(
-    only: Option<ExpectedAction>,
-    binary: Option<&Binary>,
-    args: &[String],
-    error: &Error,
-) {
+pub fn note_failure(only: Option<ExpectedAction>, binary: Option<&Binary>, args: &[String], error: &Error) {
     let verb = match only {
         Some(ExpectedAction::Run) => Verb::Run,
         Some(ExpectedAction::Swap) => Verb::Swap,

@@ -698,10 +698,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn replace_host(
-        &self,
-        _: &Policy,
-    ) -> Result<(Host<FakeKernel>, Loaded<FakeObject>, Report)> {
+    fn replace_host(&self, _: &Policy) -> Result<(Host<FakeKernel>, Loaded<FakeObject>, Report)> {
         Err(Error::NothingRunning)
     }
 
