@@ -38,13 +38,13 @@ pub fn launch(
     binary: &PolicyBinary,
     args: &[String],
     unit: Option<bool>,
-    wish: SwapOptions<'_>,
+    options: SwapOptions<'_>,
     out: Output,
 ) -> Result<Launched, Failure> {
     // Before anything is started: is this a policy, and one for this host?
     binary.policy()?.schema()?;
 
-    let (identity, only, given) = (binary.identity().clone(), wish.only, args.to_vec());
+    let (identity, only, given) = (binary.identity().clone(), options.only, args.to_vec());
     let interrupted = move |signal: &'static str| {
         take_over::note_failure(only, Some(&identity), &given, &Error::Interrupted);
         let failure = Failure::from(Error::Interrupted);
@@ -57,7 +57,7 @@ pub fn launch(
     let policy = if unit.is_some() { policy } else { policy.in_foreground() };
     let program = binary.program();
     let launch = unit.map(|unit| Launch { program: &program, path: &binary.identity().path, args, unit });
-    let taken = take_over::take_over(pins, &policy, SwapOptions { frontend: launch, ..wish });
+    let taken = take_over::take_over(pins, &policy, SwapOptions { frontend: launch, ..options });
     interrupt::finished();
     let interrupted = interrupts.caught();
     match taken {

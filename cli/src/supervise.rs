@@ -444,13 +444,13 @@ impl Watch<'_> {
         good: &LastGood,
         snapshot: Option<PathBuf>,
     ) -> Result<Event, Failure> {
-        let wish = SwapOptions {
+        let options = SwapOptions {
             restore: snapshot.as_deref(),
             lean: good.lean,
             only: Some(ExpectedAction::Run),
             ..SwapOptions::default()
         };
-        let launched = launch::launch(self.pins, binary, &good.args, Some(true), wish, self.out)?;
+        let launched = launch::launch(self.pins, binary, &good.args, Some(true), options, self.out)?;
         Ok(Event::Started { report: Box::new(launched.report) })
     }
 

@@ -33,7 +33,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     if args.change.dry_run {
         return dry_run::run(pins, args, &binary, out);
     }
-    let wish = SwapOptions {
+    let options = SwapOptions {
         restore: args.restore.as_deref(),
         replace: args.replace,
         lean: args.minimal_ops,
@@ -43,7 +43,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     };
     let pins = pins.clone().patient(args.change.patience());
     let unit = Some(!args.policy.no_unit);
-    let launched = launch::launch(&pins, &binary, &args.policy.args, unit, wish, out)?;
+    let launched = launch::launch(&pins, &binary, &args.policy.args, unit, options, out)?;
     effect::confirm(&pins, &launched.report)?;
     out.report(&launched.report);
     Ok(())

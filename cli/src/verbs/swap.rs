@@ -36,7 +36,7 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     if args.change.dry_run {
         return dry_run::swap(pins, args, &binary, out);
     }
-    let wish = SwapOptions {
+    let options = SwapOptions {
         may_reattach: allowed,
         no_carry: args.policy.no_carry,
         only: Some(ExpectedAction::Swap),
@@ -48,7 +48,7 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
     picture.iter_mut().for_each(Picture::baseline);
     let patient = pins.clone().patient(args.change.patience());
     let Launched { report: done, interrupted, host, .. } =
-        launch::launch(&patient, &binary, &args.policy.args, unit, wish, out)?;
+        launch::launch(&patient, &binary, &args.policy.args, unit, options, out)?;
     picture.iter().for_each(Picture::swapped);
     effect::confirm(pins, &done)?;
     // With it goes the real-time class that the commit took.

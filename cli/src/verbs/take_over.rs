@@ -21,7 +21,7 @@ use crate::output::Output;
 
 pub fn take_over(pins: &Pins, args: &TakeOverArgs, out: Output) -> Result<(), Failure> {
     let binary = PolicyBinary::open(&args.binary)?;
-    let wish = SwapOptions {
+    let options = SwapOptions {
         may_reattach: args.reattach.allow_reattach,
         restore: args.restore.as_deref(),
         replace: args.replace,
@@ -30,7 +30,8 @@ pub fn take_over(pins: &Pins, args: &TakeOverArgs, out: Output) -> Result<(), Fa
         ..SwapOptions::default()
     };
     let pins = &pins.clone().patient(Duration::from_secs(args.timeout));
-    let Launched { report, host, policy, .. } = launch::launch(pins, &binary, &args.args, None, wish, out)?;
+    let Launched { report, host, policy, .. } =
+        launch::launch(pins, &binary, &args.args, None, options, out)?;
     effect::confirm(pins, &report)?;
     let setup = frontend::setup(&host, &policy);
     drop(host);

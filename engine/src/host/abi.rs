@@ -204,7 +204,7 @@ pub struct HostData {
     pub global_image: [u8; GLOBAL_DATA],
     /// By slot: while it is active, plans that call the policy of this load number wait for it.
     pub callers: [u64; NR_SLOTS],
-    /// The roster of all tasks.
+    /// The task table of all tasks.
     pub task_table: TaskTableState,
     /// By scope; the plan of epoch e stands at `e % NR_PLANS`.
     pub plans: [[Plan; NR_PLANS]; NR_SCOPES],
@@ -226,7 +226,7 @@ pub struct SdkData {
     pub direct_queues: [DsqGroup; MAX_QUEUES],
 }
 
-/// `struct scxu_task_table_state`: what is to be known of the roster, which has a row for each task.
+/// `struct scxu_task_table_state`: what is to be known of the task table, which has a row for each task.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TaskTableState {

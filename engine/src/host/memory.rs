@@ -276,11 +276,11 @@ impl Mapped {
         }
     }
 
-    fn of_roster(&self, field: usize) -> *mut u32 {
+    fn of_task_table(&self, field: usize) -> *mut u32 {
         self.at::<u32>(offset_of!(HostData, task_table) + field)
     }
 
-    /// A sweep of the roster begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
+    /// A sweep of the task table begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
     /// finds no more to do in it.
     pub(crate) fn begin_sweep(&self) -> u32 {
         let number = ((self.sweep().load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
@@ -288,33 +288,33 @@ impl Mapped {
         number
     }
 
-    /// How many rows of the roster the sweep under way has seen, about.
+    /// How many rows of the task table the sweep under way has seen, about.
     pub fn swept(&self) -> u32 {
         self.sweep().load(Ordering::Relaxed) as u32
     }
 
-    /// Rows of the roster that have been given, of which some may be free again.
+    /// Rows of the task table that have been given, of which some may be free again.
     pub fn rows(&self) -> u32 {
         // SAFETY: a field of a field of HostData, see `at`.
-        unsafe { self.of_roster(offset_of!(TaskTableState, rows)).read_volatile() }
+        unsafe { self.of_task_table(offset_of!(TaskTableState, rows)).read_volatile() }
     }
 
-    /// Tasks that have no row of the roster, and that no op will give one.
-    pub fn strays(&self) -> u32 {
+    /// Tasks that have no row of the task table, and that no op will give one.
+    pub fn untracked(&self) -> u32 {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(TaskTableState, untracked)).read_volatile() }
+        unsafe { self.of_task_table(offset_of!(TaskTableState, untracked)).read_volatile() }
     }
 
     /// Has the kernel taken the rows back since the host was attached?
-    pub(crate) fn roster_is_void(&self) -> bool {
+    pub(crate) fn task_table_is_void(&self) -> bool {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(TaskTableState, detached)).read_volatile() != 0 }
+        unsafe { self.of_task_table(offset_of!(TaskTableState, detached)).read_volatile() != 0 }
     }
 
     /// The host is about to be attached: each task is given a row, or counts as a stray.
-    pub(crate) fn open_roster(&self) {
+    pub(crate) fn open_task_table(&self) {
         // SAFETY: as above.
-        unsafe { self.of_roster(offset_of!(TaskTableState, detached)).write_volatile(0) }
+        unsafe { self.of_task_table(offset_of!(TaskTableState, detached)).write_volatile(0) }
     }
 
     /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?

@@ -62,14 +62,14 @@ pub(crate) fn open_host(kernel: &KernelBtf, terms: &AttachConfig) -> Result<Open
     }
     ops.set_flags(&mut open, terms.host_flags(kernel));
     size_cpu_records(&mut open)?;
-    size_roster(&mut open)?;
+    size_task_table(&mut open)?;
     let partial = terms.flags & kernel.scx(SWITCH_PARTIAL) != 0;
     variables.set(&mut open, HOST_IS_PARTIAL, &[partial.into()])?;
     Ok(open)
 }
 
 /// A row for each task that there can be.
-fn size_roster(open: &mut OpenObject) -> Result<()> {
+fn size_task_table(open: &mut OpenObject) -> Result<()> {
     let rows = sysfs::most_tasks();
     for mut map in open.maps_mut().filter(|m| m.name() == TASK_TABLE || m.name() == FREE_ROWS) {
         map.set_max_entries(rows).trying("cannot size a map by tasks")?;

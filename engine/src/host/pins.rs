@@ -205,7 +205,7 @@ impl Pins {
         fs::remove_dir(&self.dir).trying(format!("cannot remove {}", self.dir.display()))
     }
 
-    /// Path of the pin of a scheduler of someone else's that was put back: see `stranger.rs`.
+    /// Path of the pin of a scheduler of someone else's that was put back: see `foreign_scheduler.rs`.
     pub(crate) fn restore_previous(&self) -> PathBuf {
         self.dir.join("put-back")
     }

@@ -128,7 +128,7 @@ pub struct Pending {
     /// The slot whose own programs sweep, if the plan calls conversions of that policy's.
     #[serde(default)]
     pub sweeper: Option<u8>,
-    /// The empty slot that is active while a rollback holds: see `hold.rs`.
+    /// The empty slot that is active while a rollback holds: see `quiesce.rs`.
     #[serde(default)]
     pub hold: Option<u8>,
     /// Set where the commit takes a reattach.

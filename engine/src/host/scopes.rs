@@ -27,7 +27,7 @@ pub struct ScopeParts {
     pub image: usize,
 }
 
-/// The program that sweeps tasks by the roster.
+/// The program that sweeps tasks by the task table.
 pub(crate) const SWEEP_TASKS: &str = "scxu_sweep_tasks";
 /// The program that sweeps tasks by the kernel's lists.
 pub(crate) const SWEEP_UNTRACKED: &str = "scxu_sweep_untracked";

@@ -1,7 +1,7 @@
 //! The sweep: every record of a scope is brought up to date. `bpf/include/scx_upgrade/sweep.bpf.h` has the programs.
 //!
-//! The thread that swaps may be as urgent as the commit was (`urgent.rs`), and then nobody else runs on its CPU: so it pauses every
-//! few thousand tasks. Those who help it are tasks like any (`crew.rs`), so on their CPUs the policy says who runs; but not while
+//! The thread that swaps may be as urgent as the commit was (`os/realtime.rs`), and then nobody else runs on its CPU: so it pauses every
+//! few thousand tasks. Those who help it are tasks like any (`worker_pool.rs`), so on their CPUs the policy says who runs; but not while
 //! they are in a BPF program: a task there cannot migrate, and where the policy has not asked for such tasks
 //! (SCX_OPS_ENQ_MIGRATION_DISABLED) the kernel itself gives it the CPU for another 20 ms each time that its slice ends
 //! (`do_enqueue_task()`, kernel/sched/ext/ext.c). So they give way of their own accord after each piece.
@@ -65,7 +65,7 @@ const PROGRESS: Duration = Duration::from_secs(1);
 
 impl Host {
     /// Sweep all tasks when there is nothing to do, ahead of a sweep for which there is: what that will touch, one page after another
-    /// of what nobody has touched for long, is in the caches then. And who was born outside sched_ext gets a row of the roster.
+    /// of what nobody has touched for long, is in the caches then. And who was born outside sched_ext gets a row of the task table.
     ///
     /// Before the host is attached it makes the records of all tasks, so that they lie in memory in the order of the kernel's lists
     /// and not in that in which the tasks of all processes were born. Nothing depends on it.
@@ -80,34 +80,34 @@ impl Host {
     }
 
     fn track_untracked(&self) -> Result<()> {
-        if !self.has_roster() || self.data.strays() == 0 {
+        if !self.has_task_table() || self.data.untracked() == 0 {
             return Ok(());
         }
         run(self.program(TRACK_UNTRACKED)?.as_fd(), TRACK_UNTRACKED, SweepArgs::default()).map(drop)
     }
 
     /// Have tasks rows?
-    fn has_roster(&self) -> bool {
-        self.attached && !self.data.roster_is_void()
+    fn has_task_table(&self) -> bool {
+        self.attached && !self.data.task_table_is_void()
     }
 
-    /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the crew begins with
+    /// Bring every record of these scopes up to date, and say what became of each. Where there are many tasks the workers begins with
     /// them while this thread sees to the other scopes, and then takes part.
     pub(crate) fn sweep_scopes(
         &self,
         scopes: &[&ScopeParts],
         sweeper: Sweeper<'_>,
-        crew: &WorkerPool,
+        workers: &WorkerPool,
     ) -> Vec<Result<Swept>> {
         let each = |scopes: &[&ScopeParts]| -> Vec<_> {
-            scopes.iter().map(|s| self.sweep(s, sweeper, crew, &mut || {})).collect()
+            scopes.iter().map(|s| self.sweep(s, sweeper, workers, &mut || {})).collect()
         };
         let Some((tasks, others)) = scopes.split_first().filter(|(first, _)| first.scope == Scope::Task)
         else {
             return each(scopes);
         };
         let mut rest = None;
-        let swept = self.sweep(tasks, sweeper, crew, &mut || {
+        let swept = self.sweep(tasks, sweeper, workers, &mut || {
             rest.get_or_insert_with(|| each(others));
         });
         std::iter::once(swept).chain(rest.unwrap_or_else(|| each(others))).collect()
@@ -118,12 +118,12 @@ impl Host {
         &self,
         scope: &ScopeParts,
         sweeper: Sweeper<'_>,
-        crew: &WorkerPool,
+        workers: &WorkerPool,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<Swept> {
         let begin = Instant::now();
         let sums = match scope.scope {
-            Scope::Task => self.sweep_tasks(scope, sweeper, crew, meanwhile)?,
+            Scope::Task => self.sweep_tasks(scope, sweeper, workers, meanwhile)?,
             _ => self.sweep_scope(scope, sweeper)?,
         };
         Ok(Swept {
@@ -154,21 +154,21 @@ impl Host {
         &self,
         scope: &ScopeParts,
         sweeper: Sweeper<'_>,
-        crew: &WorkerPool,
+        workers: &WorkerPool,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
         let mut sums = SweepArgs::default();
-        if self.has_roster() {
+        if self.has_task_table() {
             let pinned = self.sweeper(scope.sweep, sweeper.slot)?;
             let compiled = sweeper.compiled.and_then(|c| c.program(scope));
-            sums = self.sweep_roster(compiled.unwrap_or(pinned.as_fd()), crew, meanwhile)?;
+            sums = self.sweep_task_table(compiled.unwrap_or(pinned.as_fd()), workers, meanwhile)?;
             if sums.remaining > 0 {
                 // More than one plan behind.
-                sums.applied += self.sweep_roster(pinned.as_fd(), crew, &mut || {})?.applied;
+                sums.applied += self.sweep_task_table(pinned.as_fd(), workers, &mut || {})?.applied;
             }
         }
         // Asked afterwards: who is detached meanwhile takes the rows from under a sweep.
-        if !self.has_roster() || self.data.strays() > 0 {
+        if !self.has_task_table() || self.data.untracked() > 0 {
             let pinned = self.sweeper(SWEEP_UNTRACKED, sweeper.slot)?;
             let all = run(pinned.as_fd(), SWEEP_UNTRACKED, SweepArgs::default())?;
             sums = SweepArgs { applied: sums.applied + all.applied, ..all };
@@ -176,10 +176,10 @@ impl Host {
         Ok(sums)
     }
 
-    fn sweep_roster(
+    fn sweep_task_table(
         &self,
         program: BorrowedFd<'_>,
-        crew: &WorkerPool,
+        workers: &WorkerPool,
         meanwhile: &mut dyn FnMut(),
     ) -> Result<SweepArgs> {
         let tasks = sysfs::tasks();
@@ -187,7 +187,7 @@ impl Host {
         let over = AtomicBool::new(false);
         let shares = thread::scope(|threads| {
             let watch = (tasks >= SLOW).then(|| threads.spawn(|| self.report_progress(tasks, &over)));
-            let shares = crew.share(program, args, || {
+            let shares = workers.share(program, args, || {
                 meanwhile();
                 share(program, args)
             });

@@ -32,7 +32,7 @@ const PAUSE: u32 = 8;
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.
 pub(crate) const MANY: u64 = 4_000;
 
-/// The most CPUs that share one. They contend for the next rows of the roster each few microseconds, and everybody else is to have
+/// The most CPUs that share one. They contend for the next rows of the task table each few microseconds, and everybody else is to have
 /// CPUs too.
 const MOST: usize = 8;
 
@@ -133,7 +133,7 @@ impl Worker {
     }
 }
 
-/// What falls to this CPU of a sweep of the roster, in pieces, and the sums of it.
+/// What falls to this CPU of a sweep of the task table, in pieces, and the sums of it.
 pub(crate) fn share(program: BorrowedFd<'_>, args: SweepArgs) -> Result<SweepArgs> {
     let yields = realtime::is_realtime();
     let pause = if sysfs::tasks() >= SLOW { 1 } else { PAUSE };

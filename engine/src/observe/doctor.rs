@@ -297,7 +297,7 @@ fn changed_since(rows: u32, tasks: u32, same_topology: bool) -> Found {
     let mut changed = Vec::new();
     if rows < tasks {
         changed.push(format!(
-            "kernel.threads-max or pid_max was raised: the host has room on its roster for {rows} of {tasks} tasks, and a \
+            "kernel.threads-max or pid_max was raised: the host has room on its task table for {rows} of {tasks} tasks, and a \
              sweep finds the rest by the kernel's lists, which takes longer"
         ));
     }

@@ -31,7 +31,7 @@ pub struct Timings {
     pub hand_over_ns: u64,
     /// Writing the registry.
     pub close_ns: u64,
-    /// How long no policy ran, in a rollback by conversions of the author's own: see `hold.rs`. 0 in any other.
+    /// How long no policy ran, in a rollback by conversions of the author's own: see `quiesce.rs`. 0 in any other.
     #[serde(default)]
     pub hold_ns: u64,
     /// Detach, where it took a reattach.

@@ -21,15 +21,15 @@ pub(crate) fn finish<K: Kernel>(
 ) -> Result<()> {
     report.committed_at_ns = monotonic_ns();
     // Those who will sweep are there when it is settled. They run when the new policy lets them.
-    let crew = (!scopes.is_empty()).then(WorkerPool::spawn_at_min_nice);
+    let workers = (!scopes.is_empty()).then(WorkerPool::spawn_at_min_nice);
     log_step("settle");
     host.settle()?;
     host.start_handover(true);
     report.timings.settle_ns += clock.lap();
     log_step("sweep");
-    if let Some(crew) = &crew {
+    if let Some(workers) = &workers {
         report.swept =
-            K::sweep_all(host, scopes, compiled, sweeper, crew).into_iter().collect::<Result<_>>()?;
+            K::sweep_all(host, scopes, compiled, sweeper, workers).into_iter().collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     log_step("hand over");

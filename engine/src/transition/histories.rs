@@ -205,8 +205,9 @@ impl History {
     fn say(&self, command: Command) -> Said {
         let kernel = &self.kernel;
         let run = || -> Result<Option<u32>> {
-            let swap = |number, wish: SwapOptions<'_>| {
-                let (_, _, report) = take_over::locked_take_over(kernel, &policy(number), wish, |_, _| {})?;
+            let swap = |number, options: SwapOptions<'_>| {
+                let (_, _, report) =
+                    take_over::locked_take_over(kernel, &policy(number), options, |_, _| {})?;
                 effect::confirm(kernel, &report)?;
                 Ok(Some(report.generation))
             };

@@ -99,14 +99,14 @@ pub(crate) fn run<K: Kernel>(
     host.data.set_caller(slot, caller);
     let empty = Active { slot, ..host.data.active() };
 
-    let crew = WorkerPool::spawn();
+    let workers = WorkerPool::spawn();
     commit::adopt(host, empty);
     let begin = Instant::now();
     host.data.commit(empty);
     host.settle()?;
     let settled = Instant::now();
     host.data.commit(Active { epoch: pending.epoch, ..empty });
-    let swept = convert_back(host, pending.sweeper, scopes, &crew);
+    let swept = convert_back(host, pending.sweeper, scopes, &workers);
     let sweep_ns = settled.elapsed().as_nanos() as u64;
     let Generation { slot, number: generation, .. } = pending.generation;
     let after = Active { slot, generation, epoch: pending.epoch };
@@ -135,9 +135,9 @@ fn convert_back<K: Kernel>(
     host: &Host<K>,
     sweeper: Option<u8>,
     scopes: &[&ScopeParts],
-    crew: &WorkerPool,
+    workers: &WorkerPool,
 ) -> Vec<Swept> {
-    let all = K::sweep_all(host, scopes, None, sweeper, crew);
+    let all = K::sweep_all(host, scopes, None, sweeper, workers);
     // Whatever happens, tasks must not stay without a policy.
     let failed =
         |scope: &ScopeParts, e| log::warn!("columns of scope {} stay as they were left: {e}", scope.scope);

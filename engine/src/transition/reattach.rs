@@ -8,7 +8,7 @@
 //!    and its program arrays, so that the policies in all slots are in the new host too;
 //! 4. **prepare**: the policy's programs go into the idle slot, and `pending` says that this is a reattach;
 //! 5. **detach**: the link goes, the kernel walks all tasks over to the default scheduler and destroys all queues. No op
-//!    is in flight after it. Of a rollback by a conversion of the newer policy's own this is the hold: see `hold.rs`;
+//!    is in flight after it. Of a rollback by a conversion of the newer policy's own this is the hold: see `quiesce.rs`;
 //! 6. **commit**: the same store as ever, while nothing runs;
 //! 7. **attach** the new host. Its init makes the policy's queues, and the kernel's walk over all tasks brings up to date
 //!    what it passes;
@@ -173,7 +173,7 @@ fn arm<K: Kernel>(host: &Host<K>, active: Active) {
 pub(crate) fn attach<K: Kernel>(host: &mut Host<K>, object: &mut K::Object) -> Result<()> {
     // Not sooner: why the one before was taken off is of use to whoever finds that this one cannot be attached.
     host.data.clear_exit();
-    host.data.open_roster();
+    host.data.open_task_table();
     let log = KernelLog::mark();
     let link = host.pins.attach(object)?;
     // At once, so that the scheduler outlives this process from here on. The pin alone keeps it then: `stop` removes the pin.
@@ -211,7 +211,7 @@ fn restore_previous<K: Kernel>(
         Some(old) => {
             let off = wait_until_off(&host.pins);
             host.data.clear_exit();
-            host.data.open_roster();
+            host.data.open_task_table();
             let log = KernelLog::mark();
             off.and_then(|()| attach_again(&host.pins, old)).and_then(|()| enabled(host, log))
         }

@@ -30,18 +30,18 @@ use crate::transition::reattach;
 pub(crate) fn start<K: Kernel>(
     pins: &K,
     policy: &Policy,
-    wish: SwapOptions<'_>,
+    options: SwapOptions<'_>,
 ) -> Result<(Host<K>, Loaded<K::Object>, Report)> {
     let mut clock = Clock::start();
-    let stranger = match (pins.state().as_str(), pins.unknown_scheduler()) {
+    let foreign = match (pins.state().as_str(), pins.unknown_scheduler()) {
         ("disabled", _) => None,
-        (_, Error::OtherScheduler { .. }) if wish.replace => Some(pins.foreign()?),
+        (_, Error::OtherScheduler { .. }) if options.replace => Some(pins.foreign()?),
         (_, other) => return Err(other),
     };
     pins.check_for_host()?;
     // What a killed start or an ejected host left.
     let change = interrupt::change()?;
-    match &stranger {
+    match &foreign {
         Some(_) => pins.remove_host()?,
         None => pins.remove_all()?,
     }
@@ -56,8 +56,8 @@ pub(crate) fn start<K: Kernel>(
     let plan = plan::plan(&mut registry, &inspected, None, slot, true)?;
     let queue_rows = registry.queue_rows(slot, &inspected.schema.queues);
     let queues = registry.claim_queues(&inspected.schema, slot, None)?;
-    registry.terms = K::first_terms(&kernel, &K::asks_of(&kernel, policy)?, wish.lean);
-    let prepared = wish
+    registry.terms = K::first_terms(&kernel, &K::asks_of(&kernel, policy)?, options.lean);
+    let prepared = options
         .restore
         .map(|path| K::read_snapshot(path, &inspected.schema, (&inspected.schema.policy, policy.version())))
         .transpose()?;
@@ -99,23 +99,23 @@ pub(crate) fn start<K: Kernel>(
     }
     change.decide().inspect_err(|_| undo(pins))?;
     let gap = Instant::now();
-    if let Some(stranger) = &stranger {
-        pins.detach_foreign(stranger).inspect_err(|_| undo(pins))?;
+    if let Some(foreign) = &foreign {
+        pins.detach_foreign(foreign).inspect_err(|_| undo(pins))?;
         report.timings.detach_ns = clock.lap();
     }
     let attached = reattach::attach(&mut host, &mut object);
     report.timings.attach_ns = clock.lap();
-    match (attached, &stranger) {
+    match (attached, &foreign) {
         (Ok(()), None) => {}
-        (Ok(()), Some(stranger)) => {
+        (Ok(()), Some(foreign)) => {
             report.timings.gap_ns = gap.elapsed().as_nanos() as u64;
-            report.from = Some(K::name_of(stranger).to_owned());
+            report.from = Some(K::name_of(foreign).to_owned());
         }
-        (Err(error), stranger) => {
+        (Err(error), foreign) => {
             drop(host);
             undo(pins);
-            return Err(match stranger {
-                Some(stranger) => restore_previous(pins, stranger, error),
+            return Err(match foreign {
+                Some(foreign) => restore_previous(pins, foreign, error),
                 None => error,
             });
         }
@@ -131,8 +131,8 @@ pub(crate) fn start<K: Kernel>(
     Ok((host, loaded, report))
 }
 
-fn restore_previous<K: Kernel>(pins: &K, stranger: &K::Foreign, error: Error) -> Error {
-    match pins.restore_foreign(stranger) {
+fn restore_previous<K: Kernel>(pins: &K, foreign: &K::Foreign, error: Error) -> Error {
+    match pins.restore_foreign(foreign) {
         Ok(()) => Error::PutBack { source: Box::new(error) },
         Err(again) => Error::NotPutBack { source: Box::new(error), again: Box::new(again) },
     }

@@ -32,9 +32,9 @@ use crate::transition::swap;
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
-pub fn take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
-    let mut taken = locked_take_over(pins, policy, wish, |host, report| {
-        if let Some(launch) = wish.frontend
+pub fn take_over(pins: &Pins, policy: &Policy, options: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
+    let mut taken = locked_take_over(pins, policy, options, |host, report| {
+        if let Some(launch) = options.frontend
             && let Err(error) = frontend::start(host, policy, launch)
         {
             report.warnings.push(format!("the policy runs without a frontend: {error}"));
@@ -47,7 +47,7 @@ pub fn take_over(pins: &Pins, policy: &Policy, wish: SwapOptions<'_>) -> Result<
             report.warnings.extend(host.urgent.as_ref().and_then(RealtimeGuard::warning));
             note(host, report);
         }
-        Err(error) => note_failure(wish.only, policy.binary(), policy.args(), error),
+        Err(error) => note_failure(options.only, policy.binary(), policy.args(), error),
     }
     taken
 }
@@ -67,12 +67,12 @@ pub fn note_failure(only: Option<ExpectedAction>, binary: Option<&Binary>, args:
 pub(crate) fn locked_take_over<K: Kernel>(
     pins: &K,
     policy: &Policy,
-    wish: SwapOptions<'_>,
+    options: SwapOptions<'_>,
     then: impl FnOnce(&mut Host<K>, &mut Report),
 ) -> Result<(Host<K>, Loaded<K::Object>, Report)> {
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
-    let taken = put_in_charge(pins, policy, wish, &mut before);
+    let taken = put_in_charge(pins, policy, options, &mut before);
     let (mut host, loaded, mut report) = before.compare(pins, taken)?;
     // The policy runs, whatever becomes of these.
     match pins.rescue() {
@@ -86,29 +86,29 @@ pub(crate) fn locked_take_over<K: Kernel>(
 fn put_in_charge<K: Kernel>(
     pins: &K,
     policy: &Policy,
-    wish: SwapOptions<'_>,
+    options: SwapOptions<'_>,
     before: &mut Before,
 ) -> Result<(Host<K>, Loaded<K::Object>, Report)> {
     // Before a reattach that was cut off is finished, which attaches a policy.
-    if wish.only == Some(ExpectedAction::Run) && Host::running(pins).is_ok() {
+    if options.only == Some(ExpectedAction::Run) && Host::running(pins).is_ok() {
         return Err(Error::Running);
     }
     let mut host = match find(pins) {
-        Err(Error::NothingRunning) if wish.only == Some(ExpectedAction::Swap) => {
+        Err(Error::NothingRunning) if options.only == Some(ExpectedAction::Swap) => {
             return Err(Error::NothingRunning);
         }
-        Err(Error::NothingRunning) => return start::start(pins, policy, wish),
-        Err(Error::OtherScheduler { .. }) if wish.replace && !pins.has_state() => {
-            return start::start(pins, policy, wish);
+        Err(Error::NothingRunning) => return start::start(pins, policy, options),
+        Err(Error::OtherScheduler { .. }) if options.replace && !pins.has_state() => {
+            return start::start(pins, policy, options);
         }
-        Ok(_) | Err(Error::OtherHost { .. }) if wish.restore.is_some() => return Err(Error::StateIsThere),
-        Err(Error::OtherHost { .. }) if wish.may_reattach => {
+        Ok(_) | Err(Error::OtherHost { .. }) if options.restore.is_some() => return Err(Error::StateIsThere),
+        Err(Error::OtherHost { .. }) if options.may_reattach => {
             return pins.replace_host(policy);
         }
         other => other?,
     };
     before.look_again(pins);
-    let (loaded, report) = swap::swap(&mut host, policy, wish)?;
+    let (loaded, report) = swap::swap(&mut host, policy, options)?;
     Ok((host, loaded, report))
 }
 

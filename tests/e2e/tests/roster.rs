@@ -1,4 +1,4 @@
-//! The roster has all tasks, and the sweep goes along it: those too that sched_ext never has, those for which it has no room, those
+//! The task table has all tasks, and the sweep goes along it: those too that sched_ext never has, those for which it has no room, those
 //! that are born and die meanwhile, and none whose fork failed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -102,10 +102,10 @@ fn who_sched_ext_never_has_is_swept_too() {
     let watch = EnabledWatch::start();
 
     // There before the preparations: they give them rows.
-    let strays = in_real_time(|| Sleepers::make(50));
-    assert!(host().data.strays() >= 50, "{} strays", host().data.strays());
+    let untracked = in_real_time(|| Sleepers::make(50));
+    assert!(host().data.untracked() >= 50, "{} untracked", host().data.untracked());
     assert!(swap_and_audit(&mut reader, V2) > 250);
-    assert!(host().data.strays() < 50, "{} strays", host().data.strays());
+    assert!(host().data.untracked() < 50, "{} untracked", host().data.untracked());
     report(&["rollback"]);
 
     // Born all the time, also between the preparations and the sweep.
@@ -125,14 +125,14 @@ fn who_sched_ext_never_has_is_swept_too() {
         }
         over.store(true, Ordering::Relaxed);
     });
-    drop(strays);
-    wait_until("nobody has none", || host().data.strays() == 0);
+    drop(untracked);
+    wait_until("nobody has none", || host().data.untracked() == 0);
     watch.finish();
     load.stop().unwrap();
     fresh();
 }
 
-/// The roster has room for as many tasks as the kernel allowed when the host was started. Then it allows more.
+/// The task table has room for as many tasks as the kernel allowed when the host was started. Then it allows more.
 #[test]
 fn who_the_roster_has_no_room_for_is_swept_too() {
     const LIMIT: &str = "/proc/sys/kernel/threads-max";
@@ -145,7 +145,7 @@ fn who_the_roster_has_no_room_for_is_swept_too() {
     let mut reader = Reader::open(&host()).unwrap();
     let watch = EnabledWatch::start();
     let many = Sleepers::make(2_500);
-    assert!(host().data.strays() > 500, "{} strays", host().data.strays());
+    assert!(host().data.untracked() > 500, "{} untracked", host().data.untracked());
     assert!(host().data.rows() < 2_000, "{} rows", host().data.rows());
     for _ in 0..2 {
         assert!(swap_and_audit(&mut reader, V2) > 2_500);
@@ -154,10 +154,10 @@ fn who_the_roster_has_no_room_for_is_swept_too() {
     // Rows that are free again are given.
     drop(many);
     swap_and_audit(&mut reader, V2);
-    assert_eq!(host().data.strays(), 0);
+    assert_eq!(host().data.untracked(), 0);
     report(&["rollback"]);
     let few = Sleepers::make(500);
-    assert_eq!(host().data.strays(), 0);
+    assert_eq!(host().data.untracked(), 0);
     assert!(swap_and_audit(&mut reader, V2) > 500);
     drop(few);
     watch.finish();
@@ -242,7 +242,7 @@ fn rows_are_given_again_and_a_fork_that_fails_has_none() {
     }
     let born = || load.ops(Kind::Fork) - forks;
     wait_until("hundreds were born and have died", || born() > 400);
-    wait_until("nobody has none", || host().data.strays() == 0);
+    wait_until("nobody has none", || host().data.untracked() == 0);
     // As many more as there happened to be at once, and not one for each.
     let (more, born) = (u64::from(host().data.rows() - rows), born());
     println!("{more} rows more than {rows}, {born} born by the load alone");
