@@ -11,15 +11,13 @@ use crate::error::Trying;
 use crate::host::Host;
 use crate::host::abi::DsqGroup;
 use crate::host::abi::QueueArgs;
+use crate::host::names::COUNT_QUEUES;
+use crate::host::names::CREATE_QUEUES;
+use crate::host::names::DESTROY_QUEUES;
+use crate::host::names::DRAIN_QUEUES;
 use crate::host::registry::QueueInfo;
 use crate::host::resident::Resident;
 
-const CREATE: &str = "create_queues";
-const COUNT: &str = "count_queues";
-const DRAIN: &str = "drain_queues";
-const DESTROY: &str = "destroy_queues";
-/// The host's programs that work on queues.
-pub(crate) const PROGRAMS: [&str; 4] = [CREATE, COUNT, DRAIN, DESTROY];
 /// How often what needs the lock of the per-cgroup families is tried, 2 ms apart. The host's work item, which makes
 /// members for cgroups to come, may have it.
 const LOCK_TRIES: u32 = 1000;
@@ -72,7 +70,7 @@ impl<K: Resident> Host<K> {
     pub(crate) fn create_queues(&self, queues: &[QueueInfo]) -> Result<()> {
         debug_assert!(self.attached || queues.is_empty(), "queues are the attached scheduler's");
         for queue in queues {
-            let (ret, _) = self.run_on(CREATE, queue)?;
+            let (ret, _) = self.run_on(CREATE_QUEUES, queue)?;
             if ret < 0 {
                 let what = format!("the kernel does not create the queue {} ({:#x})", queue.name, queue.id);
                 return Err(std::io::Error::from_raw_os_error(-ret)).trying(what);
@@ -86,7 +84,7 @@ impl<K: Resident> Host<K> {
     /// # Errors
     /// The host's program cannot be run.
     pub fn count_queue(&self, queue: &QueueInfo) -> Result<Count> {
-        let (_, QueueArgs { existing, queued, .. }) = self.run_on(COUNT, queue)?;
+        let (_, QueueArgs { existing, queued, .. }) = self.run_on(COUNT_QUEUES, queue)?;
         Ok(Count { existing, queued })
     }
 
@@ -99,7 +97,7 @@ impl<K: Resident> Host<K> {
         let mut left = 0;
         // Where the kernel re-enqueues it does so a moment later, from an interrupt: look again.
         for _ in 0..DRAIN_TRIES {
-            let (_, args) = self.run_on(DRAIN, queue)?;
+            let (_, args) = self.run_on(DRAIN_QUEUES, queue)?;
             handed += args.moved;
             left = args.queued;
             if left == 0 {
@@ -115,7 +113,7 @@ impl<K: Resident> Host<K> {
     /// # Errors
     /// [`Error::Stranded`] when there are tasks on it.
     pub(crate) fn destroy_queue(&self, queue: &QueueInfo) -> Result<()> {
-        let (ret, args) = self.run_on(DESTROY, queue)?;
+        let (ret, args) = self.run_on(DESTROY_QUEUES, queue)?;
         if ret < 0 {
             let what = format!("the queue {} ({:#x}) cannot be destroyed", queue.name, queue.id);
             return Err(std::io::Error::from_raw_os_error(-ret)).trying(what);

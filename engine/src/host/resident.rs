@@ -9,13 +9,13 @@ use state_migrate::Plan;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::host::Host;
 use crate::host::abi::Active;
 use crate::host::abi::QueueArgs;
 use crate::host::loaded::Loaded;
 use crate::host::memory::Mapped;
 use crate::host::registry::Registry;
 use crate::host::scopes::ScopeParts;
+use crate::host::sweep::SweepTarget;
 use crate::host::sweep::Swept;
 use crate::host::worker_pool::WorkerPool;
 use crate::kernel::topology::Topology;
@@ -115,12 +115,13 @@ pub trait Resident: Clone + fmt::Debug + Sized {
     fn rescue(&self) -> Result<u64>;
 
     /// The plan in instructions, for the sweep of many tasks; `None` where that does not pay or the kernel does not take it.
-    fn compile(host: &Host<Self>, plan: &Plan) -> Option<Self::Compiled>;
+    fn compile(&self, maps: &Self::Maps, plan: &Plan) -> Option<Self::Compiled>;
 
     /// Brings every record of these scopes up to date, and says what became of each. `slot`: the policy in it has the conversions
     /// that the plan calls.
     fn sweep_all(
-        host: &Host<Self>,
+        &self,
+        host: SweepTarget<'_>,
         scopes: &[&ScopeParts],
         compiled: Option<&Self::Compiled>,
         slot: Option<u8>,
@@ -128,7 +129,7 @@ pub trait Resident: Clone + fmt::Debug + Sized {
     ) -> Vec<Result<Swept>>;
 
     /// Sweeps all tasks when there is nothing to do, ahead of a sweep for which there is.
-    fn walk_tasks(host: &Host<Self>);
+    fn walk_tasks(&self, host: SweepTarget<'_>);
 
     /// The error for a scheduler that runs and that nothing here is of: [`Error::HiddenPins`] where it is a host of this
     /// project's, else [`Error::OtherScheduler`].

@@ -18,10 +18,11 @@ use std::time::Instant;
 use state_migrate::Scope;
 
 use crate::error::Result;
-use crate::host::Host;
 use crate::host::abi::SweepArgs;
 use crate::host::compiled_sweep::Compiled;
+use crate::host::memory::Mapped;
 use crate::host::names::TRACK_UNTRACKED;
+use crate::host::pins::Pins;
 use crate::host::scopes::SCOPES;
 use crate::host::scopes::SWEEP_UNTRACKED;
 use crate::host::scopes::ScopeParts;
@@ -63,7 +64,24 @@ pub(crate) struct Sweeper<'a> {
 const PIECE: u32 = 2_048;
 const PROGRESS: Duration = Duration::from_secs(1);
 
-impl Host {
+/// The host whose records are swept.
+#[derive(Debug, Clone, Copy)]
+pub struct SweepTarget<'a> {
+    /// Its memory.
+    pub data: &'a Mapped,
+    /// Does the kernel run it?
+    pub attached: bool,
+}
+
+/// The same, with its pins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PinnedTarget<'a> {
+    pub pins: &'a Pins,
+    pub data: &'a Mapped,
+    pub attached: bool,
+}
+
+impl PinnedTarget<'_> {
     /// Sweep all tasks when there is nothing to do, ahead of a sweep for which there is: what that will touch, one page after another
     /// of what nobody has touched for long, is in the caches then. And who was born outside sched_ext gets a row of the task table.
     ///
@@ -83,7 +101,7 @@ impl Host {
         if !self.has_task_table() || self.data.untracked() == 0 {
             return Ok(());
         }
-        run(self.program(TRACK_UNTRACKED)?.as_fd(), TRACK_UNTRACKED, SweepArgs::default()).map(drop)
+        run(self.pins.program(TRACK_UNTRACKED)?.as_fd(), TRACK_UNTRACKED, SweepArgs::default()).map(drop)
     }
 
     /// Have tasks rows?
@@ -214,7 +232,7 @@ impl Host {
     fn sweeper(&self, program: &str, slot: Option<u8>) -> Result<OwnedFd> {
         match slot {
             Some(slot) => self.pins.program_at(&self.pins.policy_program_path(slot, program)),
-            None => self.program(program),
+            None => self.pins.program(program),
         }
     }
 }

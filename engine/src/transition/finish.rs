@@ -29,7 +29,7 @@ pub(crate) fn finish<K: Kernel>(
     log_step("sweep");
     if let Some(workers) = &workers {
         report.swept =
-            K::sweep_all(host, scopes, compiled, sweeper, workers).into_iter().collect::<Result<_>>()?;
+            host.sweep_all(scopes, compiled, sweeper, workers).into_iter().collect::<Result<_>>()?;
         report.timings.sweep_ns = clock.lap();
     }
     log_step("hand over");

@@ -137,7 +137,7 @@ fn convert_back<K: Kernel>(
     scopes: &[&ScopeParts],
     workers: &WorkerPool,
 ) -> Vec<Swept> {
-    let all = K::sweep_all(host, scopes, None, sweeper, workers);
+    let all = host.sweep_all(scopes, None, sweeper, workers);
     // Whatever happens, tasks must not stay without a policy.
     let failed =
         |scope: &ScopeParts, e| log::warn!("columns of scope {} stay as they were left: {e}", scope.scope);

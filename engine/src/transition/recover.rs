@@ -77,7 +77,7 @@ fn finish_cut_off<K: Kernel>(host: &mut Host<K>, pending: &Pending) -> Result<()
     host.start_handover(false);
     host.settle()?;
     host.start_handover(true);
-    let swept = K::sweep_all(host, &SCOPES.each_ref(), None, pending.sweeper, &workers);
+    let swept = host.sweep_all(&SCOPES.each_ref(), None, pending.sweeper, &workers);
     swept.into_iter().try_for_each(|swept| swept.map(drop))?;
     finish::hand_over(host)?;
     finish::mark_complete(host);

@@ -123,7 +123,7 @@ impl Kernel for Pins {
     }
 
     fn pin_host(&self, object: &mut Object) -> Result<()> {
-        Host::pin(self, object)
+        Pins::pin_host(self, object)
     }
 
     fn identity(host: &Host) -> Option<u32> {

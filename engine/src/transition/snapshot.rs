@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::pins::Pins;
-use crate::host::resident::Resident;
 use crate::host::scopes::SCOPES;
 use crate::host::worker_pool::WorkerPool;
 use crate::observe::report::Restored;
@@ -59,7 +58,7 @@ pub fn save(pins: &Pins, path: &Path, with_tasks: bool) -> Result<Saved> {
     // So that every record is up to date. Only of a host that is taken off something may be pending still.
     let cut_off = host.registry.pending.as_ref().filter(|_| recover::is_committed(&host));
     let sweeper = cut_off.and_then(|pending| pending.sweeper);
-    let swept = Pins::sweep_all(&host, &SCOPES.each_ref(), None, sweeper, &WorkerPool::spawn());
+    let swept = host.sweep_all(&SCOPES.each_ref(), None, sweeper, &WorkerPool::spawn());
     swept.into_iter().try_for_each(|swept| swept.map(drop))?;
     let slot = host.data.active().slot;
     let info = host.registry.slot(slot).cloned().ok_or(Error::NothingRunning)?;

@@ -88,7 +88,7 @@ pub(crate) fn start<K: Kernel>(
 
     report.timings.commit_ns = commit::commit(&host, after);
     // Makes their records; init_task finds them, and makes those of the tasks that are born meanwhile.
-    K::walk_tasks(&host);
+    host.walk_tasks();
     clock.lap();
 
     // The records of cgroups are made here, where the snapshot has something for them.

@@ -243,10 +243,10 @@ impl<'h, K: Kernel> Verified<'h, K> {
         let new_queues = if method.is_in_place() { &queues.new[..] } else { &[] };
         registry.pending = Some(method.pending(host, &generation, after, caller(&plan)));
         prepare(host, registry, &plan, &loaded, after, new_queues)?;
-        let compiled = K::compile(host, &plan);
+        let compiled = host.compile(&plan);
         if !scopes.is_empty() {
             // Before the commit, where it may take its time.
-            priority::lowered(|| K::walk_tasks(host));
+            priority::lowered(|| host.walk_tasks());
         }
         let mut report = Report::new(&generation, from);
         report.queues = queue_rows;

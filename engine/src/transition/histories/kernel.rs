@@ -36,6 +36,7 @@ use crate::host::names;
 use crate::host::registry::Registry;
 use crate::host::resident::Resident;
 use crate::host::scopes::ScopeParts;
+use crate::host::sweep::SweepTarget;
 use crate::host::sweep::Swept;
 use crate::host::worker_pool::WorkerPool;
 use crate::kernel::ops::Ops;
@@ -416,19 +417,20 @@ impl Resident for FakeKernel {
         self.call("cannot find lost tasks", |_| Ok(0))
     }
 
-    fn compile(_: &Host<FakeKernel>, _: &Plan) -> Option<()> {
+    fn compile(&self, (): &(), _: &Plan) -> Option<()> {
         None
     }
 
     fn sweep_all(
-        host: &Host<FakeKernel>,
+        &self,
+        _: SweepTarget<'_>,
         scopes: &[&ScopeParts],
         _: Option<&()>,
         slot: Option<u8>,
         _: &WorkerPool,
     ) -> Vec<Result<Swept>> {
         let sweep = |scope: &&ScopeParts| {
-            host.pins.call("cannot sweep", |world| {
+            self.call("cannot sweep", |world| {
                 if !world.in_flight.is_empty() {
                     let slots = world.in_flight.clone();
                     world.accuse(format!("a sweep while ops of slots {slots:?} may be in flight"));
@@ -443,13 +445,13 @@ impl Resident for FakeKernel {
         };
         let swept: Vec<_> = scopes.iter().map(sweep).collect();
         if swept.iter().all(Result::is_ok) {
-            let mut world = host.pins.0.borrow_mut();
+            let mut world = self.0.borrow_mut();
             world.swept_epoch = world.active().map_or(0, |active| active.epoch);
         }
         swept
     }
 
-    fn walk_tasks(_: &Host<FakeKernel>) {}
+    fn walk_tasks(&self, _: SweepTarget<'_>) {}
 }
 
 impl Kernel for FakeKernel {

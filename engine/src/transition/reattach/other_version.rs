@@ -56,7 +56,6 @@ use crate::os::clock::Clock;
 use crate::transition::interrupt;
 use crate::transition::kernel::Kernel;
 use crate::transition::recover;
-use crate::transition::running_kernel::Attached;
 
 const NEXT: &str = "next";
 
@@ -185,7 +184,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
         }
     }
     let mut object = object::load_host(open)?;
-    Host::pin(&next, &mut object)?;
+    next.pin_host(&mut object)?;
     let mut host = Host::make(&next)?;
     // The host's empty slots must not count as live while they are filled.
     host.data.commit(old.active);
@@ -255,7 +254,12 @@ fn switch(pins: &Pins, host: &mut Host, object: &mut libbpf_rs::Object, after: A
     Ok(Switched { detach_ns, swept: Vec::new(), sweep_ns: 0, commit_ns: 0, attach_ns, gap_ns })
 }
 
-fn restore_previous(pins: &Pins, host: &Host, old: Option<&Attached>, error: Error) -> Error {
+fn restore_previous(
+    pins: &Pins,
+    host: &Host,
+    old: Option<&<Pins as Kernel>::Attached>,
+    error: Error,
+) -> Error {
     let again = old.map(|old| {
         super::wait_until_off(pins)?;
         let mut log = KernelLog::mark();
