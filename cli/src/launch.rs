@@ -6,6 +6,7 @@ use scx_upgrade_engine::candidate::describe::describe;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::observe::report::Report;
+use scx_upgrade_engine::transition::frontend;
 use scx_upgrade_engine::transition::frontend::Launch;
 use scx_upgrade_engine::transition::interrupt;
 use scx_upgrade_engine::transition::options::SwapOptions;
@@ -56,6 +57,9 @@ pub fn launch(
     let policy = policy(binary, args)?;
     let policy = if unit.is_some() { policy } else { policy.in_foreground() };
     let program = binary.program();
+    if unit.is_some() {
+        frontend::check(&binary.identity().path)?;
+    }
     let launch = unit.map(|unit| Launch { program: &program, path: &binary.identity().path, args, unit });
     let taken = take_over::take_over(pins, &policy, SwapOptions { frontend: launch, ..options });
     interrupt::finished();

@@ -325,15 +325,28 @@ fn inherit(fd: i32) -> io::Result<()> {
     }
 }
 
+/// Could a frontend be started from this binary? Asked before the commit: what is wrong with the place of its log is then no
+/// reason yet to run a policy without one.
+///
+/// # Errors
+/// The log cannot be opened.
+pub fn check(binary: &Path) -> Result<()> {
+    open_log(binary).map(drop)
+}
+
 /// The log of the policy from this binary, empty.
 fn log_file(binary: &Path) -> Result<File> {
+    let file = open_log(binary)?;
+    // Not when it is opened: then it would be emptied before it is known to be ours.
+    file.set_len(0).trying(format!("cannot empty the log of {}", binary.display()))?;
+    Ok(file)
+}
+
+fn open_log(binary: &Path) -> Result<File> {
     let mut name = binary.file_name().unwrap_or_default().to_os_string();
     name.push(".log");
     let name = CString::new(name.as_bytes()).map_err(io::Error::other).trying("no name for a log")?;
     let folder = PrivateDir::at(Path::new(LOGS));
     let flags = libc::O_RDWR | libc::O_APPEND | libc::O_CREAT;
-    let file = folder.make().and_then(|f| f.open(&name, flags))?;
-    // Not when it is opened: then it would be emptied before it is known to be ours.
-    file.set_len(0).trying(format!("cannot write {}", folder.file(&name).display()))?;
-    Ok(file)
+    Ok(folder.make().and_then(|f| f.open(&name, flags))?)
 }
