@@ -83,7 +83,7 @@ pub fn refuse_the_same(host: &Host, binary: &PolicyBinary, wanted: &PolicyArgs) 
     }
     let active = host.data.active();
     let Some(runs) = host.registry.slot(active.slot) else { return Ok(()) };
-    let same = without_stats(runs.own_args()) == without_stats(&wanted.args)
+    let same = scheduling(runs.own_args()) == scheduling(&wanted.args)
         && runs.binary.as_ref().is_some_and(|runs| runs.sha256 == binary.identity().sha256);
     match same {
         false => Ok(()),
@@ -91,18 +91,21 @@ pub fn refuse_the_same(host: &Host, binary: &PolicyBinary, wanted: &PolicyArgs) 
     }
 }
 
-/// The arguments but for `--stats`, which does not change how the policy schedules.
-fn without_stats(args: &[String]) -> Vec<&String> {
+/// Options of every policy's binary that do not change how the policy schedules. Each takes a value.
+const NOT_SCHEDULING: [&str; 2] = ["--stats", "--lock-timeout"];
+
+/// The arguments without those.
+fn scheduling(args: &[String]) -> Vec<&String> {
     let (mut kept, mut rest) = (Vec::new(), args.iter());
     while let Some(arg) = rest.next() {
-        match arg.as_str() {
+        match arg.split_once('=').map_or(arg.as_str(), |(name, _)| name) {
             "--" => {
                 kept.push(arg);
                 kept.extend(rest.by_ref());
             }
-            "--stats" => drop(rest.next()),
-            other if other.starts_with("--stats=") => {}
-            _ => kept.push(arg),
+            name if !NOT_SCHEDULING.contains(&name) => kept.push(arg),
+            name if name == arg => drop(rest.next()),
+            _ => {}
         }
     }
     kept
@@ -110,15 +113,16 @@ fn without_stats(args: &[String]) -> Vec<&String> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_stats;
+    use super::scheduling;
 
     #[test]
     fn statistics_do_not_make_another_policy() {
         let of = |line: &str| {
             let args: Vec<_> = line.split(' ').map(str::to_owned).collect();
-            without_stats(&args).into_iter().cloned().collect::<Vec<_>>().join(" ")
+            scheduling(&args).into_iter().cloned().collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(of("--stats 2 --slice-us 5 --stats=3"), "--slice-us 5");
+        assert_eq!(of("--stats 2 --slice-us 5 --stats=3 --lock-timeout=7"), "--slice-us 5");
+        assert_eq!(of("--lock-timeout 7 --slice-us=5"), "--slice-us=5");
         assert_eq!(of("--slice-us 5 -- --stats 1"), "--slice-us 5 -- --stats 1");
         assert_eq!(of("--stats"), "");
     }

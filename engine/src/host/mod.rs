@@ -21,7 +21,6 @@ pub mod steps;
 pub mod sweep;
 pub mod worker_pool;
 
-
 use libbpf_rs::MapCore;
 use libbpf_rs::MapFlags;
 use libbpf_rs::MapHandle;
