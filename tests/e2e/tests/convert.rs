@@ -262,7 +262,7 @@ impl World {
         for slot in 0..4u8 {
             let has = host.registry.slot(slot).is_some_and(|s| !s.schema.conversions.is_empty());
             for program in ["tasks", "cgroups", "cpus", "global"] {
-                let pin = format!("{PINS}/prog_sweep_{program}_slot{slot}");
+                let pin = format!("{PINS}/prog_scxu_sweep_{program}_slot{slot}");
                 assert_eq!(Path::new(&pin).exists(), has, "{pin}");
             }
         }
