@@ -14,8 +14,10 @@
  *   task holds none ever, but belongs to a group.
  *
  * A CPU that finds only tasks of other groups is forced to idle, and is woken when its sibling changes over. Tasks of all
- * groups wait on the same queues by virtual time. Where someone of another group has waited for longer than drain_ns, the
- * CPUs of a core leave off one after the other: the last has a free choice.
+ * groups wait on the same queues by virtual time, and a task goes on only while it is before all that wait for its core. That
+ * includes tasks that may run on a sibling only: the core, not the CPU, is what groups share. Where someone of another group
+ * is before it and has waited for longer than drain_ns, the CPUs of a core leave off one after the other: the last has a free
+ * choice.
  */
 #include <scx_upgrade/lib/aging.bpf.h>
 #include <scx_upgrade/lib/idle.bpf.h>
@@ -64,6 +66,7 @@ u64 nr_forced_idle, forced_idle_ns, nr_drains, nr_intruders;
 #define WAKE_LOOK	256	/* CPUs that one wake-up looks at */
 #define NO_GROUP	0U	/* may run beside anyone */
 #define CONFLICT	(~0U)
+#define RT_PRIOS	100	/* the kernel's MAX_RT_PRIO: lower ones are of higher classes */
 
 /*
  * The trust group of @p. The lower half of a cgroup's id, its inode number, is no other living cgroup's. Everything is read
@@ -169,6 +172,18 @@ __noinline int claim(s32 cpu, u32 group)
 	return 0;
 }
 
+/* Is the core of @cpu claimed for @group? */
+__noinline int is_claimed_for(u32 group, s32 cpu)
+{
+	struct policy_cpu *core = core_state(cpu);
+	u64 held;
+
+	if (!core)
+		return 0;
+	held = claim_read(core);
+	return claim_holders(held) && claim_group(held) == group;
+}
+
 /* @cpu gives its claim back: did it have one? */
 __noinline int unclaim(s32 cpu)
 {
@@ -219,6 +234,59 @@ static __always_inline bool may_be_beside(u32 group, s32 cpu)
 	u32 beside = group_beside(cpu);
 
 	return !beside || beside == group;
+}
+
+/* Does @cpu run a task of a higher class, which no turn that ends here makes leave? */
+__noinline int runs_higher_class(s32 cpu)
+{
+	struct task_struct *curr = __COMPAT_scx_bpf_cpu_curr(cpu);
+
+	return curr && BPF_CORE_READ(curr, prio) < RT_PRIOS;
+}
+
+/* The group of a task of a higher class that a sibling of @cpu runs; NO_GROUP if there is none. */
+__noinline u32 higher_class_beside(s32 cpu)
+{
+	u32 beside = scxu_zero();
+	s32 at = cpu, i;
+
+	bpf_for(i, 0, SIBLINGS) {
+		at = scxu_next_sibling(at);
+		if (at == cpu)
+			break;
+		if (runs_higher_class(at))
+			beside = group_of(__COMPAT_scx_bpf_cpu_curr(at)) ?: beside;
+	}
+	return beside;
+}
+
+/* Could @p, which may not run on @cpu, have a turn on one of its siblings? */
+static __noinline bool may_run_beside(struct task_struct *p, s32 cpu)
+{
+	s32 at = cpu, i;
+
+	bpf_for(i, 0, SIBLINGS) {
+		at = scxu_next_sibling(at);
+		if (at == cpu)
+			break;
+		if (scxu_may_take(p, at) && !runs_higher_class(at))
+			return true;
+	}
+	return false;
+}
+
+/* Let the siblings of @cpu that idle, or are about to, look again. */
+__noinline int wake_siblings(s32 cpu)
+{
+	s32 at = cpu, i;
+
+	bpf_for(i, 0, SIBLINGS) {
+		at = scxu_next_sibling(at);
+		if (at == cpu)
+			break;
+		scx_bpf_kick_cpu(at, SCX_KICK_IDLE);
+	}
+	return 0;
 }
 
 /*
@@ -334,31 +402,55 @@ void BPF_STRUCT_OPS(core_enqueue, struct task_struct *p, u64 enq_flags)
 #define TAKEN		1
 #define REFUSED		2	/* someone waits whose group may not run here now */
 #define DRAINS		4	/* and for so long that no other may have another turn */
+#define FOR_SIBLING	8	/* someone whose group may not run here waits for a sibling */
 
-/* Take from the queue of @llc the first that may run on @cpu. */
-__noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 now)
+/*
+ * What it means that @p, of @group, waits for the core of @cpu: DRAINS if it has since before @due_at. Not where a task of a
+ * higher class keeps it out, because nobody's turn is in its way then. One without a stamp waits since before the swap.
+ */
+static __always_inline u32 claim_to_core(struct task_struct *p, u32 group, s32 cpu, u64 due_at)
+{
+	struct policy_task *t = scxu_task_peek(p);
+	u32 kept_out_by;
+
+	if (t && t->core_waits_since_ns && !time_before(t->core_waits_since_ns, due_at))
+		return 0;
+	kept_out_by = higher_class_beside(cpu);
+	return !kept_out_by || kept_out_by == group ? DRAINS : 0;
+}
+
+/*
+ * Take from the queue of @llc the first that may run on @cpu and is before @limit, the virtual time of the task that could go
+ * on instead; 0 if none could.
+ */
+__noinline u32 take(u32 llc, s32 cpu, u32 beside, u64 due_at, u64 limit)
 {
 	u64 queue = scxu_queue_of_llc(waiting, llc);
 	u32 looked = scxu_zero(), found = scxu_zero();
+	bool has_siblings = scxu_next_sibling(cpu) != cpu;
 	struct task_struct *p;
 
 	bpf_for_each(scx_dsq, p, queue, 0) {
-		struct policy_task *t;
 		u32 group;
 
 		if (++looked > LOOK)
 			break;
-		if (!scxu_may_take(p, cpu))
+		if (limit && !time_before(p->scx.dsq_vtime, limit))
+			break;
+		if (!scxu_may_take(p, cpu)) {
+			if (!has_siblings || !may_run_beside(p, cpu))
+				continue;
+			group = group_of(p);
+			if (group != NO_GROUP && group != beside && !is_claimed_for(group, cpu))
+				found |= REFUSED | FOR_SIBLING | claim_to_core(p, group, cpu, due_at);
 			continue;
+		}
 		group = group_of(p);
 		if (group != NO_GROUP) {
 			/* Beside once more: a sibling gives its claim back just before it leaves its task. */
 			if ((found & DRAINS) || (beside && beside != group) || !claim(cpu, group) ||
 			    !may_be_beside(group, cpu)) {
-				found |= REFUSED;
-				t = scxu_task_peek(p);
-				if (t && scxu_ns_since(t->core_waits_since_ns, now) > drain_ns)
-					found |= DRAINS;
+				found |= REFUSED | claim_to_core(p, group, cpu, due_at);
 				continue;
 			}
 		}
@@ -376,34 +468,66 @@ static __noinline int core_age(void)
 	return 0;
 }
 
+/*
+ * Charge @p, which runs and may go on, for its turn so far, and begin the next: what it is at by now, or 0 where this policy
+ * has not placed it. It is owed no more than if it had come to the queue again: the clock leaps where a task of little weight
+ * runs, and one of much weight would go on for seconds until it had caught up.
+ */
+static __noinline u64 charge(struct task_struct *p)
+{
+	struct policy_task *t = scxu_task_state(p);
+	u64 *clock = &scxu_global_state()->vtime_now;
+
+	if (!t)
+		return 0;
+	scxu_vtime_end(t, clock, scxu_vtime_of(scxu_run_ns(t, slice_ns), p->scx.weight));
+	scxu_run_begin(t);
+	if (t->vtime)
+		t->vtime = scxu_vtime_clamp(t->vtime, *clock, SCXU_VTIME_MAX_LAG);
+	return t->vtime;
+}
+
+/* @p, which runs and is charged, has another turn. */
+static __noinline int go_on(struct task_struct *p)
+{
+	struct policy_task *t = scxu_task_state(p);
+
+	scx_bpf_task_set_slice(p, slice_ns);
+	if (t)
+		scxu_vtime_begin(t, &scxu_global_state()->vtime_now);
+	return 0;
+}
+
 void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 llcs = scxu_nr_llcs(), own = scxu_llc_of_cpu(cpu), beside = group_beside(cpu), found = scxu_zero(), i;
-	u64 now = scx_bpf_now();
-	u32 group;
+	bool wants_more = prev && (prev->scx.flags & SCX_TASK_QUEUED);
+	u64 now = scx_bpf_now(), limit = 0;
+	u32 group = NO_GROUP;
 
 	if (scxu_aging_due())
 		core_age();
+	if (wants_more) {
+		group = group_of(prev);
+		limit = charge(prev);
+		if (group != NO_GROUP && beside && beside != group)
+			limit = 0;
+	}
 	bpf_for(i, 0, llcs) {
 		u32 llc = own + i;
 
 		if (llc >= llcs)
 			llc -= llcs;
-		found |= take(llc, cpu, beside, now);
+		found |= take(llc, cpu, beside, now - drain_ns, limit);
 		if (found & (TAKEN | DRAINS))
 			break;
 	}
 	if (found & TAKEN)
 		return;
-	if (prev && (prev->scx.flags & SCX_TASK_QUEUED)) {
+	if (wants_more) {
 		/* Left alone, the kernel goes on with it. */
-		group = group_of(prev);
-		if (group == NO_GROUP) {
-			scx_bpf_task_set_slice(prev, slice_ns);
-			return;
-		}
-		if ((!beside || beside == group) && claim(cpu, group) && !(found & DRAINS)) {
-			scx_bpf_task_set_slice(prev, slice_ns);
+		if (group == NO_GROUP || ((!beside || beside == group) && claim(cpu, group) && !(found & DRAINS))) {
+			go_on(prev);
 			return;
 		}
 		if (found & DRAINS)
@@ -415,6 +539,9 @@ void BPF_STRUCT_OPS(core_dispatch, s32 cpu, struct task_struct *prev)
 	/* It was idle and stays so. Else the claim is given back when it is idle, see below. */
 	if (!prev && unclaim(cpu))
 		kick_siblings(cpu);
+	/* A sibling may have looked just before this CPU left the task that kept it from its own. */
+	if ((found & FOR_SIBLING) && !beside)
+		wake_siblings(cpu);
 }
 
 void BPF_STRUCT_OPS(core_running, struct task_struct *p)
