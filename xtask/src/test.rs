@@ -448,10 +448,8 @@ impl Share {
     }
 }
 
-/// What is tested on every kernel but the newest besides: what user space has to bring in order after a kill, by way of
-/// what each kernel has, and what depends on kernel features that are younger than the oldest.
+/// What is tested on every kernel but the newest besides: what depends on kernel features that are younger than the oldest.
 const OLDER: &[&str] = &[
-    "a_killed_swap_is_finished_or_undone_by_the_next_command",
     "a_snapshot_carries_every_scope_over_a_stop",
     "an_ejected_policy_makes_way_for_the_good_one_with_its_state",
     "records_are_converted_and_brought_back_as_the_oracle_says",
@@ -475,14 +473,18 @@ const ALL_OLD: &[&str] = &[
 /// What is tested besides on the newest and the oldest kernel, and not between: that each variant of the host verifies.
 const OLDEST: &[&str] = &["a_lean_host_does_without_what_nobody_in_it_uses"];
 
-/// Tests of minutes, for which CI has no time. Shorter tests look at most of the same. Only these look at a reattach during which
+/// Tests of minutes, for which CI has no time. What commands do when they are killed is tried ten thousand times against a kernel
+/// in memory (`engine/src/transition/histories.rs`), and once in a machine (`killed`). Only these look at a reattach during which
 /// another scheduler is attached, and at the demo. An ordinary run leaves them out and says so at its end. `--thorough` runs
 /// them, and so does a run that names them.
 const THOROUGH: &[&str] = &[
+    "a_killed_conversion_is_finished_or_undone_there_and_back",
     "a_reattach_that_is_killed_or_robbed_while_nothing_is_attached_keeps_the_records",
     "a_rollback_can_be_killed_at_each_step",
+    "a_rollback_killed_before_its_commit_gives_the_queues_back",
     "a_swap_can_be_killed_at_each_step",
     "guard_lets_a_swap_be_that_changes_nothing",
+    "queues_of_a_swap_that_is_killed",
     "the_demo_holds_and_reports",
 ];
 
