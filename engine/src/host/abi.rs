@@ -290,6 +290,10 @@ unsafe impl Plain for QueueArgs {}
 unsafe impl Plain for DsqGroup {}
 // SAFETY: as above.
 unsafe impl Plain for SdkData {}
+// SAFETY: as above.
+unsafe impl Plain for Plan {}
+// SAFETY: as above.
+unsafe impl Plain for ExitRecord {}
 // SAFETY: as above; its padding at the end is never read as a field.
 unsafe impl Plain for HostData {}
 

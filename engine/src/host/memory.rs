@@ -1,5 +1,6 @@
 //! The host's shared memory, `struct scxu_host`, mapped. The control word in it is the product's one critical store.
 
+use std::mem::align_of;
 use std::mem::offset_of;
 use std::mem::size_of;
 use std::os::fd::AsFd;
@@ -11,6 +12,7 @@ use std::sync::atomic::fence;
 
 use memmap2::MmapOptions;
 use memmap2::MmapRaw;
+use plain::Plain;
 
 use crate::error::Result;
 use crate::error::Trying;
@@ -48,16 +50,43 @@ impl Mapped {
         Ok(Mapped { map: Arc::new(map) })
     }
 
+    /// Where a value is: inside of the mapping, and aligned.
     fn at<T>(&self, offset: usize) -> *mut T {
-        debug_assert!(offset + size_of::<T>() <= size_of::<HostData>());
-        // SAFETY: all callers pass an offset of a field of HostData, so it stays inside the mapping.
-        unsafe { self.map.as_mut_ptr().add(offset).cast() }
+        assert!(offset + size_of::<T>() <= size_of::<HostData>() && offset.is_multiple_of(align_of::<T>()));
+        self.map.as_mut_ptr().wrapping_add(offset).cast()
+    }
+
+    /// Reads the value at this offset of [`HostData`]: in one piece, where the machine can.
+    fn read<T: Plain>(&self, offset: usize) -> T {
+        // SAFETY: `at` gives a place in the mapping, which is readable; any bytes are a value of a Plain type.
+        unsafe { self.at::<T>(offset).read_volatile() }
+    }
+
+    /// Writes it, likewise.
+    fn write<T: Plain>(&self, offset: usize, value: T) {
+        // SAFETY: `at` gives a place in the mapping, which is writable, and nobody has a reference to it.
+        unsafe { self.at::<T>(offset).write_volatile(value) }
+    }
+
+    fn atomic(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: `at` gives 8 aligned bytes, alive as long as self; who else writes these fields does so atomically too
+        // (BPF loads parts of an aligned word).
+        unsafe { AtomicU64::from_ptr(self.at(offset)) }
+    }
+
+    /// Writes the elements of an array, from its first on.
+    fn write_all<T: Plain>(&self, offset: usize, values: impl Iterator<Item = T>) {
+        values.enumerate().for_each(|(i, value)| self.write(offset + i * size_of::<T>(), value));
+    }
+
+    /// Writes a whole array of so many groups: these, and then none.
+    fn write_groups<const N: usize>(&self, offset: usize, groups: &[DsqGroup]) {
+        let none = std::iter::repeat(DsqGroup::default());
+        self.write_all(offset, groups.iter().copied().chain(none).take(N));
     }
 
     fn word(&self) -> &AtomicU64 {
-        // SAFETY: 8 bytes, aligned to 8 at the start of a page, alive as long as self; every other user accesses it
-        // atomically too (BPF loads parts of an aligned word).
-        unsafe { AtomicU64::from_ptr(self.at(offset_of!(HostData, active))) }
+        self.atomic(offset_of!(HostData, active))
     }
 
     /// What runs.
@@ -87,29 +116,25 @@ impl Mapped {
 
     /// Set the ABI. Before attach.
     pub fn set_abi(&self, abi: u32) {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, abi)).write_volatile(abi) }
+        self.write(offset_of!(HostData, abi), abi)
     }
 
     /// What the policy in `slot` lacks, see `LACKS_*`. Before it is committed.
     pub fn set_lacks(&self, slot: u8, lacks: u8) {
         let offset = offset_of!(HostData, lacks) + usize::from(slot) % NR_SLOTS;
-        // SAFETY: an element of a field of HostData, see `at`.
-        unsafe { self.at::<u8>(offset).write_volatile(lacks) }
+        self.write::<u8>(offset, lacks)
     }
 
     /// The policy of load number `load` is the one that plans may wait for while `slot` is active.
     pub(crate) fn set_caller(&self, slot: u8, load: u64) {
         let index = usize::from(slot) % NR_SLOTS;
         let offset = offset_of!(HostData, callers) + index * size_of::<u64>();
-        // SAFETY: an element of a field of HostData, see `at`.
-        unsafe { self.at::<u64>(offset).write_volatile(load) }
+        self.write::<u64>(offset, load)
     }
 
     /// What the running policy says of itself: its own reason, 0 if nothing is wrong.
     pub fn unhealthy(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        let word = unsafe { self.at::<u64>(offset_of!(HostData, unhealthy)).read_volatile() };
+        let word = self.read::<u64>(offset_of!(HostData, unhealthy));
         if (word >> 32) as u32 == self.active().generation { word as u32 } else { 0 }
     }
 
@@ -121,16 +146,10 @@ impl Mapped {
             (offset_of!(HostData, next_sibling), &topology.next_sibling),
         ];
         for (table, values) in tables {
-            for (cpu, value) in values.iter().take(MAX_CPUS).enumerate() {
-                // SAFETY: an element of a field of HostData, see `at`.
-                unsafe { self.at::<u16>(table + cpu * size_of::<u16>()).write_volatile(*value) }
-            }
+            self.write_all(table, values.iter().take(MAX_CPUS).copied());
         }
-        // SAFETY: fields of HostData, see `at`.
-        unsafe {
-            self.at::<u32>(offset_of!(HostData, nr_cpus)).write_volatile(topology.nr_cpus());
-            self.at::<u32>(offset_of!(HostData, nr_llcs)).write_volatile(topology.nr_llcs);
-        }
+        self.write(offset_of!(HostData, nr_cpus), topology.nr_cpus());
+        self.write(offset_of!(HostData, nr_llcs), topology.nr_llcs);
     }
 
     /// Is this the topology that the host was started with?
@@ -141,62 +160,48 @@ impl Mapped {
             (offset_of!(HostData, next_sibling), &topology.next_sibling),
         ];
         tables.iter().all(|(table, values)| {
-            values.iter().take(MAX_CPUS).enumerate().all(|(cpu, value)| {
-                // SAFETY: an element of a field of HostData, see `at`.
-                unsafe { self.at::<u16>(table + cpu * size_of::<u16>()).read_volatile() == *value }
-            })
+            values
+                .iter()
+                .take(MAX_CPUS)
+                .enumerate()
+                .all(|(cpu, value)| self.read::<u16>(table + cpu * size_of::<u16>()) == *value)
         })
     }
 
     /// CPUs that there can be, as found when the host was started.
     pub fn nr_cpus(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, nr_cpus)).read_volatile() }
+        self.read(offset_of!(HostData, nr_cpus))
     }
 
     /// LLCs, likewise.
     pub fn nr_llcs(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, nr_llcs)).read_volatile() }
+        self.read(offset_of!(HostData, nr_llcs))
     }
 
     /// Members that each per-cgroup family of DSQs has now. It grows as cgroups come.
     pub fn cgroup_members(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_members)).read_volatile() }
+        self.read(offset_of!(HostData, cgroup_members))
     }
 
     /// Numbers that cgroups have, or had a moment ago: the others of [`Mapped::cgroup_members`] are free.
     pub fn cgroup_numbers(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_numbers)).read_volatile() }
+        self.read(offset_of!(HostData, cgroup_numbers))
     }
 
     /// Is one of the host's programs at the per-cgroup families?
     pub(crate) fn families_locked(&self) -> bool {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, cgroup_lock)).read_volatile() != 0 }
+        self.read::<u32>(offset_of!(HostData, cgroup_lock)) != 0
     }
 
     /// The DSQs that the host's init creates. Before attach.
     pub(crate) fn set_boot_queues(&self, families: &[DsqGroup]) {
-        let mut queues = [DsqGroup::default(); MAX_QUEUES];
-        for (to, from) in queues.iter_mut().zip(families) {
-            *to = *from;
-        }
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).write_volatile(queues) }
+        self.write_groups::<MAX_QUEUES>(offset_of!(HostData, boot_queues), families);
     }
 
     /// All DSQs that there are, or are about to be made.
     pub(crate) fn set_queues(&self, families: &[DsqGroup]) {
         debug_assert!(families.len() <= MAX_ORPHANS, "each slot's policy has at most MAX_QUEUES");
-        let mut queues = [DsqGroup::default(); MAX_ORPHANS];
-        for (to, from) in queues.iter_mut().zip(families) {
-            *to = *from;
-        }
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<[DsqGroup; MAX_ORPHANS]>(offset_of!(HostData, queues)).write_volatile(queues) }
+        self.write_groups::<MAX_ORPHANS>(offset_of!(HostData, queues), families);
     }
 
     /// The DSQs that the policy about to be committed does not name: from now on the host itself serves them before the
@@ -206,78 +211,52 @@ impl Mapped {
         debug_assert!(families.len() <= MAX_ORPHANS, "a policy has at most MAX_QUEUES");
         let families = &families[..families.len().min(MAX_ORPHANS)];
         let members = families.iter().map(|f| f.members).sum();
-        let count = self.at::<u32>(offset_of!(HostData, nr_orphans));
-        let list = offset_of!(HostData, orphans);
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { count.write_volatile(0) }
+        self.write(offset_of!(HostData, nr_orphans), 0u32);
         fence(Ordering::SeqCst);
-        let handover_to = self.at::<u32>(offset_of!(HostData, handover_to));
-        // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
-        unsafe { handover_to.write_volatile(to.map_or(0, |to| to.to_word() as u32)) }
-        for (i, family) in families.iter().enumerate() {
-            // SAFETY: an element of a field of HostData, see `at`.
-            unsafe { self.at::<DsqGroup>(list + i * size_of::<DsqGroup>()).write_volatile(*family) }
-        }
-        // SAFETY: fields of HostData, see `at`.
-        unsafe {
-            self.at::<u32>(offset_of!(HostData, orphan_members)).write_volatile(members);
-            self.at::<u32>(offset_of!(HostData, orphans_served)).write_volatile(0);
-        }
+        // Aligned, so written as a whole.
+        self.write(offset_of!(HostData, handover_to), to.map_or(0, |to| to.to_word() as u32));
+        self.write_all(offset_of!(HostData, orphans), families.iter().copied());
+        self.write::<u32>(offset_of!(HostData, orphan_members), members);
+        self.write(offset_of!(HostData, orphans_served), 0u32);
         fence(Ordering::SeqCst);
-        // SAFETY: as for the first.
-        unsafe { count.write_volatile(families.len() as u32) }
+        self.write(offset_of!(HostData, nr_orphans), families.len() as u32);
     }
 
     /// Tasks that the host's dispatch or its timer took from those DSQs since they were set.
     pub(crate) fn orphans_served(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, orphans_served)).read_volatile() }
+        self.read(offset_of!(HostData, orphans_served))
     }
 
     /// How many queues the host serves by itself, because the running policy does not name them.
     pub fn nr_orphans(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, nr_orphans)).read_volatile() }
+        self.read(offset_of!(HostData, nr_orphans))
     }
 
     /// What a new record of a scope starts as, header left out. Before the commit of the plan that it belongs to: a
     /// record made from a half-written image has the older stamp, and gets the plan later.
     pub(crate) fn set_image(&self, scope: &ScopeParts, image: &[u8]) {
-        for (i, byte) in image.iter().take(scope.data).enumerate() {
-            // SAFETY: inside the scope's image, a field of HostData, see `at`.
-            unsafe { self.at::<u8>(scope.image + i).write_volatile(*byte) }
-        }
+        self.write_all(scope.image, image.iter().take(scope.data).copied());
     }
 
     /// The plan of `epoch` for a scope. Before that epoch is committed: no record looks at it earlier.
     pub(crate) fn set_plan(&self, scope: &ScopeParts, epoch: u32, plan: &Plan) {
         let index = scope.index * NR_PLANS + epoch as usize % NR_PLANS;
         let offset = offset_of!(HostData, plans) + index * size_of::<Plan>();
-        // SAFETY: an element of a field of HostData, see `at`.
-        unsafe { self.at::<Plan>(offset).write_volatile(*plan) }
+        self.write::<Plan>(offset, *plan)
     }
 
     /// The generation that is complete; 0 if none is.
     pub fn closed(&self) -> u32 {
-        // SAFETY: a field of HostData, see `at`; aligned, so read as a whole.
-        unsafe { self.at::<u32>(offset_of!(HostData, closed)).read_volatile() }
+        self.read(offset_of!(HostData, closed))
     }
 
     /// Close the registry of a generation: one aligned store, as the commit is.
     pub(crate) fn close(&self, generation: u32) {
-        // SAFETY: a field of HostData, see `at`; aligned, so written as a whole.
-        unsafe { self.at::<u32>(offset_of!(HostData, closed)).write_volatile(generation) }
+        self.write(offset_of!(HostData, closed), generation)
     }
 
     fn sweep(&self) -> &AtomicU64 {
-        // SAFETY: a field of HostData, aligned to 8, alive as long as self; every other user accesses it atomically too.
-        unsafe {
-            AtomicU64::from_ptr(self.at(offset_of!(HostData, task_table) + offset_of!(TaskTableState, sweep)))
-        }
-    }
-
-    fn of_task_table(&self, field: usize) -> *mut u32 {
-        self.at::<u32>(offset_of!(HostData, task_table) + field)
+        self.atomic(offset_of!(HostData, task_table) + offset_of!(TaskTableState, sweep))
     }
 
     /// A sweep of the task table begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
@@ -295,45 +274,38 @@ impl Mapped {
 
     /// Rows of the task table that have been given, of which some may be free again.
     pub fn rows(&self) -> u32 {
-        // SAFETY: a field of a field of HostData, see `at`.
-        unsafe { self.of_task_table(offset_of!(TaskTableState, rows)).read_volatile() }
+        self.read(offset_of!(HostData, task_table) + offset_of!(TaskTableState, rows))
     }
 
     /// Tasks that have no row of the task table, and that no op will give one.
     pub fn untracked(&self) -> u32 {
-        // SAFETY: as above.
-        unsafe { self.of_task_table(offset_of!(TaskTableState, untracked)).read_volatile() }
+        self.read(offset_of!(HostData, task_table) + offset_of!(TaskTableState, untracked))
     }
 
     /// Has the kernel taken the rows back since the host was attached?
     pub(crate) fn task_table_is_void(&self) -> bool {
-        // SAFETY: as above.
-        unsafe { self.of_task_table(offset_of!(TaskTableState, detached)).read_volatile() != 0 }
+        self.read::<u32>(offset_of!(HostData, task_table) + offset_of!(TaskTableState, detached)) != 0
     }
 
     /// The host is about to be attached: each task is given a row, or counts as a stray.
     pub(crate) fn open_task_table(&self) {
-        // SAFETY: as above.
-        unsafe { self.of_task_table(offset_of!(TaskTableState, detached)).write_volatile(0) }
+        self.write(offset_of!(HostData, task_table) + offset_of!(TaskTableState, detached), 0u32);
     }
 
     /// Shall tasks that are enabled get back the `dsq_vtime` that they had when the host was detached?
     pub(crate) fn restore_vtime(&self, restore: bool) {
-        // SAFETY: a field of HostData, see `at`.
-        unsafe { self.at::<u32>(offset_of!(HostData, restore_vtime)).write_volatile(restore.into()) }
+        self.write::<u32>(offset_of!(HostData, restore_vtime), restore.into())
     }
 
     /// Forget why the host was taken off. Before it is attached again.
     pub(crate) fn clear_exit(&self) {
         let kind = offset_of!(HostData, exit) + offset_of!(ExitRecord, kind);
-        // SAFETY: a field of a field of HostData, see `at`.
-        unsafe { self.at::<u64>(kind).write_volatile(0) }
+        self.write::<u64>(kind, 0)
     }
 
     /// What the kernel said when it took the host off, if it did.
     pub fn exit(&self) -> Option<ExitRecord> {
-        // SAFETY: a field of HostData, see `at`; any bytes are a value.
-        let exit = unsafe { self.at::<ExitRecord>(offset_of!(HostData, exit)).read_volatile() };
+        let exit = self.read::<ExitRecord>(offset_of!(HostData, exit));
         (exit.kind != 0).then_some(exit)
     }
 
@@ -404,13 +376,12 @@ impl Mapped {
     pub(crate) fn set_exit(&self, kind: u64) {
         let offset = offset_of!(HostData, exit) + offset_of!(ExitRecord, kind);
         // SAFETY: a field of a field of HostData, see `at`.
-        unsafe { self.at::<u64>(offset).write_volatile(kind) }
+        self.write(offset, kind);
     }
 
     pub(crate) fn boot_queues(&self) -> Vec<DsqGroup> {
-        // SAFETY: a field of HostData, see `at`; any bytes are a value.
-        let queues =
-            unsafe { self.at::<[DsqGroup; MAX_QUEUES]>(offset_of!(HostData, boot_queues)).read_volatile() };
-        queues.into_iter().take_while(|queue| queue.base != 0).collect()
+        let at = |i| offset_of!(HostData, boot_queues) + i * size_of::<DsqGroup>();
+        let queues = (0..MAX_QUEUES).map(|i| self.read::<DsqGroup>(at(i)));
+        queues.take_while(|queue| queue.base != 0).collect()
     }
 }
