@@ -139,8 +139,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub replace: bool,
 
-    /// Omit optional callbacks that this policy does not implement; each costs time on every context switch. A policy that
-    /// implements more then takes `swap --allow-reattach`
+    /// Omit optional ops and flags that this policy does not use; each costs time on every context switch. A policy that
+    /// uses more then takes `swap --allow-reattach`
     #[arg(long, alias = "lean")]
     pub minimal_ops: bool,
 

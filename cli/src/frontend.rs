@@ -4,6 +4,7 @@ use scx_upgrade_engine::Error;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::host::registry::SlotInfo;
+use scx_upgrade_engine::os::identity;
 use scx_upgrade_engine::transition::frontend;
 use scx_upgrade_engine::transition::frontend::Launch;
 
@@ -17,7 +18,7 @@ use crate::failure::Failure;
 pub fn where_it_ended(pins: &Pins) -> Result<Option<u32>, Failure> {
     let host = Host::running(pins)?;
     match host.active_policy() {
-        Some(slot) if !frontend::is_alive(slot) => start(pins, slot).map(Some),
+        Some(slot) if !identity::is_alive(slot.pid) => start(pins, slot).map(Some),
         _ => Ok(None),
     }
 }

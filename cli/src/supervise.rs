@@ -210,7 +210,7 @@ impl Watch<'_> {
         let Some(running) = &mut self.running else { return };
         let generation = running.host.data.active().generation;
         if generation != running.generation {
-            // The registry are another command's by now.
+            // The registry is another command's by now.
             let Ok(host) = Host::running(self.pins) else { return };
             *running = Running {
                 host,
@@ -261,7 +261,7 @@ impl Watch<'_> {
         if process(&running.host).is_none_or(|(_, _, alive)| alive) {
             return;
         }
-        // By what the registry say now: another command may have started one.
+        // By what the registry says now: another command may have started one.
         let Ok(host) = Host::running(self.pins) else { return };
         running.host = host;
         let Some((policy, pid, false)) = process(&running.host) else { return };
@@ -446,7 +446,7 @@ impl Watch<'_> {
     ) -> Result<Event, Failure> {
         let options = SwapOptions {
             restore: snapshot.as_deref(),
-            lean: good.lean,
+            minimal_ops: good.lean,
             only: Some(ExpectedAction::Run),
             ..SwapOptions::default()
         };
@@ -465,7 +465,7 @@ impl Watch<'_> {
 /// Name and process of the policy that runs, and whether that is alive.
 fn process(host: &Host) -> Option<(String, u32, bool)> {
     let slot = host.registry.slot(host.data.active().slot)?;
-    Some((slot.policy.clone(), slot.pid, scx_upgrade_engine::transition::frontend::is_alive(slot)))
+    Some((slot.policy.clone(), slot.pid, scx_upgrade_engine::os::identity::is_alive(slot.pid)))
 }
 
 fn name(host: &Host) -> String {

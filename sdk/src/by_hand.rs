@@ -38,7 +38,7 @@ pub struct RunArgs {
     #[arg(long, conflicts_with = "direct")]
     pub replace: bool,
 
-    /// Omit optional callbacks that this policy does not implement, where no scheduler runs yet; each costs time on every context switch
+    /// Omit optional ops and flags that this policy does not use, where no scheduler runs yet; each costs time on every context switch
     #[arg(long, alias = "lean", conflicts_with = "direct")]
     pub minimal_ops: bool,
 

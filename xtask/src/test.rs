@@ -670,7 +670,7 @@ mod tests {
     use super::*;
 
     const SUITES: [&str; 9] =
-        ["chain", "churn", "cost", "demo", "guard", "killed", "latency", "roster", "scx_core"];
+        ["chain", "churn", "cost", "demo", "guard", "killed", "latency", "task_table", "scx_core"];
 
     fn dealt(one_machine: bool) -> Vec<(Option<Special>, bool, Vec<&'static str>)> {
         let suites: Vec<_> = SUITES.iter().collect();
@@ -688,7 +688,7 @@ mod tests {
             (counted, false, vec!["cost", "latency"]),
             (None, true, vec!["demo", "guard"]),
         ];
-        let others = ["chain", "churn", "killed", "roster"];
+        let others = ["chain", "churn", "killed", "task_table"];
         expected
             .extend((0..CHUNKS).map(|n| (None, false, others.into_iter().skip(n).step_by(CHUNKS).collect())));
         assert_eq!(dealt(false), expected);
@@ -696,7 +696,7 @@ mod tests {
 
     #[test]
     fn a_few_tests_take_one_machine() {
-        let plain = vec!["chain", "churn", "demo", "guard", "killed", "roster"];
+        let plain = vec!["chain", "churn", "demo", "guard", "killed", "task_table"];
         assert_eq!(dealt(true)[2..], [(None, true, plain)]);
         let suites = ["churn", "killed"];
         let suites: Vec<_> = suites.iter().collect();

@@ -1,5 +1,5 @@
-//! `scx-upgrade history`: what was done. The file has what outlives a boot; of what it lacks the host's registry have the
-//! latest commits.
+//! `scx-upgrade history`: what was done. The file has what outlives a boot; the host's registry has the latest commits
+//! of what the file lacks.
 
 use std::fmt::Write as _;
 
@@ -65,13 +65,13 @@ fn insert(entries: &mut Vec<Entry>, entry: Entry) {
     entries.insert(at, entry);
 }
 
-/// The commits that the registry have and the file has not.
+/// The commits that the registry has and the file has not.
 fn lacking(entries: &[Entry]) -> Vec<Entry> {
     // Where there is no host, or it cannot be read, the file is all there is.
     let host = pins::check_bpffs().and_then(|()| Pins::open()).and_then(|pins| Host::running(&pins));
     let registry = host.map_or(Vec::new(), |host| host.registry.generations);
     let lacking = registry.iter().filter(|g| !entries.iter().any(|e| e.is(g)));
-    lacking.map(Entry::of_books).collect()
+    lacking.map(Entry::of_registry).collect()
 }
 
 fn text(out: &mut String, entries: &[Entry]) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn commits_of_the_books_stand_where_they_belong() {
+    fn commits_of_the_registry_stand_where_they_belong() {
         let at = |generation, unix_time| Entry { generation: Some(generation), unix_time, ..entry(None) };
         let mut entries = vec![at(1, 10), at(3, 10), at(5, 12)];
         for missing in [at(2, 10), at(4, 11), at(6, 12)] {

@@ -36,7 +36,7 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
     let options = SwapOptions {
         restore: args.restore.as_deref(),
         replace: args.replace,
-        lean: args.minimal_ops,
+        minimal_ops: args.minimal_ops,
         no_carry: args.policy.no_carry,
         only: Some(ExpectedAction::Run),
         ..SwapOptions::default()

@@ -25,7 +25,7 @@ pub fn take_over(pins: &Pins, args: &TakeOverArgs, out: Output) -> Result<(), Fa
         may_reattach: args.reattach.allow_reattach,
         restore: args.restore.as_deref(),
         replace: args.replace,
-        lean: args.minimal_ops,
+        minimal_ops: args.minimal_ops,
         no_carry: args.no_carry,
         ..SwapOptions::default()
     };

@@ -235,7 +235,7 @@ fn find(
                         true,
                         format!(
                             "the program {name} belongs to no op, and the kernel does not load such a program. Name \
-                             it in POLICY_DEFINE, or remove it"
+                             it in SCXU_POLICY_DEFINE, or remove it"
                         ),
                     );
                 }

@@ -138,7 +138,7 @@ pub struct ExitRecord {
     pub msg: [u8; 1024],
 }
 
-/// `struct scxu_host`. Never formed as a reference over the shared mapping; see `host_data`.
+/// `struct scxu_host`. Never formed as a reference over the shared mapping; see `host/memory.rs`.
 #[repr(C, align(64))]
 #[derive(Debug, Clone, Copy)]
 pub struct HostData {

@@ -1,5 +1,5 @@
-//! What the kernel reads of a scheduler once, when it is attached: its ops flags, and which ops it has. A policy runs in a
-//! host that is attached on terms that suit it; for others the host is attached again, see `reattach.rs`.
+//! The attach configuration (`terms`): the ops flags and ops that the kernel reads once, when the host is attached. A policy runs in
+//! a host whose terms suit it; for others the host is attached again, see `reattach.rs`.
 //!
 //! A *lean* host does without what its policies do not use of what costs instructions at each context switch: an op that the
 //! kernel finds defined it calls, by way of a trampoline, and a flag that the policy lacks the host has to emulate. What
@@ -72,7 +72,10 @@ impl AttachConfig {
         let (wants, has) = (asks.flags & !self.flags, self.flags & !asks.flags);
         let missing: Vec<&str> = self.spared.intersection(&asks.uses).map(String::as_str).collect();
         if !missing.is_empty() {
-            why.push(format!("it uses {}, which the host does without (`run --lean`)", missing.join(", ")));
+            why.push(format!(
+                "it uses {}, which the host does without (`run --minimal-ops`)",
+                missing.join(", ")
+            ));
         }
         if wants != 0 {
             why.push(format!("it asks for {}, which the host lacks", kernel.flag_names(wants)));
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn books_from_before_there_were_terms_are_those_of_a_full_host() {
+    fn a_registry_from_before_there_were_terms_is_that_of_a_full_host() {
         let terms: AttachConfig = serde_json::from_str(r#"{"flags": 4}"#).unwrap();
         assert_eq!(terms, AttachConfig { flags: 4, spared: BTreeSet::new() });
     }

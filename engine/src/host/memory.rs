@@ -287,7 +287,7 @@ impl Mapped {
         self.read::<u32>(offset_of!(HostData, task_table) + offset_of!(TaskTableState, detached)) != 0
     }
 
-    /// The host is about to be attached: each task is given a row, or counts as a stray.
+    /// The host is about to be attached. From now on each task gets a row, or counts as untracked.
     pub(crate) fn open_task_table(&self) {
         self.write(offset_of!(HostData, task_table) + offset_of!(TaskTableState, detached), 0u32);
     }

@@ -56,7 +56,7 @@ pub struct Host<K: Resident = Pins> {
     /// What an earlier command left and this process finished or undid, in words.
     pub(crate) found: Option<String>,
     /// Set from a swap's commit on, until the swap has been reported.
-    pub(crate) urgent: Option<RealtimeGuard>,
+    pub(crate) realtime: Option<RealtimeGuard>,
     /// Does the kernel run it? If not, what is pinned is all there is of it, and there are no queues.
     pub(crate) attached: bool,
     pub(crate) maps: K::Maps,
@@ -121,7 +121,7 @@ impl<K: Resident> Host<K> {
         let (maps, data) = pins.open()?;
         let mut registry = pins.load_registry(&maps)?;
         registry.settle(data.closed());
-        Ok(Host { pins: pins.clone(), data, registry, found: None, urgent: None, attached: false, maps })
+        Ok(Host { pins: pins.clone(), data, registry, found: None, realtime: None, attached: false, maps })
     }
 
     /// Make what has just been pinned a host with four empty slots.
@@ -132,7 +132,7 @@ impl<K: Resident> Host<K> {
         (0..NR_SLOTS as u8).try_for_each(|slot| pins.empty(&maps, slot))?;
         data.set_topology(&pins.topology()?);
         data.set_abi(abi::ABI);
-        Ok(Host { pins: pins.clone(), data, registry, found: None, urgent: None, attached: false, maps })
+        Ok(Host { pins: pins.clone(), data, registry, found: None, realtime: None, attached: false, maps })
     }
 
     /// The policy that the control word names.

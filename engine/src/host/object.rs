@@ -19,7 +19,7 @@ use crate::kernel::variables::Variables;
 
 /// The host, compiled.
 pub const HOST_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/host.bpf.o"));
-/// The host's programs for `enqueue`: the one that emulates those, and the one for a host that has none of them.
+/// The host's `enqueue` programs: `ENQUEUE` emulates the flags in `EMULATED`; `ENQUEUE_ALL` serves a host that emulates none.
 const ENQUEUE: &str = "host_enqueue";
 /// See [`ENQUEUE`].
 const ENQUEUE_ALL: &str = "host_enqueue_all";
@@ -33,9 +33,9 @@ pub(crate) const ENQUEUE_DEFAULT: &str = "host_enqueue_default";
 pub(crate) const HOST_OPS: &str = "host_ops";
 /// A flag with which not every task is on sched_ext that could be.
 const SWITCH_PARTIAL: &str = "SCX_OPS_SWITCH_PARTIAL";
-/// What the host calls that.
+/// The host's variable that says whether it has that flag.
 const HOST_IS_PARTIAL: &str = "host_is_partial";
-/// For each CPU what makes it rest: see `lib/force_idle.bpf.h`.
+/// Map of the forced-idle state of each CPU: see `lib/force_idle.bpf.h`.
 const REST_MAP: &str = "scxu_force_idle";
 
 /// Open the host's own object and make it ready to be loaded, to be attached on `terms`: constants filled in, ops taken out

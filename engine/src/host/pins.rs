@@ -165,7 +165,7 @@ impl Pins {
     /// A pin that cannot be removed.
     pub fn remove_all(&self) -> Result<()> {
         self.remove_host()?;
-        self.unpin(&self.restore_previous())
+        self.unpin(&self.put_back_path())
     }
 
     /// The same, but for the pin of a scheduler that was put back: it may be all that holds that.
@@ -173,7 +173,7 @@ impl Pins {
         self.retire_link()?;
         for entry in fs::read_dir(&self.dir).trying(format!("cannot read {}", self.dir.display()))? {
             let path = entry.trying("cannot read the pins")?.path();
-            if path == self.restore_previous() {
+            if path == self.put_back_path() {
                 continue;
             }
             if path.is_dir() {
@@ -206,7 +206,7 @@ impl Pins {
     }
 
     /// Path of the pin of a scheduler of someone else's that was put back: see `foreign_scheduler.rs`.
-    pub(crate) fn restore_previous(&self) -> PathBuf {
+    pub(crate) fn put_back_path(&self) -> PathBuf {
         self.dir.join("put-back")
     }
 

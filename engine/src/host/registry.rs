@@ -1,5 +1,5 @@
-//! The host's registry: what stands in each slot, where each column lives, which DSQs there are, what was committed. They
-//! are one value of one pinned map, so one map update is one transaction, and they end with the boot as the scheduler
+//! The host's registry: what stands in each slot, where each column lives, which DSQs there are, what was committed. It
+//! is one value of one pinned map, so one map update is one transaction, and it ends with the boot as the scheduler
 //! does. The control word, not the registry, says what runs.
 
 mod queues;
@@ -28,9 +28,9 @@ use crate::os::identity::Binary;
 pub(crate) use queues::Claimed;
 pub use queues::QueueInfo;
 
-/// How often registry that are not whole are read again, a millisecond apart.
+/// How often a registry that is not whole is read again, a millisecond apart.
 const READ_AGAIN: u32 = 20;
-/// Generations that the registry keep.
+/// Generations that the registry keeps.
 const KEEP_GENERATIONS: usize = 32;
 
 /// A policy that is loaded in a slot.
@@ -117,8 +117,8 @@ impl Generation {
     }
 }
 
-/// A swap that has begun to change the host. It is written before the first change and removed after the last, so
-/// the next command can tell what a killed one left.
+/// A command that is changing the host. The command writes this before its first change. When the host's `closed` has its
+/// generation number, the command is complete.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pending {
     /// What the commit would make active.
@@ -189,16 +189,16 @@ impl Registry {
         }
     }
 
-    /// Read them from the pinned map. A reader without the lock may catch a writer in the middle of its copy: what is
+    /// Read it from the pinned map. A reader without the lock may catch a writer in the middle of its copy: what is
     /// not whole is read again a few times.
     ///
     /// # Errors
-    /// [`Error::Registry`] when they are not whole.
+    /// [`Error::Registry`] when it is not whole.
     pub fn load(map: &MapHandle) -> Result<Registry> {
         Registry::load_as(map)
     }
 
-    /// Read a part of them, for a host of another version.
+    /// Read a part of it, for a host of another version.
     pub(crate) fn load_as<T: DeserializeOwned>(map: &MapHandle) -> Result<T> {
         for _ in 0..READ_AGAIN {
             match load_once(map) {
@@ -209,10 +209,10 @@ impl Registry {
         load_once(map)
     }
 
-    /// Write them: one system call, which a kill cannot cut in half.
+    /// Write it: one system call, which a kill cannot cut in half.
     ///
     /// # Errors
-    /// They outgrew the map.
+    /// It outgrew the map.
     pub fn save(&self, map: &MapHandle) -> Result<()> {
         let json = serde_json::to_vec(self).map_err(|e| damaged(&e.to_string()))?;
         let room = map.value_size() as usize;
@@ -224,7 +224,7 @@ impl Registry {
         map.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).trying("cannot write the registry")
     }
 
-    /// Take in what happened since they were written: the host's `closed` says which generation is complete. One
+    /// Take in what happened since it was written: the host's `closed` says which generation is complete. One
     /// that is pending here and closed there is committed, and where that took a reattach, the host is attached on its terms.
     pub fn settle(&mut self, closed: u32) {
         if let Some(pending) = self.pending.take_if(|pending| pending.generation.number == closed) {
@@ -460,7 +460,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn books_that_are_not_whole_are_told() {
+    fn a_registry_that_is_not_whole_is_told() {
         let mut bytes = frame(b"{\"some\": 1}");
         bytes.resize(64, 0);
         assert_eq!(unframe(&bytes).unwrap(), b"{\"some\": 1}");

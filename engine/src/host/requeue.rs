@@ -1,7 +1,6 @@
-//! Tasks that are runnable and on no queue. A policy may keep tasks in a map of its own, or forget them: then they are on no
-//! queue that could be handed over, and whoever runs next does not know of them. Changing what a task weighs makes the kernel
-//! take it back from the policy and give it out anew (`set_user_nice()`, kernel/sched/syscalls.c), to the policy that runs
-//! now. One that the running policy keeps itself is dequeued and enqueued like any whose weight somebody changes.
+//! Lost tasks: runnable, and on no DSQ. A policy keeps them in a map of its own, or has lost them, and the next policy does not
+//! know of them. A change of a task's nice value makes the kernel dequeue and enqueue it (`set_user_nice()`,
+//! kernel/sched/syscalls.c), so the running policy gets it.
 
 use std::io;
 

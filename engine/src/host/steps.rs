@@ -17,10 +17,10 @@ use crate::host::registry::SlotInfo;
 
 const _: () = assert!(abi::MAX_ARG == state_migrate::MAX_ARG as usize);
 
-/// Those for the records of one scope. `registry` say which object has the conversions that the plan calls.
+/// Those for the records of one scope. `registry` says which object has the conversions that the plan calls.
 ///
 /// # Errors
-/// [`Error::Registry`] when the registry do not have them.
+/// [`Error::Registry`] when it does not have them.
 pub(crate) fn of(plan: &Plan, scope: Scope, registry: &Registry) -> Result<abi::Plan> {
     let mut out =
         abi::Plan { nr_steps: 0, nr_call_steps: 0, caller: 0, steps: [abi::Step::default(); abi::MAX_STEPS] };

@@ -1,10 +1,9 @@
 //! The sweep: every record of a scope is brought up to date. `bpf/include/scx_upgrade/sweep.bpf.h` has the programs.
 //!
-//! The thread that swaps may be as urgent as the commit was (`os/realtime.rs`), and then nobody else runs on its CPU: so it pauses every
-//! few thousand tasks. Those who help it are tasks like any (`worker_pool.rs`), so on their CPUs the policy says who runs; but not while
-//! they are in a BPF program: a task there cannot migrate, and where the policy has not asked for such tasks
+//! A SCHED_FIFO thread that sweeps (`os/realtime.rs`) starves its CPU, so it pauses after each piece. Workers (`worker_pool.rs`) run
+//! under the policy, but not while they are in a BPF program: a task there cannot migrate, and where the policy has not asked for such tasks
 //! (SCX_OPS_ENQ_MIGRATION_DISABLED) the kernel itself gives it the CPU for another 20 ms each time that its slice ends
-//! (`do_enqueue_task()`, kernel/sched/ext/ext.c). So they give way of their own accord after each piece.
+//! (`do_enqueue_task()`, kernel/sched/ext/ext.c). So workers yield after each piece.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;

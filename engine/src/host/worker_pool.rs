@@ -39,7 +39,7 @@ const MOST: usize = 8;
 /// See the module.
 #[derive(Debug)]
 pub struct WorkerPool {
-    hands: Vec<Worker>,
+    workers: Vec<Worker>,
 }
 
 /// A thread, which ends when there can be no more jobs for it.
@@ -59,7 +59,7 @@ struct Job {
 impl WorkerPool {
     /// Nobody: this thread does all of it.
     pub fn none() -> WorkerPool {
-        WorkerPool { hands: Vec::new() }
+        WorkerPool { workers: Vec::new() }
     }
 
     /// As many as the machine has CPUs for, besides the one that this thread has; none where there are few tasks. They are in
@@ -76,8 +76,8 @@ impl WorkerPool {
     fn of(begin: fn()) -> WorkerPool {
         let many = sysfs::tasks() >= MANY;
         let cpus = thread::available_parallelism().map_or(1, |n| n.get().min(MOST));
-        let hands = if many { (1..cpus).map_while(|_| Worker::start(begin)).collect() } else { Vec::new() };
-        WorkerPool { hands }
+        let workers = if many { (1..cpus).map_while(|_| Worker::start(begin)).collect() } else { Vec::new() };
+        WorkerPool { workers }
     }
 
     /// Have each of them do a share of a sweep of tasks, and `own` by this thread meanwhile. What they came to.
@@ -91,13 +91,13 @@ impl WorkerPool {
         args: SweepArgs,
         own: impl FnOnce() -> Result<SweepArgs>,
     ) -> Result<Vec<SweepArgs>> {
-        let stay = (!self.hands.is_empty() && realtime::is_realtime()).then(PinnedToCpu::begin).flatten();
+        let stay = (!self.workers.is_empty() && realtime::is_realtime()).then(PinnedToCpu::begin).flatten();
         if let Some(stay) = &stay {
-            self.hands.iter().for_each(|hand| stay.exclude_cpu(&hand.thread));
+            self.workers.iter().for_each(|worker| stay.exclude_cpu(&worker.thread));
         }
-        let at_it: Vec<_> = self.hands.iter().filter(|hand| hand.begin(program, args)).collect();
+        let at_it: Vec<_> = self.workers.iter().filter(|worker| worker.begin(program, args)).collect();
         let own = own();
-        at_it.iter().for_each(|hand| realtime::promote_to_fifo(&hand.thread));
+        at_it.iter().for_each(|worker| realtime::promote_to_fifo(&worker.thread));
         // All of them are waited for, whatever becomes of one.
         let theirs: Vec<_> = at_it.into_iter().map(Worker::wait).collect();
         std::iter::once(own).chain(theirs).collect()

@@ -57,7 +57,7 @@ impl Ops {
         if tables.next().is_some() {
             return Err(not(
                 "the BPF object has more than one struct_ops map, and the host runs one: keep the one \
-                            that POLICY_DEFINE makes",
+                            that SCXU_POLICY_DEFINE makes",
             ));
         }
         Ops::of(object, &table, btf)

@@ -209,7 +209,7 @@ impl Entry {
     }
 
     /// A commit of which only the registry knows.
-    pub fn of_books(generation: &Generation) -> Entry {
+    pub fn of_registry(generation: &Generation) -> Entry {
         Entry {
             unix_time: generation.unix_time,
             generation: Some(generation.number),

@@ -19,7 +19,7 @@ pub struct Timings {
     pub plan_ns: u64,
     /// Augmented BTF, libbpf, verifier.
     pub load_ns: u64,
-    /// Queues, new global columns, program arrays.
+    /// Queues, programs of the idle slot, plan, image of new records.
     pub prepare_ns: u64,
     /// The store.
     pub commit_ns: u64,
@@ -29,7 +29,7 @@ pub struct Timings {
     pub sweep_ns: u64,
     /// Handing over the tasks on queues that the new policy does not name.
     pub hand_over_ns: u64,
-    /// Writing the registry.
+    /// The store that marks the generation complete.
     pub close_ns: u64,
     /// How long no policy ran, in a rollback by conversions of the author's own: see `quiesce.rs`. 0 in any other.
     #[serde(default)]

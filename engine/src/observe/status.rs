@@ -12,7 +12,7 @@ use crate::host::queues::Count;
 use crate::host::registry::Generation;
 use crate::kernel::sysfs;
 use crate::os::identity::Binary;
-use crate::transition::frontend;
+use crate::os::identity;
 
 /// A slot and the policy in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct SlotStatus {
     pub active: bool,
     /// Would a rollback go to it?
     pub rollback: bool,
-    /// The process that loaded it, and whether it is alive.
+    /// The process of its frontend; 0 if none was started.
     pub pid: u32,
     /// Whether that process is alive.
     pub alive: bool,
@@ -169,7 +169,7 @@ pub fn status(pins: &Pins) -> Result<Status> {
             active: slot == active.slot,
             rollback: Some(slot) == back,
             pid: info.pid,
-            alive: frontend::is_alive(info),
+            alive: identity::is_alive(info.pid),
             columns: columns.collect(),
         });
     }

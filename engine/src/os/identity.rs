@@ -23,7 +23,15 @@ pub fn pid_in_proc() -> u32 {
     link.and_then(|link| link.to_str()?.parse().ok()).unwrap_or_else(std::process::id)
 }
 
-/// See the module.
+/// Does a process of this id run? A zombie does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may have brackets of its own: proc_pid_stat(5).
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !"ZXx".contains(state))
+}
+
+/// A policy's program, as a file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binary {
     /// Where it was when it was started.

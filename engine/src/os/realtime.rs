@@ -1,6 +1,5 @@
-//! What must be finished whatever policy runs: a command that is scheduled by the policy that it is about to take back may
-//! itself be one of those whom that forgets. The real-time classes stand above sched_ext, so for as long as it is urgent this
-//! thread is in one of them, at the lowest priority.
+//! Runs this thread as SCHED_FIFO, at the lowest priority, above sched_ext. Otherwise the policy that the command replaces could
+//! starve the command.
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;

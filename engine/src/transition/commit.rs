@@ -5,10 +5,9 @@ use crate::host::abi::Active;
 use crate::transition::kernel::Kernel;
 use std::time::Instant;
 
-/// Let the host serve the queues that the policy in `slot` does not name, from just before its commit on: a task that
-/// waits there when the commit comes must not depend on this process, which may be killed, and which in a moment waits
-/// for a grace period that the task may be needed for. The host's timer, which waits for the commit, hands those tasks over,
-/// and shortens the slices that the earlier policy gave: see `bpf/host/handover.bpf.h`.
+/// From just before the commit the host serves the queues that `after`'s policy does not name. Their tasks must not depend on
+/// this process: it may be killed, and the grace period may wait for one of them. The host's timer waits for the commit, hands
+/// those tasks over, and shortens the slices that the earlier policy gave: see `bpf/host/handover.bpf.h`.
 pub(crate) fn adopt<K: Kernel>(host: &Host<K>, after: Active) {
     if !host.attached {
         // There are no queues.
@@ -19,13 +18,13 @@ pub(crate) fn adopt<K: Kernel>(host: &Host<K>, after: Active) {
     host.start_handover(false);
 }
 
-/// Store the control word as it is. The page faults and cache misses of the first store from this process, and where
-/// CPUs are emulated the translation of the code around it, are taken here and not in the commit.
+/// Stores the control word as it is. The first store of this process takes page faults and cache misses, and on emulated CPUs
+/// the translation of the code around it: they are taken here and not in the commit.
 pub(crate) fn warm_up_commit<K: Kernel>(host: &Host<K>) {
     let _ = commit(host, host.data.active());
 }
 
-/// Step 5; how long it took, ns. It reads the clock itself: then the rehearsal runs all of the code that the commit does.
+/// Step 5. Returns how long it took, ns. It reads the clock itself, so that [`warm_up_commit`] runs the same code.
 #[inline(never)]
 pub(crate) fn commit<K: Kernel>(host: &Host<K>, after: Active) -> u64 {
     let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! Steps 6 to 8: settle, sweep, hand over, and the end of a swap.
+//! Steps 6 and 7: settle, sweep, hand over. Then the swap is marked complete.
 
 use crate::error::Result;
 use crate::host::Host;

@@ -65,7 +65,7 @@ impl ForeignScheduler {
                 .trying("cannot take off the other scheduler");
         }
         if sysfs::wait_for_state("disabled", DETACH_TIMEOUT) {
-            return pins.unpin(&pins.restore_previous());
+            return pins.unpin(&pins.put_back_path());
         }
         Err(Error::NotEnabled {
             what: "the default scheduler".to_string(),
@@ -78,6 +78,6 @@ impl ForeignScheduler {
     /// Attach it again; a pin holds it from here on.
     pub fn restore_previous(&self, pins: &Pins) -> Result<()> {
         let link = bpf::attach_struct_ops(&self.map, "cannot attach the other scheduler again")?;
-        bpf::pin(&link, &pins.restore_previous())
+        bpf::pin(&link, &pins.put_back_path())
     }
 }

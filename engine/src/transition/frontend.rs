@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Seek;
@@ -43,13 +42,13 @@ use crate::host::abi::ExitRecord;
 use crate::host::abi::HostData;
 use crate::host::loaded;
 use crate::host::pins::Pins;
-use crate::host::registry::SlotInfo;
 use crate::host::requirements;
 use crate::host::scopes::SCOPES;
 use crate::kernel::variables;
 use crate::kernel::variables::Variables;
 use crate::observe::counters;
 use crate::os::clock::monotonic_ns;
+use crate::os::identity;
 use crate::os::logger::print_line;
 use crate::os::private_dir::PrivateDir;
 use crate::transition::unit;
@@ -76,14 +75,6 @@ pub struct Launch<'a> {
     pub unit: bool,
 }
 
-/// Is the frontend alive that belongs to the policy in a slot? One that nobody has waited for yet is not.
-pub fn is_alive(slot: &SlotInfo) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", slot.pid)).unwrap_or_default();
-    // Behind the name, which may have brackets of its own: proc_pid_stat(5).
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !"ZXx".contains(state))
-}
-
 /// Starts another frontend for the policy that runs, where it has none. `policy` must be from the same binary. Returns its pid.
 ///
 /// # Errors
@@ -103,7 +94,7 @@ pub fn restart(pins: &Pins, policy: &Policy, launch: Launch<'_>) -> Result<u32> 
     if !same {
         return Err(refused(format!("{}, which runs, is not from this binary", info.title())));
     }
-    if is_alive(info) {
+    if identity::is_alive(info.pid) {
         return Err(refused(format!("process {} is its frontend already", info.pid)));
     }
     start(&mut host, policy, launch)

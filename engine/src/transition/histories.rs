@@ -218,7 +218,7 @@ impl History {
                         only: Some(ExpectedAction::Run),
                         may_reattach: true,
                         replace,
-                        lean: minimal,
+                        minimal_ops: minimal,
                         ..SwapOptions::default()
                     },
                 ),

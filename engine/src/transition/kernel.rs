@@ -37,7 +37,7 @@ pub trait Kernel: Resident {
     fn lock(&self) -> Result<Self::Lock>;
 
     /// Puts this thread above whatever policy runs.
-    fn hurry(&self, children: Children) -> RealtimeGuard;
+    fn begin_realtime(&self, children: Children) -> RealtimeGuard;
 
     /// Is anything pinned?
     fn is_empty(&self) -> bool;

@@ -46,7 +46,7 @@ impl<K: Kernel> PreloadedHost<K> {
         self.terms == *terms && self.maps.is_some() && self.maps == K::identity(host)
     }
 
-    pub(crate) fn into_way(self) -> CommitMethod<K> {
+    pub(crate) fn into_method(self) -> CommitMethod<K> {
         CommitMethod::Reattach { object: self.object, terms: self.terms }
     }
 }
@@ -71,7 +71,7 @@ impl<K: Kernel> CommitMethod<K> {
             return Ok(CommitMethod::in_place());
         }
         host.pins.check_attach()?;
-        Ok(PreloadedHost::load_with(host, kernel, &terms.extended_for(asks))?.into_way())
+        Ok(PreloadedHost::load_with(host, kernel, &terms.extended_for(asks))?.into_method())
     }
 
     pub(crate) fn is_in_place(&self) -> bool {
@@ -94,7 +94,7 @@ impl<K: Kernel> CommitMethod<K> {
         Pending { generation: generation.clone(), epoch: after.epoch, sweeper, hold, reattach }
     }
 
-    /// Is one store all that the commit takes? Then the host is ready for that. Else this is given back.
+    /// If the commit is one store, makes the host ready for it. Otherwise gives `self` back.
     ///
     /// # Errors
     /// This.

@@ -13,7 +13,7 @@ pub struct SwapOptions<'a> {
     /// Also where a scheduler runs that is not of this project: that is taken off.
     pub replace: bool,
     /// A host that is started is to do without what the policy does not use: see [`crate::host::attach_config`].
-    pub lean: bool,
+    pub minimal_ops: bool,
     /// Carry nothing: the policy's state starts anew.
     pub no_carry: bool,
     /// Only if it comes to this; none: whatever it comes to.

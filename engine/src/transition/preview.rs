@@ -1,4 +1,4 @@
-//! What a rollback would do, found out without changing anything. Of a swap that is [`crate::transition::reattach::prospect`].
+//! What a rollback ([`rollback`]) or a swap ([`swap`]) would do. A preview changes nothing.
 
 use crate::candidate::load;
 use crate::candidate::policy::Policy;

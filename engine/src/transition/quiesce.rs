@@ -41,8 +41,8 @@ pub(crate) struct QuiescedRollback {
     pub hold: Option<u8>,
 }
 
-/// Plan the way from the policy in `running` to the one in `target`. The registry change only where a hold needs a slot and
-/// all are taken: then the policy goes that was longest not committed. A way that is not `in_place` needs none.
+/// Plans the rollback from `running` to `target`. If a hold needs a slot and all are taken, the policy is evicted whose last
+/// commit is oldest. A rollback that is not `in_place` needs no slot.
 pub(crate) fn plan_back(
     registry: &mut Registry,
     running: u8,

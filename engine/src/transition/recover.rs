@@ -33,7 +33,7 @@ pub(crate) fn decide(pending: &Pending, active: Active) -> Action {
         (slot, number) if (slot, number) == (generation.slot, generation.number) => Action::Finish,
         _ => match (hold, generation.kind) {
             (Some(slot), _) => Action::Undo { slot: *slot },
-            // Its policy was and stays loaded, and the queues are the running one's own.
+            // A rollback prepares no slot, and its policy's queues already exist.
             (None, Kind::Rollback | Kind::Recovery) => Action::Forget,
             (None, Kind::Start | Kind::Swap) => Action::Undo { slot: generation.slot },
         },

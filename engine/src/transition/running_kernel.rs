@@ -60,7 +60,7 @@ impl Kernel for Pins {
         Pins::lock(self)
     }
 
-    fn hurry(&self, children: Children) -> RealtimeGuard {
+    fn begin_realtime(&self, children: Children) -> RealtimeGuard {
         RealtimeGuard::begin(children)
     }
 

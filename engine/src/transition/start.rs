@@ -56,7 +56,7 @@ pub(crate) fn start<K: Kernel>(
     let plan = plan::plan(&mut registry, &inspected, None, slot, true)?;
     let queue_rows = registry.queue_rows(slot, &inspected.schema.queues);
     let queues = registry.claim_queues(&inspected.schema, slot, None)?;
-    registry.terms = K::first_terms(&kernel, &K::asks_of(&kernel, policy)?, options.lean);
+    registry.terms = K::first_terms(&kernel, &K::asks_of(&kernel, policy)?, options.minimal_ops);
     let prepared = options
         .restore
         .map(|path| K::read_snapshot(path, &inspected.schema, (&inspected.schema.policy, policy.version())))

@@ -57,7 +57,7 @@ pub fn stop(pins: &Pins) -> Result<Stopped> {
 pub(crate) fn locked_stop<K: Kernel>(pins: &K) -> Result<Stopped> {
     let _lock = pins.lock()?;
     // What runs may be what forgets this one.
-    let urgent = pins.hurry(Children::No);
+    let realtime = pins.begin_realtime(Children::No);
     if pins.is_empty() {
         return Err(pins.hidden_host().unwrap_or(Error::NothingRunning));
     }
@@ -85,5 +85,5 @@ pub(crate) fn locked_stop<K: Kernel>(pins: &K) -> Result<Stopped> {
     }
     let detach_ns = begin.elapsed().as_nanos() as u64;
     let runs = effect::after_stop(pins, enable_seq)?;
-    Ok(Stopped { policy, runs, detach_ns, warnings: urgent.warning().into_iter().collect() })
+    Ok(Stopped { policy, runs, detach_ns, warnings: realtime.warning().into_iter().collect() })
 }

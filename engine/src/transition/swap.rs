@@ -3,7 +3,7 @@
 //! 1. **open** the policy's object: schema, queues;
 //! 2. **plan** against the resident layout;
 //! 3. **load**: augmented BTF, shared maps, verifier;
-//! 4. **prepare**: queues, new global columns, image and plan for the records, program arrays of the idle slot;
+//! 4. **prepare**: queues, programs of the idle slot, plan, image of new records;
 //! 5. **commit**: one store;
 //! 6. **settle**: a grace period, after which no op of the old policy is in flight;
 //! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
@@ -80,7 +80,7 @@ pub(crate) fn swap<K: Kernel>(
     let (prepared, loaded) = verified.prepare()?;
     let committed = prepared.commit()?;
     let mut report = committed.finish()?;
-    if options.lean && host.registry.terms.spared.is_empty() {
+    if options.minimal_ops && host.registry.terms.spared.is_empty() {
         report.warnings.push(NOT_MINIMAL.to_string());
     }
     Ok((loaded, report))
@@ -263,9 +263,9 @@ impl<'h, K: Kernel> Prepared<'h, K> {
         let (rescues, mut report, mut clock) = (self.rescues, self.report, self.clock);
         log_step("commit");
         if let Some(change) = &mut change {
-            // From here on the new policy decides when this thread runs, if it is a task like any.
-            // It stays so until whoever waits for this process has its report.
-            host.urgent = Some(host.pins.hurry(Children::Too));
+            // After the commit the new policy schedules this thread, and may starve it. So the thread stays SCHED_FIFO until the
+            // report is printed.
+            host.realtime = Some(host.pins.begin_realtime(Children::Too));
             if let Err(interrupted) = change.decide() {
                 recover::abandon(host, after.slot)?;
                 return Err(interrupted);
@@ -338,8 +338,8 @@ fn go_back<K: Kernel>(
     // In place it needs nothing but the registry.
     let method = match ready.filter(|ready| ready.is_for(host, &terms)) {
         _ if in_place => CommitMethod::InPlace { hold },
-        Some(ready) => ready.into_way(),
-        None => PreloadedHost::load(host, &terms)?.into_way(),
+        Some(ready) => ready.into_method(),
+        None => PreloadedHost::load(host, &terms)?.into_method(),
     };
     let load_ns = if in_place { 0 } else { clock.lap() };
     log_step("prepare");

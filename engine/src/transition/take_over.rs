@@ -44,7 +44,7 @@ pub fn take_over(pins: &Pins, policy: &Policy, options: SwapOptions<'_>) -> Resu
         Ok((host, loaded, report)) => {
             report.warnings.append(&mut loaded.warnings);
             report.warnings.extend(host.found.take());
-            report.warnings.extend(host.urgent.as_ref().and_then(RealtimeGuard::warning));
+            report.warnings.extend(host.realtime.as_ref().and_then(RealtimeGuard::warning));
             note(host, report);
         }
         Err(error) => note_failure(options.only, policy.binary(), policy.args(), error),
@@ -168,14 +168,14 @@ pub(crate) fn locked_rollback<K: Kernel>(
     may_reattach: bool,
 ) -> Result<(Host<K>, Report)> {
     // The policy that is to go may be one that forgets tasks, this one too.
-    let urgent = pins.hurry(Children::Too);
+    let realtime = pins.begin_realtime(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let mut roll_back = || {
         let mut host = find(pins)?;
         before.look_again(pins);
         let mut report = swap::rollback(&mut host, aim, may_reattach)?;
-        report.warnings.extend(urgent.warning());
+        report.warnings.extend(realtime.warning());
         Ok((host, report))
     };
     let done = roll_back();
@@ -206,7 +206,7 @@ pub(crate) fn locked_recover<K: Kernel>(
     aim: RollbackTarget,
     ready: Option<PreloadedHost<K>>,
 ) -> Result<(Host<K>, Option<Report>)> {
-    let urgent = pins.hurry(Children::Too);
+    let realtime = pins.begin_realtime(Children::Too);
     let _lock = pins.lock()?;
     let mut before = Before::look(pins);
     let attach_again = || {
@@ -216,7 +216,7 @@ pub(crate) fn locked_recover<K: Kernel>(
             return Ok((host, None));
         }
         let mut report = swap::recover(&mut host, aim, ready)?;
-        report.warnings.extend(urgent.warning());
+        report.warnings.extend(realtime.warning());
         Ok((host, Some(report)))
     };
     let done = attach_again();

@@ -70,7 +70,7 @@ pub fn augment(data: &[u8]) {
     assert!(append(&out, &schema, &layout, 0).is_err(), "never twice");
 }
 
-/// Any bytes as books in JSON: the layout, the slot that runs, the schema to plan for, its slot.
+/// Any bytes as a registry in JSON: the layout, the slot that runs, the schema to plan for, its slot.
 pub fn layout(data: &[u8]) {
     let Ok((layout, running, schema, slot)) =
         serde_json::from_slice::<(Layout, Option<u32>, Schema, u32)>(data)

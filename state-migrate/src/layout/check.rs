@@ -16,8 +16,8 @@ const MAX_PLACED: usize = 4096;
 pub enum LayoutError {
     /// A record's size cannot be.
     #[error(
-        "the layout's {scope} record has {size} bytes, which cannot be; its books are damaged: stop the scheduler and \
-         start it anew"
+        "the layout's {scope} record has {size} bytes, which cannot be; the host's registry is damaged: stop the scheduler and \
+         start it again"
     )]
     RecordSize {
         /// The scope of the record.
@@ -27,7 +27,7 @@ pub enum LayoutError {
     },
     /// There are too many columns.
     #[error(
-        "the layout has {count} {scope} columns, which cannot be; its books are damaged: stop the scheduler and start \
+        "the layout has {count} {scope} columns, which cannot be; the host's registry is damaged: stop the scheduler and start \
          it anew"
     )]
     TooManyColumns {
@@ -38,8 +38,8 @@ pub enum LayoutError {
     },
     /// A column cannot be as it is.
     #[error(
-        "{scope}.{column} stands wrong in the layout: {what}; its books are damaged: stop the scheduler and start it \
-         anew"
+        "{scope}.{column} stands wrong in the layout: {what}; the host's registry is damaged: stop the scheduler and start it \
+         again"
     )]
     Column {
         /// The scope of the column.
@@ -53,7 +53,7 @@ pub enum LayoutError {
 
 impl Layout {
     /// Checks what holds for every layout that plans make: columns are aligned, inside the record, apart from each other,
-    /// named by a slot and of an id of their own. For layouts that come from outside, as from the host's books.
+    /// named by a slot and of an id of their own. For layouts that come from outside, as from the host's registry.
     pub fn check(&self) -> Result<(), LayoutError> {
         self.scopes.iter().try_for_each(|(&scope, layout)| check_scope(scope, layout))
     }

@@ -8,7 +8,7 @@ use scx_upgrade_engine::host::pins::Pins;
 use state_migrate::Layout;
 use state_migrate::Scope;
 
-/// The host that runs, with its books as they are now.
+/// The host that runs, with its registry as it is now.
 pub fn host() -> Host {
     Host::running(&Pins::open().unwrap()).unwrap()
 }

@@ -110,7 +110,7 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
     report(&["run", V1]);
     report(&["swap", PLAIN]);
     let pins = Pins::open().unwrap();
-    let books = pins.map("scxu_registry").unwrap();
+    let registry_map = pins.map("scxu_registry").unwrap();
     let shared = pins.map(".data.scxu_host").unwrap();
     let watch = EnabledWatch::start();
     for next in [["swap", "/bin/bad_verify"].as_slice(), &["swap", V2], &["rollback"]] {
@@ -127,7 +127,7 @@ fn a_rollback_killed_before_its_commit_gives_the_queues_back() {
         let families: Vec<_> = families.collect();
         registry.pending =
             Some(Pending { generation, epoch: active.epoch, sweeper: None, hold: None, reattach: None });
-        registry.save(&books).unwrap();
+        registry.save(&registry_map).unwrap();
         let key = 0u32.to_ne_bytes();
         let mut bytes = shared.lookup(&key, MapFlags::ANY).unwrap().unwrap();
         for (i, family) in families.iter().enumerate() {

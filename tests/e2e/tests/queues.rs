@@ -53,7 +53,7 @@ fn all_advance(load: &Load) {
     wait_until("every kind advances", || load.progress().stuck_since(&before).is_empty());
 }
 
-/// Every queue in the books stands with all its members, no id is given twice, and of no other queue that ever was
+/// Every queue in the registry exists with all its members, no id is given twice, and of no other queue that ever was
 /// does any member stand.
 fn nothing_leaks(host: &Host) {
     let data = &host.data;

@@ -305,7 +305,7 @@ fn a_process_that_ended_is_started_again_and_finds_what_its_policy_counts() {
     kill(slot.pid as i32, libc::SIGKILL);
     assert_eq!(supervisor.next("process_ended")["pid"], slot.pid);
     let again = supervisor.next("process_started")["pid"].as_u64().unwrap() as u32;
-    wait_until("the books know it", || of_good().pid == again && of_good().alive);
+    wait_until("the registry knows it", || of_good().pid == again && of_good().alive);
     wait_until("it shows what the policy counts", counts);
     kill(again as i32, libc::SIGKILL);
     assert_eq!(supervisor.next("process_ended")["pid"], again);

@@ -101,7 +101,7 @@ fn refused(binary: &str, says: &[&str]) {
     assert_eq!((status().generation, status().pending), (generation, None));
 }
 
-/// The hash of the binary that runs, by the books.
+/// The hash of the binary that runs, by the registry.
 fn runs() -> Binary {
     let list = json(&["list"]);
     let active = list.as_array().unwrap().iter().find(|slot| slot["active"] == true).unwrap();

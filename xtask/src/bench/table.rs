@@ -131,7 +131,7 @@ fn added_by_the_host(policy: &PolicyInstructions, out: &mut String) -> fmt::Resu
     match policy.lean {
         Some(lean) => writeln!(
             out,
-            ", {} ({:+.1} %) in a host that has only the ops that its policies use (`run --lean`).",
+            ", {} ({:+.1} %) in a host that has only the ops that its policies use (`run --minimal-ops`).",
             instruction(lean),
             policy.added_percent(lean)
         ),
@@ -326,7 +326,7 @@ fn instructions(counted: &Instructions, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "\nInstructions per context switch, of two threads that hand a byte to and fro over two pipes, system calls and \
-         wake-up included; counted on one CPU, not timed. A lean host (`run --lean`) has those ops only that its policies use:"
+         wake-up included; counted on one CPU, not timed. A lean host (`run --minimal-ops`) has those ops only that its policies use:"
     )?;
     let columns = ["attached directly", "in the host", "in a lean host"].map(str::to_owned);
     head("policy", columns, out)?;

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn books_of_before_there_were_spans_can_be_read() {
+    fn a_registry_of_before_there_were_spans_can_be_read() {
         let text = r#"{ "name": "q", "order": "fifo", "id": 3, "slots": [1] }"#;
         let queue: QueueInfo = serde_json::from_str(text).unwrap();
         assert_eq!(queue.span, QueueSpan::One);

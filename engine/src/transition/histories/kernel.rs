@@ -465,7 +465,7 @@ impl Kernel for FakeKernel {
         Ok(())
     }
 
-    fn hurry(&self, _: Children) -> RealtimeGuard {
+    fn begin_realtime(&self, _: Children) -> RealtimeGuard {
         RealtimeGuard::none()
     }
 

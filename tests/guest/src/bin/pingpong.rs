@@ -57,7 +57,7 @@ struct Ticks {
     direct_ticks: f64,
     /// In the host.
     hosted_ticks: f64,
-    /// In a lean host, see `scx-upgrade run --lean`.
+    /// In a lean host, see `scx-upgrade run --minimal-ops`.
     lean_ticks: f64,
 }
 

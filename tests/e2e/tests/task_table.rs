@@ -134,7 +134,7 @@ fn who_sched_ext_never_has_is_swept_too() {
 
 /// The task table has room for as many tasks as the kernel allowed when the host was started. Then it allows more.
 #[test]
-fn who_the_roster_has_no_room_for_is_swept_too() {
+fn who_the_task_table_has_no_room_for_is_swept_too() {
     const LIMIT: &str = "/proc/sys/kernel/threads-max";
     fresh();
     let usual = std::fs::read_to_string(LIMIT).unwrap();

@@ -119,7 +119,7 @@ fn each_command_leaves_an_entry() {
 }
 
 #[test]
-fn what_the_file_lacks_the_books_have() {
+fn what_the_file_lacks_the_registry_has() {
     fresh();
     forget();
     report(&["run", V1]);

@@ -55,7 +55,7 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
         let plan = cli(&["plan", binary]);
         let refused = cli(&["swap", binary]);
         assert_eq!((plan.code, refused.code), (0, 4), "{}{}", plan.err, refused.err);
-        for name in names.iter().chain(&["--lean", "--allow-reattach"]) {
+        for name in names.iter().chain(&["--minimal-ops", "--allow-reattach"]) {
             assert!(plan.out.contains(name), "{name} is not in: {}", plan.out);
             assert!(refused.err.contains(name), "{name} is not in: {}", refused.err);
         }
@@ -93,7 +93,7 @@ fn a_lean_host_does_without_what_nobody_in_it_uses() {
     // Attached again, not started.
     fs::write("/proc/sysrq-trigger", "S").unwrap();
     wait_until("it is off", || sysfs::state() == "disabled");
-    assert!(report(&["run", "--lean", MINI]).warnings.iter().any(|w| w.contains("--lean")));
+    assert!(report(&["run", "--lean", MINI]).warnings.iter().any(|w| w.contains("--minimal-ops")));
     assert!(status().spared.is_empty());
     load.stop().unwrap();
     fresh();
