@@ -48,7 +48,7 @@ impl Pins {
     /// Make sure that the folder is there, this user's own, mode 0700.
     ///
     /// # Errors
-    /// [`Error::NoBpffs`], or [`Error::Folder`] if it cannot be made or is someone else's.
+    /// [`Error::NoBpffs`], or [`Error::PrivateDir`] if it cannot be made or is someone else's.
     pub fn open() -> Result<Pins> {
         check_bpffs()?;
         let dir = Path::new(BPFFS).join("scx-upgrade");

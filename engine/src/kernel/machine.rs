@@ -83,7 +83,7 @@ impl RawCpu {
 /// The CPUs that are online, from the kernel's own run queues.
 ///
 /// # Errors
-/// The kernel does not take the program that reads them: see [`crate::kernel::requirements::check_rights`], or a lockdown.
+/// The kernel does not take the program that reads them: see [`crate::host::requirements::check_rights`], or a lockdown.
 pub fn cpus() -> Result<Vec<Cpu>> {
     let object: Object = object::load(object::open_tool(OBJECT)?, "a tool")?;
     let program = object.progs().find(|p| p.name() == READ_CPU);

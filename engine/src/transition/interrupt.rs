@@ -1,7 +1,7 @@
 //! What a signal does to a command that changes the scheduler.
 //!
 //! - While nothing has changed, the command ends at once: the verifier may take long.
-//! - From the first change on ([`change`]) the command goes on, and looks right before the commit ([`Change::decide`]) whether
+//! - From the first change on (`change()`) the command goes on, and looks right before the commit (`Change::decide()`) whether
 //!   a signal came. From there on it finishes what it began, and reports it.
 //!
 //! Whoever catches the signals calls [`request`], from a thread of its own.

@@ -8,8 +8,8 @@
 //! 6. **settle**: a grace period, after which no op of the old policy is in flight;
 //! 7. **sweep** the records and **hand over** the tasks on queues that the new policy does not name.
 //!
-//! Each step is a type, and takes the step before: [`Opened`], [`Planned`], [`Verified`], [`Prepared`], [`Committed`]. A rollback
-//! and a recovery have nothing to open or to load: they plan, and join at [`Prepared`]. A start has nothing to settle or to sweep and
+//! Each step is a type, and takes the step before: `Opened`, `Planned`, `Verified`, `Prepared`, `Committed`. A rollback
+//! and a recovery have nothing to open or to load: they plan, and join at `Prepared`. A start has nothing to settle or to sweep and
 //! is in `start.rs`. How a commit is done where one store does not do it is in `method.rs`.
 //!
 //! Every step is safe to die in. Up to 4 the registry's `pending` says what to undo; from 5 on the control word says

@@ -145,7 +145,7 @@ fn find<K: Kernel>(pins: &K) -> Result<Host<K>> {
     Ok(host)
 }
 
-/// Make the policy of an earlier generation active again: see [`swap::rollback`].
+/// Make the policy of an earlier generation active again: see `swap::rollback()`.
 ///
 /// # Errors
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
@@ -182,7 +182,7 @@ pub(crate) fn locked_rollback<K: Kernel>(
     before.compare(pins, done)
 }
 
-/// Bring back what the kernel took off, or what a killed command left detached: see [`swap::recover`]. `None`: nothing was to
+/// Bring back what the kernel took off, or what a killed command left detached: see `swap::recover()`. `None`: nothing was to
 /// be brought back. What a killed command left in a host that runs is finished or undone either way.
 ///
 /// # Errors
