@@ -65,7 +65,7 @@ impl Interrupts {
         let seen = state.clone();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             if let Some(signal) = wait(&read, &seen)
-                && interrupt::request()
+                && let Some(_ending) = interrupt::request()
             {
                 interrupted(signal);
             }

@@ -8,6 +8,7 @@ use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::observe::report::Report;
 use scx_upgrade_engine::transition::frontend;
 use scx_upgrade_engine::transition::frontend::Launch;
+use scx_upgrade_engine::transition::frontend::Waiting;
 use scx_upgrade_engine::transition::interrupt;
 use scx_upgrade_engine::transition::options::SwapOptions;
 use scx_upgrade_engine::transition::take_over;
@@ -28,17 +29,43 @@ pub struct Launched {
     pub interrupted: Option<&'static str>,
     /// The host, still with the real-time class that the commit took, until the report is shown.
     pub host: Host,
-    /// The policy.
-    pub policy: Policy,
+    /// The process that is the policy's frontend, or becomes it.
+    pub frontend: Waiting,
 }
 
-/// Puts the policy in `binary` in charge, with these arguments. A signal that comes before the commit ends this process.
-/// `unit`: start the frontend as a unit of its own, where systemd runs; none: start none.
+/// Where the policy's frontend runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In a process of its own, as a unit where systemd runs.
+    Unit,
+    /// In a process of its own.
+    Process,
+    /// In this one.
+    Here,
+}
+
+/// What a signal does that comes before the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// It ends this process, at once.
+    Ends,
+    /// The launch fails with [`Error::Interrupted`].
+    Returns,
+}
+
+impl Place {
+    /// As `--no-unit` says.
+    pub fn unless(no_unit: bool) -> Place {
+        if no_unit { Place::Process } else { Place::Unit }
+    }
+}
+
+/// Puts the policy in `binary` in charge, with these arguments.
 pub fn launch(
     pins: &Pins,
     binary: &PolicyBinary,
     args: &[String],
-    unit: Option<bool>,
+    (place, interruption): (Place, Interruption),
     options: SwapOptions<'_>,
     out: Output,
 ) -> Result<Launched, Failure> {
@@ -47,6 +74,9 @@ pub fn launch(
 
     let (identity, only, given) = (binary.identity().clone(), options.only, args.to_vec());
     let interrupted = move |signal: &'static str| {
+        if interruption == Interruption::Returns {
+            return;
+        }
         take_over::note_failure(only, Some(&identity), &given, &Error::Interrupted);
         let failure = Failure::from(Error::Interrupted);
         let failure = Failure { message: format!("{signal}: {}", failure.message), ..failure };
@@ -55,21 +85,29 @@ pub fn launch(
     };
     let interrupts = Interrupts::catch(interrupted).context("cannot handle signals")?;
     let policy = policy(binary, args)?;
-    let policy = if unit.is_some() { policy } else { policy.in_foreground() };
     let program = binary.program();
-    if unit.is_some() {
-        frontend::check(&binary.identity().path)?;
-    }
-    let launch = unit.map(|unit| Launch { program: &program, path: &binary.identity().path, args, unit });
-    let taken = take_over::take_over(pins, &policy, SwapOptions { frontend: launch, ..options });
+    let path = &binary.identity().path;
+    let frontend = match place {
+        Place::Here => Waiting::of_this_process()?,
+        Place::Unit | Place::Process => {
+            Waiting::spawn(Launch { program: &program, path, args, unit: place == Place::Unit })?
+        }
+    };
+    let policy = policy.with_frontend(frontend.pid());
+    let taken = take_over::take_over(pins, &policy, SwapOptions { frontend: Some(&frontend), ..options });
     interrupt::finished();
     let interrupted = interrupts.caught();
     match taken {
         Ok((host, _, mut report)) => {
             report.warnings.extend(interrupted.map(|signal| format!("{signal} came after the commit")));
-            Ok(Launched { report, interrupted, host, policy })
+            Ok(Launched { report, interrupted, host, frontend })
         }
         Err(error) => {
+            if let Some(log) = error.log()
+                && let Err(e) = frontend::add_to_log(path, log)
+            {
+                log::warn!("{e}");
+            }
             let by = interrupted.filter(|_| matches!(error, Error::Interrupted));
             let failure = Failure::of(&error);
             let message =

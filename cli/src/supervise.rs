@@ -41,6 +41,8 @@ use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::frontend;
 use crate::launch;
+use crate::launch::Interruption;
+use crate::launch::Place;
 use crate::output::Output;
 
 /// How often to look: a file of sysfs and a word of shared memory.
@@ -450,7 +452,9 @@ impl Watch<'_> {
             only: Some(ExpectedAction::Run),
             ..SwapOptions::default()
         };
-        let launched = launch::launch(self.pins, binary, &good.args, Some(true), options, self.out)?;
+        // A signal ends the supervisor, which has its own way to end.
+        let how = (Place::Unit, Interruption::Returns);
+        let launched = launch::launch(self.pins, binary, &good.args, how, options, self.out)?;
         Ok(Event::Started { report: Box::new(launched.report) })
     }
 

@@ -18,6 +18,11 @@ mod stop;
 mod swap;
 mod take_over;
 
+use std::io;
+
+use anyhow::Context as _;
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
 use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::Host;
 use scx_upgrade_engine::host::pins::Pins;
@@ -54,12 +59,20 @@ fn on_the_host(args: &Args, out: Output) -> Result<(), Failure> {
     let changes = args.verb.changes();
     if changes {
         namespaces::check_namespaces()?;
+        hold_stops_back()?;
     }
     let pins = Pins::open()?;
     // A supervisor decides by itself when it ends so: its service is not started again then.
     let watches = matches!(&args.verb, Verb::Recover(recover) if recover.watch);
     let ran = changes && !watches && effect::is_enabled();
     agreed(&pins, ran, on_these_pins(args, pins.clone(), out))
+}
+
+/// Ctrl-Z and Ctrl-\ wait until the command ends: stopped between a detach and an attach it would leave tasks without their
+/// scheduler, and everybody else without the lock. Before there is any other thread.
+fn hold_stops_back() -> Result<(), Failure> {
+    let held = SigSet::from_iter([Signal::SIGTSTP, Signal::SIGQUIT]);
+    Ok(held.thread_block().map_err(io::Error::from).context("cannot hold signals back")?)
 }
 
 /// The failure of a command that says what the kernel runs. `ran`: was a scheduler enabled before?

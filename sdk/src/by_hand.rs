@@ -3,9 +3,12 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
@@ -82,6 +85,9 @@ impl RunArgs {
 
 /// Prints what the engine needs to know.
 pub(crate) fn describe(args: &RunArgs, description: &Description) -> ExitCode {
+    if args.direct {
+        return usage("--direct attaches without the host: start the policy's binary by itself");
+    }
     if let Some(option) = args.for_command().first() {
         return usage(&format!(
             "{} is an option of {COMMAND}: give it before the policy's binary",
@@ -121,9 +127,19 @@ pub(crate) fn take_over(args: &RunArgs) -> ExitCode {
 }
 
 /// Beside the policy's binary first: what was built together belongs together.
-fn find_command(program: &std::path::Path) -> PathBuf {
+fn find_command(program: &Path) -> PathBuf {
     let beside = program.with_file_name(COMMAND);
-    if beside.is_file() { beside } else { PathBuf::from(COMMAND) }
+    if is_as_good(&beside, program) { beside } else { PathBuf::from(COMMAND) }
+}
+
+/// Is it a file of root's or of who owns the policy's binary, in a folder where nobody else can put one?
+fn is_as_good(beside: &Path, program: &Path) -> bool {
+    let of = |path: &Path| fs::metadata(path).ok();
+    let (Some(command), Some(policy)) = (of(beside), of(program)) else { return false };
+    let folder = beside.parent().and_then(of);
+    command.is_file()
+        && [0, policy.uid()].contains(&command.uid())
+        && folder.is_some_and(|folder| folder.mode() & 0o022 == 0)
 }
 
 /// The command line without the options that tell how the policy takes over. `--stats` stays. Options are recognised by their

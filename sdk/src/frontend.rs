@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +20,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::FcntlArg;
+use nix::fcntl::FdFlag;
+use nix::fcntl::fcntl;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
 use scx_upgrade_protocol::Frontend;
@@ -36,7 +40,14 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Stays until the policy is superseded, ejected or a signal comes.
 pub(crate) fn run(descriptor: i32, stats: u64, statistics: impl FnMut(&Running)) -> ExitCode {
-    let opened = read(descriptor).and_then(|setup| Running::open(&setup).map(|running| (setup, running)));
+    let json = match read(descriptor) {
+        // No commit came.
+        Ok(json) if json.is_empty() => return ExitCode::SUCCESS,
+        other => other,
+    };
+    let opened = json
+        .and_then(|json| parse(&json))
+        .and_then(|setup| Running::open(&setup).map(|running| (setup, running)));
     let (setup, running) = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -64,14 +75,28 @@ pub(crate) fn run(descriptor: i32, stats: u64, statistics: impl FnMut(&Running))
     }
 }
 
-fn read(descriptor: i32) -> Result<Frontend, Error> {
+/// Waits until the engine has written everything and closed its end.
+fn read(descriptor: i32) -> Result<String, Error> {
     // SAFETY: the engine made this descriptor for this process, and nothing else in it uses the number.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
     let mut json = String::new();
     file.take(MAX_SETUP)
         .read_to_string(&mut json)
         .map_err(|source| Error::Io { what: "cannot read what scx-upgrade says of the policy", source })?;
-    serde_json::from_str(&json).map_err(|e| Error::Setup { why: e.to_string() })
+    Ok(json)
+}
+
+fn parse(json: &str) -> Result<Frontend, Error> {
+    let setup: Frontend = serde_json::from_str(json).map_err(|e| Error::Setup { why: e.to_string() })?;
+    // A program that the policy's own code starts must not keep the scheduler attached.
+    for descriptor in setup.inherited.iter().chain(&setup.link) {
+        // SAFETY: the engine made this descriptor for this process, and it stays open.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(*descriptor) };
+        let closed = fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        closed
+            .map_err(|e| Error::Io { what: "cannot keep a descriptor to this process", source: e.into() })?;
+    }
+    Ok(setup)
 }
 
 /// Goes by the binary's name in `ps` and `top`: a program that is executed from a descriptor is called by its number.
@@ -88,8 +113,14 @@ fn stand_by(running: &Running, stats: u64, mut statistics: impl FnMut(&Running))
     if let Err(e) = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)) {
         print(io::stderr(), &format!("warning: cannot handle Ctrl-C: {e}"));
     }
-    // The engine held these back while it attached a policy directly.
-    let held = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    // The engine held these back while it changed what runs.
+    let held = SigSet::from_iter([
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGTSTP,
+        Signal::SIGQUIT,
+    ]);
     if let Err(e) = held.thread_unblock() {
         print(io::stderr(), &format!("warning: Ctrl-C is held back: {e}"));
     }

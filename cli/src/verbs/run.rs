@@ -11,6 +11,8 @@ use crate::args::RunArgs;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
+use crate::launch::Interruption;
+use crate::launch::Place;
 use crate::output::Output;
 use crate::verbs::dry_run;
 use crate::verbs::swap;
@@ -42,8 +44,8 @@ pub fn run(pins: &Pins, args: &RunArgs, out: Output) -> Result<(), Failure> {
         ..SwapOptions::default()
     };
     let pins = pins.clone().patient(args.change.patience());
-    let unit = Some(!args.policy.no_unit);
-    let launched = launch::launch(&pins, &binary, &args.policy.args, unit, options, out)?;
+    let how = (Place::unless(args.policy.no_unit), Interruption::Ends);
+    let launched = launch::launch(&pins, &binary, &args.policy.args, how, options, out)?;
     effect::confirm(&pins, &launched.report)?;
     out.report(&launched.report);
     Ok(())

@@ -13,7 +13,9 @@ use crate::args::SwapArgs;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
+use crate::launch::Interruption;
 use crate::launch::Launched;
+use crate::launch::Place;
 use crate::output;
 use crate::output::Output;
 use crate::picture::Picture;
@@ -42,13 +44,13 @@ pub fn swap(pins: &Pins, args: &SwapArgs, out: Output) -> Result<(), Failure> {
         only: Some(ExpectedAction::Swap),
         ..SwapOptions::default()
     };
-    let unit = Some(!args.policy.no_unit);
+    let how = (Place::unless(args.policy.no_unit), Interruption::Ends);
     let mut picture = sheet.map(|sheet| Picture::begin(pins, sheet)).transpose()?;
     let probation = Probation::prepare(pins, &args.probation)?;
     picture.iter_mut().for_each(Picture::baseline);
     let patient = pins.clone().patient(args.change.patience());
     let Launched { report: done, interrupted, host, .. } =
-        launch::launch(&patient, &binary, &args.policy.args, unit, options, out)?;
+        launch::launch(&patient, &binary, &args.policy.args, how, options, out)?;
     picture.iter().for_each(Picture::swapped);
     effect::confirm(pins, &done)?;
     // With it goes the real-time class that the commit took.

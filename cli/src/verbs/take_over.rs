@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use scx_upgrade_engine::Error;
+use scx_upgrade_engine::exit::Exit;
 use scx_upgrade_engine::host::pins::Pins;
 use scx_upgrade_engine::os::logger::print_line;
 use scx_upgrade_engine::transition::effect;
@@ -16,7 +17,9 @@ use crate::args::TakeOverArgs;
 use crate::binary::PolicyBinary;
 use crate::failure::Failure;
 use crate::launch;
+use crate::launch::Interruption;
 use crate::launch::Launched;
+use crate::launch::Place;
 use crate::output::Output;
 
 pub fn take_over(pins: &Pins, args: &TakeOverArgs, out: Output) -> Result<(), Failure> {
@@ -30,28 +33,28 @@ pub fn take_over(pins: &Pins, args: &TakeOverArgs, out: Output) -> Result<(), Fa
         ..SwapOptions::default()
     };
     let pins = &pins.clone().patient(Duration::from_secs(args.timeout));
-    let Launched { report, host, policy, .. } =
-        launch::launch(pins, &binary, &args.args, None, options, out)?;
+    let how = (Place::Here, Interruption::Ends);
+    let Launched { report, host, frontend, .. } =
+        launch::launch(pins, &binary, &args.args, how, options, out)?;
     effect::confirm(pins, &report)?;
-    let setup = frontend::setup(&host, &policy);
+    // With it goes the real-time class, which must not outlive the exec.
     drop(host);
     print_line(format_args!("{}: generation {} is running", report.to, report.generation));
     report.warnings.iter().for_each(|warning| print_line(format_args!("warning: {warning}")));
-    Err(became(frontend::become_frontend(launch_of(&binary, &binary.program(), args), &setup?)))
+    let error = frontend.become_frontend(launch_of(&binary, &binary.program(), args));
+    let message =
+        format!("{} runs as generation {}, without a frontend: {error}", report.to, report.generation);
+    Err(Failure::new(Exit::AfterCommit, message))
 }
 
 /// Attaches the policy by itself, without the host. It is detached when the frontend ends.
 pub fn direct(args: &TakeOverArgs) -> Result<(), Failure> {
     let binary = PolicyBinary::open(&args.binary)?;
     let policy = launch::policy(&binary, &args.args)?;
-    Err(became(frontend::run_direct(&policy, launch_of(&binary, &binary.program(), args))?))
+    let error = frontend::run_direct(&policy, launch_of(&binary, &binary.program(), args))?;
+    Err(Failure::from(Error::NoFrontend { why: error.to_string() }))
 }
 
 fn launch_of<'a>(binary: &'a PolicyBinary, program: &'a Path, args: &'a TakeOverArgs) -> Launch<'a> {
     Launch { program, path: &binary.identity().path, args: &args.args, unit: false }
-}
-
-/// What became of this process, where it did not become the frontend.
-fn became(error: Error) -> Failure {
-    Failure::from(Error::NoFrontend { why: error.to_string() })
 }

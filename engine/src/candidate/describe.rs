@@ -7,11 +7,13 @@ use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::channel;
 use std::thread;
-use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::process::Pid;
 use scx_upgrade_protocol::DESCRIBE;
 use scx_upgrade_protocol::Description;
 
@@ -43,17 +45,20 @@ pub fn describe(program: &Path, path: &Path, args: &[String]) -> Result<Descript
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
+        .map(Group)
         .map_err(|e| fail(format!("it cannot be started: {e}"), false))?;
-    let answer = collect(child.stdout.take(), MAX_ANSWER);
-    let complaint = collect(child.stderr.take(), MAX_COMPLAINT);
-    let Some(status) = wait(&mut child) else {
-        // Nobody waits for the threads: what it started may hold its output open.
-        let _ = child.kill();
-        let _ = child.wait();
+    let deadline = Instant::now() + PATIENCE;
+    let answer = collect(child.0.stdout.take(), MAX_ANSWER);
+    let complaint = collect(child.0.stderr.take(), MAX_COMPLAINT);
+    let status = wait(&mut child.0, deadline);
+    // What it started may hold its output open.
+    let rest =
+        |reader: &Receiver<String>| reader.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    let (Some(status), Ok(answer), Ok(complaint)) = (status, rest(&answer), rest(&complaint)) else {
         return Err(fail(format!("it gave no answer within {} seconds", PATIENCE.as_secs()), false));
     };
-    let (answer, complaint) = (join(answer), join(complaint));
     if !status.success() {
         let usage = status.code() == Some(USAGE);
         return Err(fail(format!("{status}\n{}", complaint.trim_end()), usage));
@@ -61,8 +66,17 @@ pub fn describe(program: &Path, path: &Path, args: &[String]) -> Result<Descript
     serde_json::from_str(&answer).map_err(|e| fail(format!("its answer makes no sense: {e}"), false))
 }
 
-fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
-    let deadline = Instant::now() + PATIENCE;
+/// A child, and what it started: all of it ends with this value.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process_group(Pid::from_child(&self.0), rustix::process::Signal::KILL);
+        let _ = self.0.wait();
+    }
+}
+
+fn wait(child: &mut Child, deadline: Instant) -> Option<std::process::ExitStatus> {
     while Instant::now() < deadline {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
@@ -73,17 +87,15 @@ fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
 }
 
 /// Reads all that comes, and keeps the beginning: a pipe that nobody reads would hold the program up.
-fn collect(pipe: Option<impl Read + Send + 'static>, most: u64) -> JoinHandle<String> {
+fn collect(pipe: Option<impl Read + Send + 'static>, most: u64) -> Receiver<String> {
+    let (tell, told) = channel();
     thread::spawn(move || {
-        let (mut kept, Some(mut pipe)) = (Vec::new(), pipe) else { return String::new() };
+        let (mut kept, Some(mut pipe)) = (Vec::new(), pipe) else { return };
         let _ = (&mut pipe).take(most).read_to_end(&mut kept);
         let _ = io::copy(&mut pipe, &mut io::sink());
-        String::from_utf8_lossy(&kept).into_owned()
-    })
-}
-
-fn join(reader: JoinHandle<String>) -> String {
-    reader.join().unwrap_or_default()
+        let _ = tell.send(String::from_utf8_lossy(&kept).into_owned());
+    });
+    told
 }
 
 #[cfg(test)]
@@ -115,6 +127,21 @@ mod tests {
         assert_eq!(failed.exit_code(), 1);
         let silent = of_shell("exit 0").unwrap_err();
         assert!(silent.to_string().contains("makes no sense"), "{silent}");
+    }
+
+    #[test]
+    fn what_it_leaves_behind_holds_nothing_up_and_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid = dir.path().join("pid");
+        let script =
+            format!("echo '{{\"version\":\"1\"}}'; sleep 1000 >/dev/null 2>&1 & echo $! > {}", pid.display());
+        assert_eq!(of_shell(&script).unwrap().version, "1");
+        let pid: u32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while crate::os::identity::is_alive(pid) && Instant::now() < deadline {
+            thread::sleep(LOOK);
+        }
+        assert!(!crate::os::identity::is_alive(pid));
     }
 
     #[test]

@@ -17,7 +17,6 @@ use crate::kernel::variables::Variables;
 use crate::os::bounded_read;
 use crate::os::bounded_read::MAX_BINARY;
 use crate::os::identity::Binary;
-use crate::os::identity::pid_in_proc;
 
 /// Section of a policy's binary that holds its BPF object, so that tools can read the policy without running it.
 pub const SECTION: &str = ".scx.policy";
@@ -115,10 +114,10 @@ impl Policy {
         self
     }
 
-    /// This process becomes the policy's frontend once the policy runs.
+    /// This process becomes the policy's frontend once the policy runs, or is it already.
     #[must_use]
-    pub fn in_foreground(mut self) -> Policy {
-        self.frontend_pid = pid_in_proc();
+    pub fn with_frontend(mut self, pid: u32) -> Policy {
+        self.frontend_pid = pid;
         self
     }
 

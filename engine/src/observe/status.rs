@@ -11,8 +11,8 @@ use crate::host::pins::Pins;
 use crate::host::queues::Count;
 use crate::host::registry::Generation;
 use crate::kernel::sysfs;
-use crate::os::identity::Binary;
 use crate::os::identity;
+use crate::os::identity::Binary;
 
 /// A slot and the policy in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

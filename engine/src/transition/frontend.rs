@@ -1,25 +1,35 @@
-//! The frontend: a policy's own program, started once the policy runs. It reads maps and prints statistics. The policy needs none:
-//! its BPF half is the kernel's. Where a frontend has ended, another one of the same binary can take its place.
+//! The frontend: a policy's own program, which reads maps and prints statistics. The policy needs none: its BPF half is the
+//! kernel's. Where a frontend has ended, another one of the same binary can take its place.
+//!
+//! It is started before the commit, and waits at a pipe for its setup. So the earlier policy still schedules its start, the program
+//! that was verified is still open, and it never has the real-time class that the command has from the commit on. Where no commit
+//! comes, the pipe is closed and it ends.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::fs;
 use std::fs::File;
 use std::io;
-use std::io::Seek;
+use std::io::PipeReader;
+use std::io::PipeWriter;
 use std::io::Write;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
@@ -49,6 +59,7 @@ use crate::kernel::variables::Variables;
 use crate::observe::counters;
 use crate::os::clock::monotonic_ns;
 use crate::os::identity;
+use crate::os::identity::pid_in_proc;
 use crate::os::logger::print_line;
 use crate::os::private_dir::PrivateDir;
 use crate::transition::unit;
@@ -58,6 +69,10 @@ const LOGS: &str = "/run/scx-upgrade";
 /// Maximum size of a log in bytes. A frontend that prints without end must not fill memory: the kernel ends it, and the policy
 /// runs on.
 const MAX_LOG: u64 = 64 * 1024 * 1024;
+/// The largest setup in bytes, and what the pipe has room for: `/proc/sys/fs/pipe-max-size` is as large everywhere.
+const MAX_SETUP: usize = 1 << 20;
+/// How long systemd-run may take from its start until it executes the program.
+const STARTS: Duration = Duration::from_secs(5);
 /// `SCX_EXIT_UNREG` of `enum scx_exit_kind` (Linux v7.3 kernel/sched/ext/internal.h): somebody detached the scheduler. It only
 /// decides what a frontend says at its end.
 const EXIT_UNREG: u64 = 64;
@@ -97,26 +112,18 @@ pub fn restart(pins: &Pins, policy: &Policy, launch: Launch<'_>) -> Result<u32> 
     if identity::is_alive(info.pid) {
         return Err(refused(format!("process {} is its frontend already", info.pid)));
     }
-    start(&mut host, policy, launch)
-}
-
-/// Starts the frontend of the policy that runs, and enters it into the registry. Returns its pid.
-pub(crate) fn start(host: &mut Host, policy: &Policy, launch: Launch<'_>) -> Result<u32> {
-    let setup = setup(host, policy)?;
-    let pid = spawn(launch, &setup)?;
+    let waiting = Waiting::spawn(launch)?;
+    waiting.begin(&host, policy)?;
     let slot = usize::from(host.data.active().slot);
     if let Some(info) = host.registry.slots[slot].as_mut() {
-        info.pid = pid;
+        info.pid = waiting.pid();
     }
     host.save()?;
-    Ok(pid)
+    Ok(waiting.pid())
 }
 
 /// What the frontend of the policy that runs needs to know.
-///
-/// # Errors
-/// The policy's object cannot be read.
-pub fn setup(host: &Host, policy: &Policy) -> Result<Frontend> {
+fn setup(host: &Host, policy: &Policy) -> Result<Frontend> {
     let slot = host.data.active().slot;
     let info = host.active_policy();
     let of_programs: BTreeSet<u32> = host.program_ids(slot).flat_map(counters::maps_of).collect();
@@ -132,6 +139,7 @@ pub fn setup(host: &Host, policy: &Policy) -> Result<Frontend> {
         memory: memory(id_of(host.memory())),
         probation: Some(host.pins.probation().to_string_lossy().into_owned()),
         link: None,
+        inherited: Vec::new(),
     })
 }
 
@@ -150,6 +158,7 @@ fn setup_direct(policy: &Policy, direct: &Direct, link: BorrowedFd<'_>) -> Front
         memory: memory(memory_map),
         probation: None,
         link: Some(link.as_raw_fd()),
+        inherited: loaded.object.maps().map(|map| map.as_fd().as_raw_fd()).collect(),
     }
 }
 
@@ -202,66 +211,137 @@ fn memory(map: u32) -> Memory {
     }
 }
 
-/// A file in memory that holds the setup, to be inherited.
-fn file(setup: &Frontend) -> Result<File> {
-    let json = serde_json::to_vec(setup).map_err(io::Error::other).trying("cannot write the setup")?;
-    // SAFETY: the name is NUL-terminated; the call has no other requirement.
-    let fd = unsafe { libc::memfd_create(c"scx-frontend".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error()).trying("cannot make a file in memory for the frontend");
+/// A process that waits to become the frontend of the policy that is about to run. Dropped without [`Waiting::begin`], it ends.
+#[derive(Debug)]
+pub struct Waiting {
+    pid: u32,
+    /// Where its setup goes.
+    setup: Mutex<Option<PipeWriter>>,
+    /// The program of a process of its own; none: this process becomes it.
+    program: Option<(u64, u64)>,
+    /// The other end, where this process becomes it.
+    own: Option<PipeReader>,
+}
+
+impl Waiting {
+    /// Starts a process of its own.
+    ///
+    /// # Errors
+    /// It cannot be started, or its log cannot be opened.
+    pub fn spawn(launch: Launch<'_>) -> Result<Waiting> {
+        let (read, write) = pipe()?;
+        let fd = read.as_raw_fd();
+        let log = log_file(launch.path)?;
+        let errors = log.try_clone().trying("cannot duplicate a descriptor")?;
+        let of_program = fs::metadata(launch.program).trying("cannot look at the policy's program")?;
+        let mut command = command(launch);
+        command.arg(FRONTEND).arg(fd.to_string()).args(launch.args);
+        command.stdin(Stdio::null()).stdout(log).stderr(errors);
+        // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, setrlimit and fcntl.
+        unsafe {
+            command.pre_exec(move || {
+                // Of its own, so that it outlives this terminal.
+                libc::setsid();
+                let longest = libc::rlimit { rlim_cur: MAX_LOG, rlim_max: MAX_LOG };
+                libc::setrlimit(libc::RLIMIT_FSIZE, &longest);
+                inherit(fd)
+            });
+        }
+        let mut child = command.spawn().trying(format!("cannot start {}", launch.path.display()))?;
+        let pid = pid_of(&child);
+        // Do not leave a zombie to a caller that lives on.
+        let _ = thread::Builder::new().spawn(move || child.wait());
+        let program = Some((of_program.dev(), of_program.ino()));
+        Ok(Waiting { pid, setup: Mutex::new(Some(write)), program, own: None })
     }
-    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
-    let mut file = File::from(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) });
-    file.write_all(&json).and_then(|()| file.rewind()).trying("cannot write the frontend's setup")?;
-    Ok(file)
-}
 
-fn spawn(launch: Launch<'_>, setup: &Frontend) -> Result<u32> {
-    let setup = file(setup)?;
-    let fd = setup.as_raw_fd();
-    let log = log_file(launch.path)?;
-    let errors = log.try_clone().trying("cannot duplicate a descriptor")?;
-    let mut command = command(launch);
-    command.arg(FRONTEND).arg(fd.to_string()).args(launch.args);
-    command.stdin(Stdio::null()).stdout(log).stderr(errors);
-    // SAFETY: between fork and exec only async-signal-safe calls are made: setsid, setrlimit and fcntl.
-    unsafe {
-        command.pre_exec(move || {
-            // Of its own, so that it outlives this terminal.
-            libc::setsid();
-            let longest = libc::rlimit { rlim_cur: MAX_LOG, rlim_max: MAX_LOG };
-            libc::setrlimit(libc::RLIMIT_FSIZE, &longest);
-            inherit(fd)
-        });
+    /// This process is to become it: see [`Waiting::become_frontend`].
+    ///
+    /// # Errors
+    /// A pipe cannot be made.
+    pub fn of_this_process() -> Result<Waiting> {
+        let (read, write) = pipe()?;
+        Ok(Waiting { pid: pid_in_proc(), setup: Mutex::new(Some(write)), program: None, own: Some(read) })
     }
-    let child = command.spawn().trying(format!("cannot start {}", launch.path.display()))?;
-    let pid = pid_of(&child);
-    // Do not leave a zombie to a caller that lives on.
-    let mut child = child;
-    let _ = thread::Builder::new().spawn(move || child.wait());
-    Ok(pid)
+
+    /// The process, as /proc has it.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Tells it of the policy that runs. Under the lock of the command that committed it: so it is of that policy.
+    pub(crate) fn begin(&self, host: &Host, policy: &Policy) -> Result<()> {
+        let json = json(&setup(host, policy)?)?;
+        let write = self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut write) = write else { return Ok(()) };
+        // Before its end of this process's descriptors may be closed: systemd-run becomes the program a moment after it is started.
+        self.wait_until_it_runs()?;
+        write.write_all(&json).trying("cannot tell the frontend of the policy")
+    }
+
+    fn wait_until_it_runs(&self) -> Result<()> {
+        let Some(program) = self.program else { return Ok(()) };
+        let deadline = Instant::now() + STARTS;
+        let runs = || fs::metadata(format!("/proc/{}/exe", self.pid)).map(|exe| (exe.dev(), exe.ino()));
+        while runs().is_ok_and(|exe| exe != program) {
+            if Instant::now() > deadline {
+                let why = format!("systemd-run did not start it within {} seconds", STARTS.as_secs());
+                return Err(Error::NoFrontend { why });
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        // One that ended at once is found by whoever looks at its pid.
+        Ok(())
+    }
+
+    /// This process executes the policy's binary, in the foreground.
+    ///
+    /// # Errors
+    /// It cannot be executed; the policy runs on without a frontend.
+    pub fn become_frontend(self, launch: Launch<'_>) -> Error {
+        match &self.own {
+            Some(read) => execute(launch, read.as_raw_fd()),
+            None => Error::NoFrontend { why: "another process is it".to_string() },
+        }
+    }
 }
 
-fn pid_of(child: &Child) -> u32 {
-    child.id()
-}
-
-/// Becomes the frontend: this process executes the policy's binary, in the foreground.
-///
-/// # Errors
-/// It cannot be executed; the policy runs on without a frontend.
-pub fn become_frontend(launch: Launch<'_>, setup: &Frontend) -> Error {
-    let setup = match file(setup) {
-        Ok(setup) => setup,
-        Err(error) => return error,
-    };
-    let fd = setup.as_raw_fd();
-    if let Err(source) = inherit(fd) {
+fn execute(launch: Launch<'_>, setup: i32) -> Error {
+    if let Err(source) = inherit(setup) {
         return Error::Io { what: "cannot hand over the frontend's setup".to_string(), source };
     }
     let mut command = Command::new(launch.program);
-    let source = command.arg0(launch.path).arg(FRONTEND).arg(fd.to_string()).args(launch.args).exec();
+    let source = command.arg0(launch.path).arg(FRONTEND).arg(setup.to_string()).args(launch.args).exec();
     Error::Io { what: format!("cannot start {}", launch.path.display()), source }
+}
+
+/// A pipe that has room for a whole setup, so that nobody waits for who reads it.
+fn pipe() -> Result<(PipeReader, PipeWriter)> {
+    let (read, write) = io::pipe().trying("cannot make a pipe")?;
+    rustix::pipe::fcntl_setpipe_size(&write, MAX_SETUP)
+        .map_err(io::Error::from)
+        .trying("cannot size a pipe")?;
+    Ok((read, write))
+}
+
+fn json(setup: &Frontend) -> Result<Vec<u8>> {
+    let json =
+        serde_json::to_vec(setup).map_err(io::Error::other).trying("cannot write the frontend's setup")?;
+    match json.len() <= MAX_SETUP {
+        true => Ok(json),
+        false => Err(Error::NoFrontend { why: format!("its setup has {} bytes", json.len()) }),
+    }
+}
+
+/// A child's id as /proc has it, which in a PID namespace may be another than the kernel gives to this process.
+fn pid_of(child: &Child) -> u32 {
+    let of_fd = || {
+        let pid = rustix::process::Pid::from_child(child);
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+    };
+    of_fd().unwrap_or_else(|| child.id())
 }
 
 /// Attaches a policy by itself, without the host, and becomes its frontend, which keeps it attached until it ends.
@@ -288,7 +368,12 @@ pub fn run_direct(policy: &Policy, launch: Launch<'_>) -> Result<Error> {
     for map in direct.loaded().object.maps() {
         inherit(map.as_fd().as_raw_fd()).trying("cannot hand over a map")?;
     }
-    Ok(become_frontend(launch, &setup_direct(policy, &direct, link)))
+    let (read, mut write) = pipe()?;
+    write
+        .write_all(&json(&setup_direct(policy, &direct, link))?)
+        .trying("cannot write the frontend's setup")?;
+    drop(write);
+    Ok(execute(launch, read.as_raw_fd()))
 }
 
 /// The program, by itself or by way of systemd.
@@ -316,13 +401,12 @@ fn inherit(fd: i32) -> io::Result<()> {
     }
 }
 
-/// Could a frontend be started from this binary? Asked before the commit: what is wrong with the place of its log is then no
-/// reason yet to run a policy without one.
+/// Adds to the log of the policy from this binary, for example what the verifier said.
 ///
 /// # Errors
-/// The log cannot be opened.
-pub fn check(binary: &Path) -> Result<()> {
-    open_log(binary).map(drop)
+/// The log cannot be written.
+pub fn add_to_log(binary: &Path, text: &str) -> Result<()> {
+    writeln!(open_log(binary)?, "{text}").trying("cannot write the policy's log")
 }
 
 /// The log of the policy from this binary, empty.

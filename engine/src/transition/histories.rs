@@ -40,6 +40,7 @@ use crate::host::Host;
 use crate::host::registry::RollbackTarget;
 use crate::host::resident::Resident;
 use crate::transition::effect;
+use crate::transition::interrupt;
 use crate::transition::options::ExpectedAction;
 use crate::transition::options::SwapOptions;
 use crate::transition::stop;
@@ -183,6 +184,7 @@ impl History {
     }
 
     fn command(&mut self, command: Command, fault: Option<(u32, Fault)>) -> Said {
+        interrupt::begin();
         let before = Seen::of(&self.kernel.0.borrow());
         self.kernel.0.borrow_mut().fault = fault;
         let said = self.say(command);
@@ -375,6 +377,7 @@ fn fault() -> impl Strategy<Value = Option<(u32, Fault)>> {
         3 => Just(Fault::KilledBefore),
         3 => Just(Fault::KilledAfter),
         1 => Just(Fault::Ejects),
+        1 => Just(Fault::Signal),
     ];
     // Most commands are done in as many calls.
     prop_oneof![1 => Just(None), 2 => (1u32..40, kinds).prop_map(Some)]

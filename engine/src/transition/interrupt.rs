@@ -19,17 +19,42 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 /// Held while something changes. The value: is it decided how this ends?
 static DECIDED: Mutex<bool> = Mutex::new(false);
 
-/// A signal came. Waits while something changes. True: the command ends without a commit, and the caller ends the process;
-/// false: the commit is done, or the command has found out by itself.
-pub fn request() -> bool {
+/// Held by who ends the process: the command can begin no change meanwhile, and so says nothing of its own.
+#[derive(Debug)]
+pub struct Ending {
+    _decided: MutexGuard<'static, bool>,
+}
+
+/// A signal came. Waits while something changes. Some: the command ends without a commit, and the caller ends the process while it
+/// holds this; none: the commit is done, or the command has found out by itself.
+pub fn request() -> Option<Ending> {
     REQUESTED.store(true, Ordering::SeqCst);
     let mut decided = lock();
-    !std::mem::replace(&mut *decided, true)
+    if std::mem::replace(&mut *decided, true) {
+        // Too late, and no reason for a later change of this process to fail.
+        REQUESTED.store(false, Ordering::SeqCst);
+        return None;
+    }
+    Some(Ending { _decided: decided })
 }
 
 /// The command has ended: a signal that comes from now on is too late.
 pub fn finished() {
     *lock() = true;
+    REQUESTED.store(false, Ordering::SeqCst);
+}
+
+/// A signal comes, and nobody waits for what comes of it.
+#[cfg(test)]
+pub(crate) fn signal() {
+    REQUESTED.store(true, Ordering::SeqCst);
+}
+
+/// Another command begins.
+#[cfg(test)]
+pub(crate) fn begin() {
+    REQUESTED.store(false, Ordering::SeqCst);
+    *lock() = false;
 }
 
 /// Something changes from now on, until the result is dropped.

@@ -1,6 +1,6 @@
 //! How a change is asked for.
 
-use crate::transition::frontend::Launch;
+use crate::transition::frontend::Waiting;
 use std::path::Path;
 
 /// How a policy is to be put in charge.
@@ -18,8 +18,8 @@ pub struct SwapOptions<'a> {
     pub no_carry: bool,
     /// Only if it comes to this; none: whatever it comes to.
     pub only: Option<ExpectedAction>,
-    /// How to start the frontend once the policy runs; none: the caller does.
-    pub frontend: Option<Launch<'a>>,
+    /// The process that waits to become the frontend.
+    pub frontend: Option<&'a Waiting>,
 }
 
 /// What putting a policy in charge may come to. Who asks for one is not to get the other, because someone else was

@@ -20,7 +20,6 @@ use crate::os::identity::Binary;
 use crate::os::realtime::Children;
 use crate::os::realtime::RealtimeGuard;
 use crate::transition::effect::Before;
-use crate::transition::frontend;
 use crate::transition::interrupt;
 use crate::transition::method::PreloadedHost;
 use crate::transition::reattach;
@@ -34,8 +33,8 @@ use crate::transition::swap;
 /// Any [`Error`]; what ran before still runs, unless the error says otherwise.
 pub fn take_over(pins: &Pins, policy: &Policy, options: SwapOptions<'_>) -> Result<(Host, Loaded, Report)> {
     let mut taken = locked_take_over(pins, policy, options, |host, report| {
-        if let Some(launch) = options.frontend
-            && let Err(error) = frontend::start(host, policy, launch)
+        if let Some(waiting) = options.frontend
+            && let Err(error) = waiting.begin(host, policy)
         {
             report.warnings.push(format!("the policy runs without a frontend: {error}"));
         }

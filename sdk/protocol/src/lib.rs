@@ -47,6 +47,9 @@ pub struct Frontend {
     /// An inherited descriptor that keeps the scheduler attached while it is open.
     #[serde(default)]
     pub link: Option<i32>,
+    /// Other inherited descriptors: of maps that no program uses, and that would be gone without them.
+    #[serde(default)]
+    pub inherited: Vec<i32>,
 }
 
 /// Where a value is.

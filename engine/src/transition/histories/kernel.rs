@@ -47,6 +47,7 @@ use crate::observe::report::Restored;
 use crate::observe::snapshot::Prepared;
 use crate::os::realtime::Children;
 use crate::os::realtime::RealtimeGuard;
+use crate::transition::interrupt;
 use crate::transition::kernel::Kernel;
 
 /// `enum scx_exit_kind` (Linux v7.3 kernel/sched/ext/internal.h): somebody detached it, and an error of its own.
@@ -74,6 +75,8 @@ pub(super) enum Fault {
     KilledAfter,
     /// The kernel ejects the scheduler before the call.
     Ejects,
+    /// A signal comes before the call.
+    Signal,
 }
 
 /// How a killed command unwinds.
@@ -178,6 +181,10 @@ impl World {
         let Some(programs) = self.slots.get(slot).cloned() else {
             return self.accuse(format!("there is no slot {slot}"));
         };
+        let holds = self.registry.as_ref().and_then(|registry| registry.pending.as_ref()?.hold);
+        if programs.is_none() && holds != Some(active.slot) {
+            self.accuse(format!("slot {slot} runs and is empty"));
+        }
         for queue in programs.iter().flat_map(|programs| &programs.queues) {
             match self.queues.get_mut(queue) {
                 Some(tasks) => *tasks = 1,
@@ -248,6 +255,9 @@ impl FakeKernel {
         let fault = world.fault.filter(|(call, _)| *call == world.calls).map(|(_, fault)| fault);
         if fault == Some(Fault::Ejects) {
             world.eject();
+        }
+        if fault == Some(Fault::Signal) {
+            interrupt::signal();
         }
         if fault == Some(Fault::Fails) {
             return Err(io::Error::from_raw_os_error(libc::EIO)).trying(what);
