@@ -169,7 +169,9 @@ fn normalise_line(line: &str) -> String {
         return format!("{before}, PROCESS");
     }
     // A value of state: a row of a snapshot. What ops brought up to date before the sweep came. The host's version.
-    let all = ["  sweep ", " waiting, ", " host version "].iter().any(|w| line.contains(w)) || is_row(line);
+    let all = ["  sweep ", " waiting, ", " host version "].iter().any(|w| line.contains(w))
+        || line.ends_with(" waiting")
+        || is_row(line);
     let mut out = String::new();
     let mut rest = line;
     while let Some(at) = rest.find(is_digit) {
