@@ -18,11 +18,11 @@ use std::mem::offset_of;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -35,6 +35,8 @@ use libbpf_rs::MapCore;
 use libbpf_rs::MapHandle;
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
+use rustix::process::Pid;
+use rustix::process::PidfdFlags;
 use scx_upgrade_protocol::FRONTEND;
 use scx_upgrade_protocol::Frontend;
 use scx_upgrade_protocol::Memory;
@@ -215,6 +217,8 @@ fn memory(map: u32) -> Memory {
 #[derive(Debug)]
 pub struct Waiting {
     pid: u32,
+    /// The process itself, whatever becomes of its number.
+    child: Option<OwnedFd>,
     /// Where its setup goes.
     setup: Mutex<Option<PipeWriter>>,
     /// The program of a process of its own; none: this process becomes it.
@@ -248,11 +252,12 @@ impl Waiting {
             });
         }
         let mut child = command.spawn().trying(format!("cannot start {}", launch.path.display()))?;
-        let pid = pid_of(&child);
+        let opened = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+        let pid = opened.as_ref().and_then(pid_in_fdinfo).unwrap_or_else(|| child.id());
         // Do not leave a zombie to a caller that lives on.
         let _ = thread::Builder::new().spawn(move || child.wait());
         let program = Some((of_program.dev(), of_program.ino()));
-        Ok(Waiting { pid, setup: Mutex::new(Some(write)), program, own: None })
+        Ok(Waiting { pid, child: opened, setup: Mutex::new(Some(write)), program, own: None })
     }
 
     /// This process is to become it: see [`Waiting::become_frontend`].
@@ -261,7 +266,8 @@ impl Waiting {
     /// A pipe cannot be made.
     pub fn of_this_process() -> Result<Waiting> {
         let (read, write) = pipe()?;
-        Ok(Waiting { pid: pid_in_proc(), setup: Mutex::new(Some(write)), program: None, own: Some(read) })
+        let setup = Mutex::new(Some(write));
+        Ok(Waiting { pid: pid_in_proc(), child: None, setup, program: None, own: Some(read) })
     }
 
     /// The process, as /proc has it.
@@ -306,6 +312,18 @@ impl Waiting {
     }
 }
 
+impl Drop for Waiting {
+    /// Where no commit came, the process ends. It may be systemd-run still, and the program that this would execute is closed in a
+    /// moment.
+    fn drop(&mut self) {
+        let waits = self.setup.get_mut().unwrap_or_else(PoisonError::into_inner).is_some();
+        if let Some(child) = self.child.as_ref().filter(|_| waits) {
+            // One that has ended already is no error.
+            let _ = rustix::process::pidfd_send_signal(child, rustix::process::Signal::KILL);
+        }
+    }
+}
+
 fn execute(launch: Launch<'_>, setup: i32) -> Error {
     if let Err(source) = inherit(setup) {
         return Error::Io { what: "cannot hand over the frontend's setup".to_string(), source };
@@ -333,15 +351,10 @@ fn json(setup: &Frontend) -> Result<Vec<u8>> {
     }
 }
 
-/// A child's id as /proc has it, which in a PID namespace may be another than the kernel gives to this process.
-fn pid_of(child: &Child) -> u32 {
-    let of_fd = || {
-        let pid = rustix::process::Pid::from_child(child);
-        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()?;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-        info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
-    };
-    of_fd().unwrap_or_else(|| child.id())
+/// A process's id as /proc has it, which in a PID namespace may be another than the kernel gives to this process.
+fn pid_in_fdinfo(process: &OwnedFd) -> Option<u32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
 /// Attaches a policy by itself, without the host, and becomes its frontend, which keeps it attached until it ends.
