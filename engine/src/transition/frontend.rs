@@ -213,7 +213,7 @@ fn memory(map: u32) -> Memory {
     }
 }
 
-/// A process that waits to become the frontend of the policy that is about to run. Dropped without [`Waiting::begin`], it ends.
+/// A process that waits to become the frontend of the policy that is about to run. Dropped without `begin()`, it ends.
 #[derive(Debug)]
 pub struct Waiting {
     pid: u32,
