@@ -80,7 +80,7 @@ fn no_error_is_explained_that_there_is_not() {
 /// What the command line says by itself, not through the SDK.
 #[test]
 fn what_the_command_line_says_is_said_there() {
-    let own = ["launch", "trust", "verbs/doctor", "verbs/plan", "verbs/status"]
+    let own = ["launch", "trust", "verbs/doctor", "verbs/plan", "verbs/status", "verbs/take_over"]
         .map(|name| format!("cli/src/{name}.rs"));
     let sources: String = own
         .iter()
