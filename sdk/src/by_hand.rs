@@ -132,14 +132,15 @@ fn find_command(program: &Path) -> PathBuf {
     if is_as_good(&beside, program) { beside } else { PathBuf::from(COMMAND) }
 }
 
-/// Is it a file of root's or of who owns the policy's binary, in a folder where nobody else can put one?
+/// Is it a file of root's or of the owner of the policy's binary, in a folder where not everybody can put one? A group that can
+/// write there can also replace the policy.
 fn is_as_good(beside: &Path, program: &Path) -> bool {
     let of = |path: &Path| fs::metadata(path).ok();
     let (Some(command), Some(policy)) = (of(beside), of(program)) else { return false };
     let folder = beside.parent().and_then(of);
     command.is_file()
         && [0, policy.uid()].contains(&command.uid())
-        && folder.is_some_and(|folder| folder.mode() & 0o022 == 0)
+        && folder.is_some_and(|folder| folder.mode() & 0o002 == 0)
 }
 
 /// The command line without the options that tell how the policy takes over. `--stats` stays. Options are recognised by their
