@@ -77,8 +77,7 @@ struct Now {
 
 impl Now {
     fn look<K: Kernel>(pins: &K) -> Now {
-        wait_until_settled(|| pins.state());
-        let ejected = match Host::running(pins) {
+        let ejected = match settled_host(pins) {
             Ok(_) => None,
             Err(Error::Ejected { reason }) => Some(reason),
             Err(Error::OtherHost { .. } | Error::HalfReplaced) => None,
@@ -103,6 +102,19 @@ fn runs<K: Kernel>(pins: &K) -> String {
     }
 }
 
+/// The host, or why it does not run. The ejection may begin between two looks at the state: then the kernel has not said why at the
+/// first.
+fn settled_host<K: Kernel>(pins: &K) -> Result<Host<K>> {
+    wait_until_settled(|| pins.state());
+    match Host::running(pins) {
+        Err(Error::Ejected { reason }) if reason.is_empty() => {
+            wait_until_settled(|| pins.state());
+            Host::running(pins)
+        }
+        other => other,
+    }
+}
+
 /// While the kernel ejects a scheduler it does not say yet why.
 fn wait_until_settled(state: impl Fn() -> String) {
     let deadline = Instant::now() + SETTLES;
@@ -116,8 +128,7 @@ fn wait_until_settled(state: impl Fn() -> String) {
 /// # Errors
 /// [`Error::EjectedMeanwhile`]: the kernel ejected it. [`Error::NothingRunning`]: another command stopped it.
 pub fn confirm<K: Kernel>(pins: &K, done: &Report) -> Result<()> {
-    wait_until_settled(|| pins.state());
-    if Host::running(pins).is_ok() {
+    if settled_host(pins).is_ok() {
         return Ok(());
     }
     // It may be another command that detaches and attaches. What that does it says itself.
@@ -125,7 +136,7 @@ pub fn confirm<K: Kernel>(pins: &K, done: &Report) -> Result<()> {
         Err(Error::Locked { .. }) => return Ok(()),
         other => other?,
     };
-    match Host::running(pins) {
+    match settled_host(pins) {
         Ok(_) => Ok(()),
         Err(Error::Ejected { reason }) => {
             let done = format!("{} was committed as generation {}", done.to, done.generation);
