@@ -75,7 +75,7 @@ impl Direct {
             source,
             words: log.words(),
         })?);
-        if !sysfs::wait_for_state("enabled", TIMEOUT) {
+        if !sysfs::wait_for_state(sysfs::state, "enabled", TIMEOUT) {
             let reason = self.data.exit_reason().unwrap_or_default();
             return Err(Error::NotEnabled { what: name, state: sysfs::state(), reason, words: log.words() });
         }
@@ -91,7 +91,7 @@ impl Direct {
         let is_off = self.exit_reason().is_some();
         let begin = Instant::now();
         drop(self.link.take());
-        if !is_off && !sysfs::wait_for_state("disabled", TIMEOUT) {
+        if !is_off && !sysfs::wait_for_state(sysfs::state, "disabled", TIMEOUT) {
             return Err(Error::NotEnabled {
                 what: "the default scheduler again".to_string(),
                 state: sysfs::state(),

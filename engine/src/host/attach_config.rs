@@ -101,7 +101,7 @@ impl AttachConfig {
     }
 }
 
-/// The flags that every host can have: whoever lacks one notices nothing.
+/// The flags that every host can have: a policy that lacks one notices nothing.
 pub(crate) fn host_flags(kernel: &KernelBtf) -> u64 {
     EMULATED
         .iter()

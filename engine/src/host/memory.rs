@@ -259,8 +259,8 @@ impl Mapped {
         self.atomic(offset_of!(HostData, task_table) + offset_of!(TaskTableState, sweep))
     }
 
-    /// A sweep of the task table begins, from its first row: which one it is. Whoever is still at another one, because that was cut off,
-    /// finds no more to do in it.
+    /// Starts a new sweep of the task table and returns its number. Workers left from an interrupted sweep see a different number and
+    /// stop.
     pub(crate) fn begin_sweep(&self) -> u32 {
         let number = ((self.sweep().load(Ordering::Relaxed) >> 32) as u32).wrapping_add(1);
         self.sweep().store(u64::from(number) << 32, Ordering::SeqCst);

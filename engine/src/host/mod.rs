@@ -79,13 +79,20 @@ impl<K: Resident> Host<K> {
             });
         }
         let mut host = Host::pinned(pins)?;
-        let state = pins.state();
+        let runs = |host: &Host<K>| {
+            pins.state() == "enabled" && host.data.exit().is_none() && pins.ops().starts_with(NAME)
+        };
+        if !runs(&host) {
+            // While the kernel enables or disables a scheduler it has not said yet what comes of it, or why.
+            pins.wait_until_settled();
+        }
         // One that was ejected, though a host of the same name runs, whose pins are elsewhere.
-        let ejected = host.data.exit().is_some();
-        if ejected && let Some(hidden) = pins.hidden_host() {
+        if host.data.exit().is_some()
+            && let Some(hidden) = pins.hidden_host()
+        {
             return Err(hidden);
         }
-        if state != "enabled" || ejected || !pins.ops().starts_with(NAME) {
+        if !runs(&host) {
             return Err(Error::Ejected { reason: host.data.exit_reason().unwrap_or_default() });
         }
         host.attached = true;

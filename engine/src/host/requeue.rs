@@ -20,10 +20,10 @@ const LOOKS: u32 = 16;
 /// The weakest nice value.
 const WEAKEST: i32 = 19;
 
-/// Give out anew every task that is on no queue; how many there were. Costs a walk over all tasks.
+/// Makes the kernel re-enqueue every task that is on no queue, and returns how many there were. Costs a walk over all tasks.
 ///
 /// # Errors
-/// The host's program cannot be run. Tasks that cannot be given out anew, because they are gone, are no error.
+/// The host's program cannot be run. Tasks that cannot be re-enqueued, because they are gone, are no error.
 pub(crate) fn rescue(pins: &Pins) -> Result<u64> {
     let mut rescued = 0;
     if !pins.program_path(PROGRAM).exists() {
@@ -44,7 +44,7 @@ pub(crate) fn rescue(pins: &Pins) -> Result<u64> {
         let pids =
             bytes.chunks_exact(4).skip(1).map(|pid| u32::from_ne_bytes(pid.try_into().unwrap_or_default()));
         let listed = (bytes.len() / 4).saturating_sub(1);
-        rescued += pids.take(found).filter(|pid| give_out_anew(*pid).is_ok()).count() as u64;
+        rescued += pids.take(found).filter(|pid| requeue_lost_task(*pid).is_ok()).count() as u64;
         if found <= listed {
             break;
         }
@@ -52,7 +52,7 @@ pub(crate) fn rescue(pins: &Pins) -> Result<u64> {
     Ok(rescued)
 }
 
-fn give_out_anew(tid: u32) -> io::Result<()> {
+fn requeue_lost_task(tid: u32) -> io::Result<()> {
     // SAFETY: a number of this thread's own.
     unsafe { *libc::__errno_location() = 0 };
     // SAFETY: no memory is involved. -1 is also a nice value, so errno tells.

@@ -18,6 +18,7 @@ use crate::host::scopes::ScopeParts;
 use crate::host::sweep::SweepTarget;
 use crate::host::sweep::Swept;
 use crate::host::worker_pool::WorkerPool;
+use crate::kernel::sysfs;
 use crate::kernel::topology::Topology;
 
 /// How often the kernel is asked whether it is there yet.
@@ -108,7 +109,7 @@ pub trait Resident: Clone + fmt::Debug + Sized {
     /// The program cannot be run.
     fn run_on_queue(&self, program: &str, args: &mut QueueArgs) -> Result<i32>;
 
-    /// Gives out anew every task that is on no queue; how many there were.
+    /// Makes the kernel re-enqueue every task that is on no queue, and returns how many there were.
     ///
     /// # Errors
     /// The host's program cannot be run.
@@ -137,18 +138,14 @@ pub trait Resident: Clone + fmt::Debug + Sized {
         self.hidden_host().unwrap_or_else(|| Error::OtherScheduler { ops: self.ops(), state: self.state() })
     }
 
-    /// Waits until the kernel's `state` is `wanted`: `attach` and `detach` return before the last steps are done.
+    /// Waits until the kernel's `state` is `wanted`: see [`sysfs::wait_for_state`].
     fn wait_for_state(&self, wanted: &str, at_most: Duration) -> bool {
-        let deadline = Instant::now() + at_most;
-        loop {
-            if self.state() == wanted {
-                return true;
-            }
-            if Instant::now() > deadline {
-                return false;
-            }
-            std::thread::sleep(LOOK);
-        }
+        sysfs::wait_for_state(|| self.state(), wanted, at_most)
+    }
+
+    /// Waits while the kernel enables or disables a scheduler: see [`sysfs::wait_until_settled`].
+    fn wait_until_settled(&self) {
+        sysfs::wait_until_settled(|| self.state());
     }
 
     /// Waits until the kernel says `enabled`. `exited`: did the scheduler's exit op run? Attach succeeds even where the kernel then

@@ -26,7 +26,7 @@ use crate::os::realtime;
 
 /// From so many tasks on a sweep may take long enough to say how far it is, and how often; and for a pause to be as long as a piece.
 pub(crate) const SLOW: u64 = 500_000;
-/// Who is urgent then pauses for this part of the time that the piece took.
+/// A SCHED_FIFO thread pauses after each piece for this part of the time that the piece took.
 const PAUSE: u32 = 8;
 
 /// From so many tasks on a sweep is shared among CPUs, and it pays to put its plan into instructions.

@@ -17,6 +17,10 @@ use crate::error::Trying;
 
 /// The largest number of tasks that any kernel takes (include/linux/threads.h).
 const PID_MAX_LIMIT: u32 = 4 << 20;
+/// How often the kernel is asked whether it is there yet.
+const LOOK: Duration = Duration::from_micros(200);
+/// How long the kernel may take from `disabling` to `disabled`.
+const SETTLES: Duration = Duration::from_secs(30);
 const SYSFS: &str = "/sys/kernel/sched_ext";
 const VMLINUX_BTF: &str = "/sys/kernel/btf/vmlinux";
 /// The oldest kernel that the host works with.
@@ -145,34 +149,25 @@ pub fn check_struct_ops(btf: &Btf<'_>) -> Result<()> {
     }
 }
 
-/// Wait until the kernel says `enabled`. `exited`: did the scheduler's exit op run? Attach succeeds even where the kernel
-/// then takes the scheduler off, and so it ends at `disabled`.
-pub fn wait_until_enabled(exited: impl Fn() -> bool, at_most: Duration) -> bool {
-    let deadline = Instant::now() + at_most;
-    loop {
-        let state = state();
-        if state == "enabled" {
-            return true;
-        }
-        if (state == "disabled" && exited()) || Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_micros(200));
-    }
+/// Waits until `state` is `wanted`: `attach` and `detach` return before the last steps are done. False: it took too long.
+pub fn wait_for_state(state: impl Fn() -> String, wanted: &str, at_most: Duration) -> bool {
+    wait_until(|| state() == wanted, at_most)
 }
 
-/// Wait until the kernel's `state` is `wanted`. `attach` and `detach` return before the last steps are done.
-pub fn wait_for_state(wanted: &str, at_most: Duration) -> bool {
+/// Waits while the kernel enables or disables a scheduler. Only then does it say why one was ejected.
+pub fn wait_until_settled(state: impl Fn() -> String) {
+    wait_until(|| !matches!(state().as_str(), "disabling" | "enabling"), SETTLES);
+}
+
+fn wait_until(is_so: impl Fn() -> bool, at_most: Duration) -> bool {
     let deadline = Instant::now() + at_most;
-    loop {
-        if state() == wanted {
-            return true;
-        }
+    while !is_so() {
         if Instant::now() > deadline {
             return false;
         }
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(LOOK);
     }
+    true
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub struct Report {
     pub swept: Vec<Swept>,
     /// Tasks handed over from queues that the new policy does not name, by the host's dispatch or by the swap.
     pub tasks_handed_over: u64,
-    /// Tasks that were on no queue, which a rollback gave out anew: see [`crate::host::requeue`].
+    /// Lost tasks that the kernel re-enqueued: see [`crate::host::requeue`].
     #[serde(default)]
     pub tasks_rescued: u64,
     /// How long it took.

@@ -2,8 +2,6 @@
 //! the host, and says that what ran before still runs only where it does.
 
 use crate::transition::kernel::Kernel;
-use std::time::Duration;
-use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -13,9 +11,6 @@ use crate::host::names;
 use crate::host::registry::SlotInfo;
 use crate::kernel::sysfs;
 use crate::observe::report::Report;
-
-/// How long the kernel may take from `disabling` to `disabled`, where it says why.
-const SETTLES: Duration = Duration::from_secs(30);
 
 /// What ran when a command began to change something. Taken and compared under the lock, so that no other command interferes.
 #[derive(Debug, Clone, Copy)]
@@ -77,7 +72,8 @@ struct Now {
 
 impl Now {
     fn look<K: Kernel>(pins: &K) -> Now {
-        let ejected = match settled_host(pins) {
+        pins.wait_until_settled();
+        let ejected = match Host::running(pins) {
             Ok(_) => None,
             Err(Error::Ejected { reason }) => Some(reason),
             Err(Error::OtherHost { .. } | Error::HalfReplaced) => None,
@@ -102,33 +98,13 @@ fn runs<K: Kernel>(pins: &K) -> String {
     }
 }
 
-/// The host, or why it does not run. The ejection may begin between two looks at the state: then the kernel has not said why at the
-/// first.
-fn settled_host<K: Kernel>(pins: &K) -> Result<Host<K>> {
-    wait_until_settled(|| pins.state());
-    match Host::running(pins) {
-        Err(Error::Ejected { reason }) if reason.is_empty() => {
-            wait_until_settled(|| pins.state());
-            Host::running(pins)
-        }
-        other => other,
-    }
-}
-
-/// While the kernel ejects a scheduler it does not say yet why.
-fn wait_until_settled(state: impl Fn() -> String) {
-    let deadline = Instant::now() + SETTLES;
-    while matches!(state().as_str(), "disabling" | "enabling") && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Does the host run, after a command that reported `done`? Asked right before the command says so, without the lock.
 ///
 /// # Errors
 /// [`Error::EjectedMeanwhile`]: the kernel ejected it. [`Error::NothingRunning`]: another command stopped it.
 pub fn confirm<K: Kernel>(pins: &K, done: &Report) -> Result<()> {
-    if settled_host(pins).is_ok() {
+    pins.wait_until_settled();
+    if Host::running(pins).is_ok() {
         return Ok(());
     }
     // It may be another command that detaches and attaches. What that does it says itself.
@@ -136,7 +112,7 @@ pub fn confirm<K: Kernel>(pins: &K, done: &Report) -> Result<()> {
         Err(Error::Locked { .. }) => return Ok(()),
         other => other?,
     };
-    match settled_host(pins) {
+    match Host::running(pins) {
         Ok(_) => Ok(()),
         Err(Error::Ejected { reason }) => {
             let done = format!("{} was committed as generation {}", done.to, done.generation);
@@ -148,7 +124,7 @@ pub fn confirm<K: Kernel>(pins: &K, done: &Report) -> Result<()> {
 
 /// Is a scheduler enabled, of whomever? For what a command that failed says of what ran before.
 pub fn is_enabled() -> bool {
-    wait_until_settled(sysfs::state);
+    sysfs::wait_until_settled(sysfs::state);
     sysfs::state() == "enabled"
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn finish<K: Kernel>(
 /// names. No op of an earlier policy is in flight any more, so nothing is added to them.
 pub(crate) fn hand_over<K: Kernel>(host: &mut Host<K>) -> Result<u64> {
     if !host.attached {
-        // Its queues went with it, and are made anew when it is attached.
+        // The kernel destroyed its queues; the attach creates them again.
         host.registry.queues.retain(|q| !q.slots.is_empty());
         host.save()?;
         return Ok(0);

@@ -64,7 +64,7 @@ impl ForeignScheduler {
             return Err(std::io::Error::from_raw_os_error(-ret))
                 .trying("cannot take off the other scheduler");
         }
-        if sysfs::wait_for_state("disabled", DETACH_TIMEOUT) {
+        if sysfs::wait_for_state(sysfs::state, "disabled", DETACH_TIMEOUT) {
             return pins.unpin(&pins.put_back_path());
         }
         Err(Error::NotEnabled {

@@ -296,7 +296,7 @@ impl Waiting {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        // One that ended at once is found by whoever looks at its pid.
+        // `status` and `recover --watch` find a frontend that ended at once by its pid.
         Ok(())
     }
 
@@ -333,7 +333,7 @@ fn execute(launch: Launch<'_>, setup: i32) -> Error {
     Error::Io { what: format!("cannot start {}", launch.path.display()), source }
 }
 
-/// A pipe that has room for a whole setup, so that nobody waits for who reads it.
+/// A pipe that has room for a whole setup, so that the command does not wait for the frontend to read it.
 fn pipe() -> Result<(PipeReader, PipeWriter)> {
     let (read, write) = io::pipe().trying("cannot make a pipe")?;
     rustix::pipe::fcntl_setpipe_size(&write, MAX_SETUP)

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod kernel;
+mod world;
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -26,12 +27,12 @@ use state_migrate::schema::QueueSpan;
 
 use self::kernel::FakeKernel;
 use self::kernel::FakePolicy;
-use self::kernel::Fault;
 use self::kernel::Killed;
 use self::kernel::MAX_BEHIND;
-use self::kernel::Pinned;
-use self::kernel::Scheduler;
-use self::kernel::World;
+use self::world::Fault;
+use self::world::Pinned;
+use self::world::Scheduler;
+use self::world::World;
 use crate::candidate::policy::Policy;
 use crate::error::Error;
 use crate::error::Result;

@@ -4,7 +4,7 @@
 //! - From the first change on (`change()`) the command goes on, and looks right before the commit (`Change::decide()`) whether
 //!   a signal came. From there on it finishes what it began, and reports it.
 //!
-//! Whoever catches the signals calls [`request`], from a thread of its own.
+//! The thread that catches the signals calls [`request`].
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -44,7 +44,7 @@ pub fn finished() {
     REQUESTED.store(false, Ordering::SeqCst);
 }
 
-/// A signal comes, and nobody waits for what comes of it.
+/// Simulates a signal, without a thread that catches it.
 #[cfg(test)]
 pub(crate) fn signal() {
     REQUESTED.store(true, Ordering::SeqCst);

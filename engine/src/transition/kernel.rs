@@ -96,7 +96,7 @@ pub trait Kernel: Resident {
     /// Removes the pin of the link.
     fn unpin_link(&self) -> Result<()>;
 
-    /// Detaches. Fails: it is attached as before.
+    /// Detaches it. If this fails, it is attached as before.
     fn detach(&self, attached: &Self::Attached) -> Result<()>;
 
     /// Pins the link of what could not be detached again.
@@ -120,7 +120,7 @@ pub trait Kernel: Resident {
     /// Its name.
     fn name_of(foreign: &Self::Foreign) -> &str;
 
-    /// Takes it off. Fails: it runs as before.
+    /// Detaches it. If this fails, it runs as before.
     fn detach_foreign(&self, foreign: &Self::Foreign) -> Result<()>;
 
     /// Attaches it again, held by a pin.

@@ -55,7 +55,7 @@ impl<K: Kernel> PreloadedHost<K> {
 pub(crate) enum CommitMethod<K: Kernel> {
     /// By one store; behind a hold in this slot, if there is one.
     InPlace { hold: Option<u8> },
-    /// By a reattach, for which the host's programs were loaded anew.
+    /// By a reattach. The host's programs were loaded again for it.
     Reattach { object: Box<K::Object>, terms: AttachConfig },
 }
 

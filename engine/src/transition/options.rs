@@ -14,7 +14,7 @@ pub struct SwapOptions<'a> {
     pub replace: bool,
     /// A host that is started is to do without what the policy does not use: see [`crate::host::attach_config`].
     pub minimal_ops: bool,
-    /// Carry nothing: the policy's state starts anew.
+    /// Carry nothing: the policy's state starts with its defaults.
     pub no_carry: bool,
     /// Only if it comes to this; none: whatever it comes to.
     pub only: Option<ExpectedAction>,

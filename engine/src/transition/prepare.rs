@@ -48,8 +48,8 @@ fn fill<K: Kernel>(
     Ok(())
 }
 
-/// Hand the plan of `epoch` to the host. Before the image: a record that is made from a half-written image has the
-/// older stamp, and gets the plan all the same.
+/// Hands the plan of `epoch` to the host, before the image. A record that is made from a half-written image has the older epoch, so
+/// the plan is applied to it too.
 pub(crate) fn set_plan<K: Kernel>(host: &Host<K>, plan: &Plan, epoch: u32) -> Result<()> {
     for scope in &SCOPES {
         host.data.set_plan(scope, epoch, &steps::of(plan, scope.scope, &host.registry)?);

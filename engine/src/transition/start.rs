@@ -19,6 +19,7 @@ use crate::host::loaded::Loaded;
 use crate::host::registry::Kind;
 use crate::host::registry::Registry;
 use crate::observe::report::Report;
+use crate::observe::report::Timings;
 use crate::os::clock::Clock;
 use crate::transition::interrupt;
 use crate::transition::method::CommitMethod;
@@ -124,10 +125,7 @@ pub(crate) fn start<K: Kernel>(
     finish::mark_complete(&mut host);
     report.columns = plan.rows();
     report.queues = queue_rows;
-    report.timings.open_ns = open_ns;
-    report.timings.plan_ns = plan_ns;
-    report.timings.load_ns = load_ns;
-    report.timings.total_ns = clock.total();
+    report.timings = Timings { open_ns, plan_ns, load_ns, total_ns: clock.total(), ..report.timings };
     Ok((host, loaded, report))
 }
 

@@ -152,7 +152,7 @@ struct Prepared<'h, K: Kernel> {
     compiled: Option<K::Compiled>,
     /// Until the commit a signal can still stop it; none: nothing was prepared that would have to be undone.
     change: Option<Change>,
-    /// Is the commit also to give out anew the tasks that are on no queue?
+    /// Does the commit also re-enqueue lost tasks?
     rescues: bool,
     report: Report,
     clock: Clock,

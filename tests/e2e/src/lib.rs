@@ -152,7 +152,11 @@ pub fn fresh() {
             kill(pid, libc::SIGKILL);
         }
     }
-    assert!(sysfs::wait_for_state("disabled", Duration::from_secs(60)), "state is {}", sysfs::state());
+    assert!(
+        sysfs::wait_for_state(sysfs::state, "disabled", Duration::from_secs(60)),
+        "state is {}",
+        sysfs::state()
+    );
     assert_eq!(pins(), 0, "pins are left");
 }
 

@@ -497,6 +497,6 @@ fn a_policy_with_conversions_attaches_directly() {
     assert!(sysfs::ops().starts_with("convert_2"));
     kill(child.id() as i32, libc::SIGINT);
     child.wait().unwrap();
-    assert!(sysfs::wait_for_state("disabled", Duration::from_secs(60)));
+    assert!(sysfs::wait_for_state(sysfs::state, "disabled", Duration::from_secs(60)));
     fresh();
 }

@@ -46,12 +46,14 @@ use crate::host::registry::Pending;
 use crate::host::registry::Reattach;
 use crate::host::registry::Registry;
 use crate::host::requirements;
+use crate::host::resident::Resident as _;
 use crate::host::scopes;
 use crate::host::scopes::SCOPES;
 use crate::kernel::btf::KernelBtf;
 use crate::kernel::messages::KernelLog;
 use crate::kernel::sysfs;
 use crate::observe::report::Report;
+use crate::observe::report::Timings;
 use crate::os::clock::Clock;
 use crate::transition::interrupt;
 use crate::transition::kernel::Kernel;
@@ -222,10 +224,7 @@ fn make_and_switch(pins: &Pins, policy: &Policy) -> Result<(Host, Loaded, Report
 
     report.tell(&plan);
     report.queues = queue_rows;
-    report.timings.open_ns = open_ns;
-    report.timings.plan_ns = plan_ns;
-    report.timings.load_ns = load_ns;
-    report.timings.total_ns = clock.total();
+    report.timings = Timings { open_ns, plan_ns, load_ns, total_ns: clock.total(), ..report.timings };
     Ok((host, loaded, report))
 }
 
@@ -264,7 +263,7 @@ fn restore_previous(
         super::wait_until_off(pins)?;
         let mut log = KernelLog::mark();
         super::attach_again(pins, old)?;
-        match sysfs::wait_until_enabled(|| true, DETACH_TIMEOUT) {
+        match pins.wait_until_enabled(|| true, DETACH_TIMEOUT) {
             true => Ok(()),
             false => Err(super::not_enabled(pins, String::new(), log.words())),
         }
